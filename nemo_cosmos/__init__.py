@@ -1,0 +1,3 @@
+"""Post-training of NVIDIA Cosmos world models on NeMo and Megatron-Core."""
+
+__version__ = "0.1.0"
