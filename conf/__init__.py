@@ -1,0 +1,1 @@
+"""Configuration files of nemo_cosmos; see nemo_cosmos.config."""
