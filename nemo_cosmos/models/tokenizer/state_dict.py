@@ -1,0 +1,162 @@
+"""Released key layouts of tokenizer weights: model keys, JIT state dicts, training checkpoints."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+
+from nemo_cosmos.errors import InputError
+from nemo_cosmos.models.tokenizer.config import PRESETS, TokenizerConfig
+
+if TYPE_CHECKING:
+    from nemo_cosmos.models.tokenizer.autoencoder import TokenizerModule
+
+CONSTANT_BUFFERS = (
+    "encoder.patcher3d.wavelets",
+    "encoder.patcher3d._arange",
+    "encoder.patcher3d.patch_size_buffer",
+    "decoder.unpatcher3d.wavelets",
+    "decoder.unpatcher3d._arange",
+    "quantizer._levels",
+    "quantizer._basis",
+    "quantizer.implicit_codebook",
+)
+"""Constants of the released files. Training checkpoints leave them out, so their absence is no error."""
+
+
+@dataclass
+class LoadReport:
+    """Counts and names of one load."""
+
+    matched: int = 0
+    missing: list[str] = field(default_factory=list)
+    unexpected: list[str] = field(default_factory=list)
+    mismatched: list[str] = field(default_factory=list)
+    """Names with both shapes, "key: file (…) model (…)"."""
+
+    def __str__(self) -> str:
+        parts = [f"{self.matched} tensors matched"]
+        for title in ("missing", "unexpected", "mismatched"):
+            names: list[str] = getattr(self, title)
+            if names:
+                more = f" and {len(names) - 5} more" if len(names) > 5 else ""
+                parts.append(f"{len(names)} {title}: {', '.join(names[:5])}{more}")
+        return "; ".join(parts)
+
+
+def normalise_keys(state_dict: Mapping[str, Tensor], *, ema: bool = False) -> dict[str, Tensor]:
+    """Keys as in the released model, whichever container they come from.
+
+    Args:
+        state_dict: released keys; the parts of encoder.jit and decoder.jit; or a training checkpoint's ``model`` with
+            ``network.`` and ``ema.network-`` prefixes.
+        ema: take the moving average of a training checkpoint; InputError when there is none.
+    """
+    if ema:
+        # "-" stands for "." in EMA buffer names; no module name of the network has a "-" or an ambiguous "_".
+        picked = {k[len("ema.network-") :].replace("-", "."): v for k, v in state_dict.items() if k.startswith("ema.network-")}
+        if not picked:
+            raise InputError("these tokenizer weights hold no moving average (keys ema.network-…): load the regular ones")
+        return picked
+    out: dict[str, Tensor] = {}
+    for key, value in state_dict.items():
+        if key.startswith(("ema.", "loss.")):
+            continue
+        name = key.removeprefix("network.").replace("_orig_mod.", "")
+        # The decoder half of a discrete tokenizer wraps its quantizer once more.
+        name = re.sub(r"^inv_quant\.(quantizer\.)?", "quantizer.", name)
+        if name.startswith("distribution."):
+            continue
+        out[name] = value
+    return out
+
+
+def load_original(module: TokenizerModule, state_dict: Mapping[str, Tensor], *, strict: bool = True) -> LoadReport:
+    """Copy released weights into ``module``, keeping its dtype and device.
+
+    Raises:
+        InputError: with ``strict``, missing, unknown or misshapen tensors (the constant buffers may be missing).
+    """
+    given = normalise_keys(state_dict)
+    own = module.state_dict(keep_vars=True)
+    report = LoadReport()
+    pairs: list[tuple[str, Tensor, Tensor]] = []
+    for key, target in own.items():
+        source = given.get(key)
+        if source is None:
+            if key not in CONSTANT_BUFFERS:
+                report.missing.append(key)
+        elif source.shape != target.shape:
+            report.mismatched.append(f"{key}: file {tuple(source.shape)} model {tuple(target.shape)}")
+        else:
+            report.matched += 1
+            pairs.append((key, source, target))
+    report.unexpected = [key for key in given if key not in own]
+    if strict and (report.missing or report.unexpected or report.mismatched):
+        raise InputError(f"weights do not fit tokenizer {module.config.name}: {report}")
+    with torch.no_grad():
+        for key, source, target in pairs:
+            # Files cast to bf16 hold 0.70703125 for 1/√2: keep the exact constant instead of its rounding.
+            if key in CONSTANT_BUFFERS and torch.equal(target.to(source.dtype).cpu(), source.cpu()):
+                continue
+            target.copy_(source)
+    return report
+
+
+def to_original(module: TokenizerModule) -> dict[str, Tensor]:
+    """Released key layout (315, 323, 326, 326 entries at full size), detached and contiguous."""
+    out = {key: value.detach().contiguous() for key, value in module.state_dict().items()}
+    key = "quantizer.implicit_codebook"
+    if key in out:
+        out[key] = out[key].to(torch.bfloat16)
+    return out
+
+
+def infer_config(state_dict: Mapping[str, Tensor], *, name: str) -> TokenizerConfig:
+    """The configuration that a set of released-layout weights was made with, read off the tensor shapes.
+
+    Args:
+        name: name to record; when it is a preset's, its chunk length and FSQ levels are taken.
+
+    Raises:
+        InputError: not the weights of a Cosmos video tokenizer.
+    """
+    given = normalise_keys(state_dict)
+    try:
+        patched = given["encoder.conv_in.0.conv3d.weight"].shape[1]
+        channels = given["encoder.conv_in.0.conv3d.weight"].shape[0]
+        latent = given["post_quant_conv.conv3d.weight"].shape[1]
+        z_channels = given["post_quant_conv.conv3d.weight"].shape[0]
+        z_out = given["encoder.conv_out.1.conv3d.weight"].shape[0]
+        num_levels = len({key.split(".")[2] for key in given if key.startswith("encoder.down.")})
+        mult = tuple(given[f"encoder.down.{i}.block.0.norm2.norm.weight"].shape[0] // channels for i in range(num_levels))
+        blocks = len({key.split(".")[4] for key in given if key.startswith("encoder.down.0.block.")})
+    except KeyError as error:
+        raise InputError(f"these are not the weights of a Cosmos video tokenizer: the key {error} is missing") from error
+    patch = round((patched / 3) ** (1 / 3))
+    spatial = sum(f"encoder.down.{i}.downsample.conv1.conv3d.weight" in given for i in range(num_levels))
+    temporal = sum(f"encoder.down.{i}.downsample.conv2.conv3d.weight" in given for i in range(num_levels))
+    preset = PRESETS.get(name, {})
+    levels = given.get("quantizer._levels")
+    discrete = levels is not None or bool(preset.get("discrete", latent == 6))
+    temporal_compression = patch * 2**temporal
+    return TokenizerConfig(
+        name=name,
+        discrete=discrete,
+        patch_size=patch,
+        temporal_compression=temporal_compression,
+        spatial_compression=patch * 2**spatial,
+        channels=channels,
+        channels_mult=mult,
+        num_res_blocks=blocks,
+        z_channels=z_channels,
+        latent_channels=latent,
+        levels=tuple(int(v) for v in levels) if levels is not None else TokenizerConfig.levels,
+        formulation="VAE" if z_out == 2 * z_channels else "AE",
+        chunk_frames=preset.get("chunk_frames", 15 * temporal_compression + 1),
+    )
