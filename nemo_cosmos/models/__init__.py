@@ -1,0 +1,1 @@
+"""Networks: the diffusion transformer, tokenizers and text encoder."""

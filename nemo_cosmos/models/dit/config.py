@@ -1,0 +1,161 @@
+"""Configuration of the Cosmos diffusion transformer and its presets."""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from nemo_cosmos.errors import InputError
+
+
+@dataclass(frozen=True)
+class DiTConfig:
+    """Everything that defines one network; sizes are in latent units, ratios in (time, height, width) order.
+
+    The MLP is four times as wide as ``hidden_size`` and a head has ``hidden_size / num_attention_heads`` channels.
+    Channels enter the patch embedding in the order latent, condition mask, plucker, padding mask, view vector.
+    """
+
+    family: Literal["predict1", "predict2"]
+    hidden_size: int
+    num_layers: int
+    num_attention_heads: int
+    in_channels: int = 16
+    out_channels: int = 16
+    condition_mask: bool = False
+    """One input channel that is 1 on given latent frames (Video2World)."""
+    plucker_channels: int = 0
+    """Channels of the camera rays: 6 with camera control."""
+    text_width: int = 1024
+    adaln_lora_dim: int = 256
+    patch_size: int = 2
+    """Rows and columns of one patch; a patch covers one latent frame."""
+    max_height: int = 240
+    max_width: int = 240
+    max_frames: int = 128
+    rope_ratio: tuple[float, float, float] = (2.0, 1.0, 1.0)
+    """NTK extrapolation ratio of the rotary base."""
+    rope_uses_fps: bool = True
+    """Whether time positions are scaled by 24 / fps."""
+    rope_table_dtype: Literal["float32", "bfloat16"] = "float32"
+    """bfloat16 reproduces the rounded tables of the original code."""
+    position_embedding: Literal["learnable", "sincos", "none"] = "learnable"
+    """Absolute embedding added to the tokens at the entrance of every layer."""
+    num_views: int = 1
+    """Views of a multiview network: exactly this many for Predict1, at most this many for Predict2."""
+    view_channels: int = 0
+    """Width of the vector that marks the view, appended to the channels; 0 for one view."""
+    frame_repeat: bool = False
+    """Whether the view vector has a linear term in ``frame_repeat`` (Predict1 multiview)."""
+
+    def __post_init__(self) -> None:
+        if self.hidden_size % self.num_attention_heads:
+            raise InputError(
+                f"hidden_size={self.hidden_size} is not divisible by num_attention_heads={self.num_attention_heads}"
+            )
+        if self.head_dim % 2 or self.head_dim < 8:
+            raise InputError(
+                f"a head has hidden_size / num_attention_heads = {self.head_dim} channels; "
+                "rotary embedding needs an even number of at least 8"
+            )
+        if self.rope_table_dtype not in ("float32", "bfloat16"):
+            raise InputError(f"rope_table_dtype={self.rope_table_dtype!r}: expected 'float32' or 'bfloat16'")
+
+    @property
+    def head_dim(self) -> int:
+        return self.hidden_size // self.num_attention_heads
+
+    @property
+    def mlp_size(self) -> int:
+        return 4 * self.hidden_size
+
+    @property
+    def patch_channels(self) -> int:
+        """Channels that enter the patch embedding; one of them is the padding mask."""
+        return self.in_channels + int(self.condition_mask) + self.plucker_channels + 1 + self.view_channels
+
+    @property
+    def patch_features(self) -> int:
+        return self.patch_channels * self.patch_size**2
+
+    @property
+    def multiview(self) -> bool:
+        return self.view_channels > 0
+
+    def to_dict(self) -> dict[str, Any]:
+        return dataclasses.asdict(self)
+
+    @classmethod
+    def from_dict(cls, values: dict[str, Any]) -> DiTConfig:
+        cls._check_fields(values)
+        values = dict(values)
+        if "rope_ratio" in values:
+            values["rope_ratio"] = tuple(values["rope_ratio"])
+        return cls(**values)
+
+    @classmethod
+    def preset(cls, name: str, **overrides: Any) -> DiTConfig:
+        """The configuration of a released (or ``tiny-*``) network, with any field overridden by keyword.
+
+        Raises:
+            InputError: unknown preset or field; the message names the nearest one.
+        """
+        if name not in PRESETS:
+            near = difflib.get_close_matches(name, PRESETS, n=1, cutoff=0.3)
+            hint = f" Did you mean {near[0]!r}?" if near else ""
+            raise InputError(f"unknown model preset {name!r}.{hint} Presets: {', '.join(sorted(PRESETS))}")
+        return cls.from_dict({**PRESETS[name], **overrides})
+
+    @classmethod
+    def _check_fields(cls, values: dict[str, Any]) -> None:
+        known = [field.name for field in dataclasses.fields(cls)]
+        for key in values:
+            if key not in known:
+                near = difflib.get_close_matches(key, known, n=1, cutoff=0.3)
+                hint = f" Did you mean {near[0]!r}?" if near else ""
+                raise InputError(f"unknown field {key!r} of the network.{hint} Fields: {', '.join(known)}")
+
+
+def _presets() -> dict[str, dict[str, Any]]:
+    presets: dict[str, dict[str, Any]] = {}
+
+    def add(name: str, *parts: dict[str, Any]) -> None:
+        presets[name] = {key: value for part in parts for key, value in part.items()}
+
+    size_7b = {"hidden_size": 4096, "num_layers": 28, "num_attention_heads": 32}
+    size_2b = {"hidden_size": 2048, "num_layers": 28, "num_attention_heads": 16}
+    size_14b = {"hidden_size": 5120, "num_layers": 36, "num_attention_heads": 40}
+    size_tiny = {"hidden_size": 128, "num_layers": 4, "num_attention_heads": 4, "adaln_lora_dim": 32}
+    video = {"condition_mask": True}
+
+    predict1: dict[str, Any] = {"family": "predict1", "rope_ratio": (2.0, 1.0, 1.0)}
+    predict1_14b: dict[str, Any] = {**predict1, "rope_ratio": (2.0, 2.0, 2.0)}
+    predict1_views = {"position_embedding": "sincos", "num_views": 6, "view_channels": 6, "frame_repeat": True}
+    for size, base, dims in (("7b", predict1, size_7b), ("14b", predict1_14b, size_14b)):
+        add(f"predict1-{size}-text2world", base, dims)
+        add(f"predict1-{size}-video2world", base, dims, video)
+    add("predict1-7b-video2world-camera", predict1, size_7b, video, {"plucker_channels": 6})
+    add("predict1-7b-text2world-multiview", predict1, size_7b, predict1_views)
+    add("predict1-7b-video2world-multiview", predict1, size_7b, predict1_views, video)
+
+    predict2: dict[str, Any] = {"family": "predict2", "rope_uses_fps": False, "position_embedding": "none"}
+    predict2_views = {"rope_uses_fps": True, "num_views": 7, "view_channels": 7, "rope_ratio": (8 / 24, 3.0, 3.0)}
+    for size, dims in (("2b", size_2b), ("14b", size_14b)):
+        add(f"predict2-{size}-text2image", predict2, dims, {"rope_ratio": (1.0, 4.0, 4.0)})
+    add("predict2-2b-video2world", predict2, size_2b, video, {"rope_ratio": (1.0, 3.0, 3.0)})
+    add("predict2-14b-video2world", predict2, size_14b, video, {"rope_ratio": (20 / 24, 2.0, 2.0)})
+    add("predict2-2b-multiview", predict2, size_2b, video, predict2_views)
+
+    add("tiny-text2world", predict1, size_tiny)
+    add("tiny-video2world", predict1, size_tiny, video)
+    add("tiny-video2world-camera", predict1, size_tiny, video, {"plucker_channels": 6})
+    add("tiny-video2world-multiview", predict1, size_tiny, predict1_views, video)
+    add("tiny-predict2-text2image", predict2, size_tiny, {"rope_ratio": (1.0, 4.0, 4.0)})
+    add("tiny-predict2-video2world", predict2, size_tiny, video, {"rope_ratio": (1.0, 3.0, 3.0)})
+    add("tiny-predict2-multiview", predict2, size_tiny, video, predict2_views)
+    return presets
+
+
+PRESETS = _presets()

@@ -1,0 +1,106 @@
+"""Element-wise parts of a layer, each one memory pass when compiled.
+
+They compute in fp32 and round once to the dtype of their first argument. On CUDA they run through ``torch.compile``;
+the matrix products, attention and communication between them stay eager, so that no collective is inside a graph.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+EPS = 1e-6
+
+_Function = TypeVar("_Function", bound=Callable[..., Any])
+
+
+def fused(function: _Function) -> _Function:
+    """Compile ``function`` when its first argument is on CUDA, run it eagerly elsewhere."""
+    compiled = torch.compile(function, dynamic=False)
+
+    @functools.wraps(function)
+    def dispatch(x: Tensor, *args: Any, **kwargs: Any) -> Any:
+        chosen = compiled if x.is_cuda and not torch.compiler.is_compiling() else function
+        return chosen(x, *args, **kwargs)
+
+    return dispatch  # type: ignore[return-value]
+
+
+def _modulated_norm(x: Tensor, shift: Tensor, scale: Tensor) -> Tensor:
+    normed = F.layer_norm(x, x.shape[-1:], eps=EPS)
+    return normed * (1 + scale.float()) + shift.float()
+
+
+def _rms_norm(x: Tensor, gain: Tensor) -> Tensor:
+    return x * torch.rsqrt(x.square().mean(-1, keepdim=True) + EPS) * gain.float()
+
+
+def _rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
+    first, second = x.chunk(2, dim=-1)
+    return torch.cat((first * cos - second * sin, second * cos + first * sin), dim=-1)
+
+
+@fused
+def modulated_norm(x: Tensor, shift: Tensor, scale: Tensor) -> Tensor:
+    """LayerNorm without gain, then ``·(1 + scale) + shift``; x (s, B, D), shift and scale (1 or s, B, D)."""
+    return _modulated_norm(x.float(), shift, scale).to(x.dtype)
+
+
+@fused
+def add_position(x: Tensor, position: Tensor) -> Tensor:
+    """x (s, B, D) + position (s, 1, D)."""
+    return x + position.to(x.dtype)
+
+
+@fused
+def gated_add(x: Tensor, gate: Tensor, y: Tensor) -> Tensor:
+    """x + gate · y, the residual connection; gate (1 or s, B, D)."""
+    return (x.float() + gate.float() * y.float()).to(x.dtype)
+
+
+@fused
+def gated_add_modulated_norm(
+    x: Tensor, gate: Tensor, y: Tensor, shift: Tensor, scale: Tensor
+) -> tuple[Tensor, Tensor]:
+    """The residual connection of one sub-layer and the modulated norm of the next one."""
+    out = x.float() + gate.float() * y.float()
+    return out.to(x.dtype), _modulated_norm(out, shift, scale).to(x.dtype)
+
+
+@fused
+def rms_norm(x: Tensor, gain: Tensor) -> Tensor:
+    """x / rms(x) · gain over the last dimension."""
+    return _rms_norm(x.float(), gain).to(x.dtype)
+
+
+@fused
+def split_heads_norm_rotate(
+    qkv: Tensor, gain_q: Tensor, gain_k: Tensor, cos: Tensor, sin: Tensor
+) -> tuple[Tensor, Tensor, Tensor]:
+    """qkv (s, B, h, 3, d) -> q, k, v (s, B, h, d): q and k normalised per head, then rotated.
+
+    cos and sin (s, 1 or B, 1, d/2); channel j turns with channel j + d/2.
+    """
+    q, k, v = qkv.unbind(3)
+    q = _rotate(_rms_norm(q.float(), gain_q), cos, sin)
+    k = _rotate(_rms_norm(k.float(), gain_k), cos, sin)
+    return q.to(qkv.dtype), k.to(qkv.dtype), v.contiguous()
+
+
+@fused
+def gelu(x: Tensor) -> Tensor:
+    """The exact (erf) GELU."""
+    return F.gelu(x)
+
+
+@fused
+def normalised_position(t: Tensor, h: Tensor, w: Tensor) -> Tensor:
+    """Learnable tables (T', D), (H', D), (W', D) -> (T'·H'·W', 1, D) in fp32 with unit root mean square."""
+    value = t.float()[:, None, None] + h.float()[None, :, None] + w.float()[None, None, :]
+    norm = torch.linalg.vector_norm(value, dim=-1, keepdim=True)
+    return (value / (EPS + norm / value.shape[-1] ** 0.5)).flatten(0, 2).unsqueeze(1)

@@ -1,0 +1,1 @@
+"""How one network is laid out over many processes."""
