@@ -2,5 +2,16 @@
 
 from nemo_cosmos.models.tokenizer.autoencoder import TokenizerModule, TokenizerOutput, build_tokenizer
 from nemo_cosmos.models.tokenizer.config import PRESETS, TokenizerConfig
+from nemo_cosmos.models.tokenizer.pretrained import load_tokenizer, save_tokenizer
+from nemo_cosmos.models.tokenizer.video_tokenizer import VideoTokenizer
 
-__all__ = ["PRESETS", "TokenizerConfig", "TokenizerModule", "TokenizerOutput", "build_tokenizer"]
+__all__ = [
+    "PRESETS",
+    "TokenizerConfig",
+    "TokenizerModule",
+    "TokenizerOutput",
+    "VideoTokenizer",
+    "build_tokenizer",
+    "load_tokenizer",
+    "save_tokenizer",
+]

@@ -54,7 +54,9 @@ class Mid(nn.Module):
 class DownLevel(nn.Module):
     """Residual blocks of one resolution and the step to the next."""
 
-    def __init__(self, in_channels: int, channels: int, num_blocks: int, dropout: float, downsample: nn.Module) -> None:
+    def __init__(
+        self, in_channels: int, channels: int, num_blocks: int, dropout: float, downsample: nn.Module
+    ) -> None:
         super().__init__()
         widths = [in_channels] + [channels] * num_blocks
         self.block = nn.ModuleList([ResidualBlock(widths[i], widths[i + 1], dropout) for i in range(num_blocks)])
@@ -213,7 +215,9 @@ class TokenizerModule(nn.Module):
                     f"decode of the discrete tokenizer {self.config.name} takes integer indices (B, t, h, w), "
                     f"got {latents.dtype} of shape {tuple(latents.shape)}; decode codes with decode_codes"
                 )
-            return self.decode_codes(self.quantizer.indices_to_codes(latents).to(self.post_quant_conv.conv3d.weight.dtype))
+            return self.decode_codes(
+                self.quantizer.indices_to_codes(latents).to(self.post_quant_conv.conv3d.weight.dtype)
+            )
         return self.decode_codes(latents)
 
     def decode_codes(self, codes: Tensor) -> Tensor:
@@ -246,7 +250,7 @@ class TokenizerModule(nn.Module):
         config = self.config
         if video.ndim != 5 or video.shape[1] != config.in_channels:
             raise InputError(
-                f"video of shape {tuple(video.shape)}: tokenizer {config.name} expects (B, {config.in_channels}, T, H, W)"
+                f"video of shape {tuple(video.shape)}: {config.name} expects (B, {config.in_channels}, T, H, W)"
             )
         check_frames(config, video.shape[2])
         for axis, value in (("height", video.shape[3]), ("width", video.shape[4])):
@@ -265,7 +269,7 @@ class TokenizerModule(nn.Module):
         self.decoder.checkpointing = enabled
 
     def compile_blocks(self, **options: Any) -> None:
-        """torch.compile every residual block, attention, down- and upsampling in place (call again to change options)."""
+        """torch.compile every residual block, attention, down- and upsampling in place."""
         for module in self.modules():
             if isinstance(module, ResidualBlock | Attention | Downsample | Upsample):
                 module.compile(**options)
@@ -294,11 +298,11 @@ def check_frames(config: TokenizerConfig, num_frames: int) -> None:
         )
 
 
-def build_tokenizer(name: str, **overrides: Any) -> TokenizerModule:
+def build_tokenizer(preset: str, **overrides: Any) -> TokenizerModule:
     """A tokenizer with fresh fp32 weights.
 
     Args:
-        name: a preset such as ``CV8x8x8-720p``.
+        preset: ``CV8x8x8-720p``, ``CV4x8x8-360p``, ``DV8x16x16-720p`` or ``DV4x8x8-360p``.
         overrides: any field of :class:`TokenizerConfig`, e.g. ``channels=16, channels_mult=(1, 2, 2)``.
     """
-    return TokenizerModule(TokenizerConfig.preset(name, **overrides))
+    return TokenizerModule(TokenizerConfig.preset(preset, **overrides))

@@ -69,12 +69,10 @@ class TokenizerConfig:
             raise InputError("a discrete tokenizer has no VAE formulation: set formulation='AE'")
         if self.discrete and self.latent_channels != len(self.levels):
             raise InputError(
-                f"latent_channels={self.latent_channels} differs from the {len(self.levels)} FSQ levels: make them equal"
+                f"latent_channels={self.latent_channels} and {len(self.levels)} FSQ levels: make them equal"
             )
         if (self.chunk_frames - 1) % self.temporal_compression:
-            raise InputError(
-                f"chunk_frames={self.chunk_frames}: expected 1 + k*{self.temporal_compression} (the temporal compression)"
-            )
+            raise InputError(f"chunk_frames={self.chunk_frames}: expected 1 + k*{self.temporal_compression}")
 
     @property
     def num_temporal_downs(self) -> int:
@@ -120,25 +118,25 @@ class TokenizerConfig:
         return cls(**values)
 
     @classmethod
-    def preset(cls, name: str, **overrides: Any) -> TokenizerConfig:
+    def preset(cls, preset: str, **overrides: Any) -> TokenizerConfig:
         """One of the released configurations with fields overridden by keyword.
 
         Args:
-            name: ``CV8x8x8-720p``, ``CV4x8x8-360p``, ``DV8x16x16-720p`` or ``DV4x8x8-360p``.
+            preset: ``CV8x8x8-720p``, ``CV4x8x8-360p``, ``DV8x16x16-720p`` or ``DV4x8x8-360p``.
             overrides: any field of this class.
 
         Raises:
             InputError: unknown preset or field.
         """
-        if name not in PRESETS:
-            near = difflib.get_close_matches(name, PRESETS, n=1, cutoff=0.3)
+        if preset not in PRESETS:
+            near = difflib.get_close_matches(preset, PRESETS, n=1, cutoff=0.3)
             hint = f" (nearest: {near[0]})" if near else ""
-            raise InputError(f"unknown tokenizer {name!r}{hint}: expected one of {', '.join(PRESETS)}")
-        values: dict[str, Any] = {"name": name, **PRESETS[name]}
+            raise InputError(f"unknown tokenizer {preset!r}{hint}: expected one of {', '.join(PRESETS)}")
+        values: dict[str, Any] = {"name": preset, **PRESETS[preset]}
         if overrides.get("discrete", values["discrete"]) and "levels" in overrides:
             values["latent_channels"] = len(overrides["levels"])
         values.update(overrides)
-        return cls.from_dict(values, origin=f"tokenizer {name}")
+        return cls.from_dict(values, origin=f"tokenizer {preset}")
 
 
 PRESETS: dict[str, dict[str, Any]] = {

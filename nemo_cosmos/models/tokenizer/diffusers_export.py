@@ -2,21 +2,16 @@
 
 from __future__ import annotations
 
-import json
-import os
 import re
-import shutil
 from collections.abc import Mapping
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from torch import Tensor
 
-from nemo_cosmos.errors import InputError
 from nemo_cosmos.models.tokenizer.state_dict import CONSTANT_BUFFERS
 
 if TYPE_CHECKING:
-    from nemo_cosmos.models.tokenizer.pretrained import VideoTokenizer
+    pass
 
 _RULES: tuple[tuple[str, str], ...] = (
     (r"\.block\.(\d+)\.", r".resnets.\1."),

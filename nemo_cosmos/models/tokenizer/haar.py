@@ -16,10 +16,10 @@ _LEVEL_SCALE = 2.0 * math.sqrt(2.0)
 
 
 class HaarPatcher3D(nn.Module):
-    """(B, C, T, H, W) video to (B, C·p³, 1 + (T−1)/p, H/p, W/p) subbands; frame 0 alone fills the first patch in time.
+    """(B, C, T, H, W) video to (B, C·p³, 1 + (T−1)/p, H/p, W/p) subbands; frame 0 alone fills the first patch.
 
-    Channel order is subband-major: ``subband * C + channel`` with subbands (t, h, w) lll, llh, lhl, lhh, hll, hlh, hhl,
-    hhh. T must be 1 + k·p, H and W multiples of p.
+    Channel order is subband-major: ``subband * C + channel`` with subbands (t, h, w) lll, llh, lhl, lhh, hll, hlh,
+    hhl, hhh. T must be 1 + k·p, H and W multiples of p.
     """
 
     wavelets: Tensor

@@ -41,7 +41,7 @@ class FSQuantizer(nn.Module):
         return torch.tanh(z.float() + self._row(self.shift, z)) * half - self._row(self.offset, z)
 
     def forward(self, z: Tensor) -> tuple[Tensor, Tensor]:
-        """Indices (B, t, h, w) int32 and codes (B, d, t, h, w) in z's dtype, straight-through gradient on the codes."""
+        """Indices (B, t, h, w) int32 and codes (B, d, t, h, w) in z's dtype, with straight-through gradient."""
         bounded = self.bound(z)
         rounded = bounded + (bounded.round() - bounded).detach()
         half_width = self._row([float(level // 2) for level in self.levels], z)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -59,9 +60,15 @@ def normalise_keys(state_dict: Mapping[str, Tensor], *, ema: bool = False) -> di
     """
     if ema:
         # "-" stands for "." in EMA buffer names; no module name of the network has a "-" or an ambiguous "_".
-        picked = {k[len("ema.network-") :].replace("-", "."): v for k, v in state_dict.items() if k.startswith("ema.network-")}
+        picked = {
+            k[len("ema.network-") :].replace("-", "."): v
+            for k, v in state_dict.items()
+            if k.startswith("ema.network-")
+        }
         if not picked:
-            raise InputError("these tokenizer weights hold no moving average (keys ema.network-…): load the regular ones")
+            raise InputError(
+                "these tokenizer weights hold no moving average (keys ema.network-…): load the regular ones"
+            )
         return picked
     out: dict[str, Tensor] = {}
     for key, value in state_dict.items():
@@ -134,10 +141,10 @@ def infer_config(state_dict: Mapping[str, Tensor], *, name: str) -> TokenizerCon
         z_channels = given["post_quant_conv.conv3d.weight"].shape[0]
         z_out = given["encoder.conv_out.1.conv3d.weight"].shape[0]
         num_levels = len({key.split(".")[2] for key in given if key.startswith("encoder.down.")})
-        mult = tuple(given[f"encoder.down.{i}.block.0.norm2.norm.weight"].shape[0] // channels for i in range(num_levels))
+        widths = [given[f"encoder.down.{i}.block.0.norm2.norm.weight"].shape[0] for i in range(num_levels)]
         blocks = len({key.split(".")[4] for key in given if key.startswith("encoder.down.0.block.")})
     except KeyError as error:
-        raise InputError(f"these are not the weights of a Cosmos video tokenizer: the key {error} is missing") from error
+        raise InputError(f"not the weights of a Cosmos video tokenizer: the key {error} is missing") from error
     patch = round((patched / 3) ** (1 / 3))
     spatial = sum(f"encoder.down.{i}.downsample.conv1.conv3d.weight" in given for i in range(num_levels))
     temporal = sum(f"encoder.down.{i}.downsample.conv2.conv3d.weight" in given for i in range(num_levels))
@@ -152,7 +159,7 @@ def infer_config(state_dict: Mapping[str, Tensor], *, name: str) -> TokenizerCon
         temporal_compression=temporal_compression,
         spatial_compression=patch * 2**spatial,
         channels=channels,
-        channels_mult=mult,
+        channels_mult=tuple(width // channels for width in widths),
         num_res_blocks=blocks,
         z_channels=z_channels,
         latent_channels=latent,
@@ -160,3 +167,22 @@ def infer_config(state_dict: Mapping[str, Tensor], *, name: str) -> TokenizerCon
         formulation="VAE" if z_out == 2 * z_channels else "AE",
         chunk_frames=preset.get("chunk_frames", 15 * temporal_compression + 1),
     )
+
+
+def weights_sha256(state_dict: Mapping[str, Tensor], mean: Tensor | None, std: Tensor | None) -> str:
+    """Digest over parameters in sorted order of their names, as fp32, and the statistics.
+
+    The same weights give the same digest whichever file, dtype wide enough to hold them, or device they come from.
+    """
+    digest = hashlib.sha256()
+    given = normalise_keys(state_dict)
+    for key in sorted(k for k in given if k not in CONSTANT_BUFFERS):
+        value = given[key].detach().float().cpu().contiguous()
+        digest.update(f"{key}{tuple(value.shape)}".encode())
+        digest.update(memoryview(value.numpy()).cast("B"))
+    for title, statistic in (("mean", mean), ("std", std)):
+        if statistic is not None:
+            values = statistic.detach().float().cpu().contiguous()
+            digest.update(f"{title}{tuple(values.shape)}".encode())
+            digest.update(memoryview(values.numpy()).cast("B"))
+    return digest.hexdigest()

@@ -11,7 +11,7 @@ from nemo_cosmos.models.tokenizer.haar import HaarPatcher3D, HaarUnpatcher3D
 from nemo_cosmos.models.tokenizer.quantizer import FSQuantizer
 from nemo_cosmos.models.tokenizer.state_dict import infer_config
 
-from tokenizer_golden import fill_parameters, golden_video, hash_tensor
+from .golden import fill_parameters, golden_video, hash_tensor
 
 GOLDEN = {
     "CV8x8x8-720p": {
@@ -100,7 +100,9 @@ def test_reference_values(name: str) -> None:
     else:
         check(encoded, golden["latent"])
         check(module.decode(encoded), golden["reconstruction"])
-    torch.testing.assert_close(module(video).reconstruction, module.decode(encoded[0] if module.config.discrete else encoded))
+    torch.testing.assert_close(
+        module(video).reconstruction, module.decode(encoded[0] if module.config.discrete else encoded)
+    )
 
 
 @pytest.mark.parametrize("name", list(FULL_SIZE))
@@ -141,7 +143,9 @@ def test_fsq_values() -> None:
     single = quantizer.indices_to_codes(torch.tensor([[[[12345]]]])).flatten().tolist()
     assert single == [-0.75, 0.75, -1.0, 1.0, 1.0, -1.0]
     every = torch.arange(64000, dtype=torch.int32).view(1, 1, 8, 8000)
-    assert torch.equal(quantizer.implicit_codebook.float().T.reshape(1, 6, 1, 8, 8000), quantizer.indices_to_codes(every))
+    assert torch.equal(
+        quantizer.implicit_codebook.float().T.reshape(1, 6, 1, 8, 8000), quantizer.indices_to_codes(every)
+    )
 
 
 def test_fsq_gradient_passes_straight_through() -> None:
