@@ -1,0 +1,45 @@
+# make setup   an environment in .venv with the package and its pinned dependencies
+# make demo    the whole way on a machine without a GPU: clips, tokenizer, shards, training, generated video, report
+# make test    the test suite
+# make lint    ruff
+# make types   mypy
+SHELL := /bin/bash
+VENV := .venv
+BIN := $(VENV)/bin
+TORCH := torch==2.13.0
+# The CPU build of torch is a tenth of the size; a machine with an NVIDIA driver takes the one with CUDA from PyPI.
+TORCH_INDEX ?= $(shell command -v nvidia-smi >/dev/null || echo https://download.pytorch.org/whl/cpu)
+# The first interpreter that runs and has a supported version (a name on PATH may be a shim that does not run).
+PYTHON ?= $(shell for p in python3.11 python3.12 python3.10 python3; do \
+	$$p -c 'import sys, venv, ensurepip; sys.exit(not (3, 10) <= sys.version_info[:2] <= (3, 12))' >/dev/null 2>&1 \
+	&& { echo $$p; break; }; done)
+DATA ?=
+export OMP_NUM_THREADS ?= 1
+
+.PHONY: setup demo test lint types clean
+
+setup: $(VENV)/.installed
+
+$(VENV)/.installed: setup.py pyproject.toml
+	@[ -n "$(PYTHON)" ] || { echo "error: no Python 3.10, 3.11 or 3.12 with venv found; give one with make PYTHON=/path/to/python (on Debian: apt install python3-venv)" >&2; exit 2; }
+	$(PYTHON) -m venv $(VENV)
+	$(if $(TORCH_INDEX),$(BIN)/pip install --retries 1 --timeout 60 --extra-index-url $(TORCH_INDEX) $(TORCH),$(BIN)/pip install $(TORCH))
+	$(BIN)/pip install -e '.[dev]'
+	$(BIN)/pip check
+	touch $@
+
+demo: setup
+	$(BIN)/nemo-cosmos demo $(if $(DATA),--data '$(DATA)')
+
+test: setup
+	$(BIN)/python -m pytest
+
+lint: setup
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check nemo_cosmos tests
+
+types: setup
+	$(BIN)/mypy
+
+clean:
+	rm -rf $(VENV) build *.egg-info outputs/demo

@@ -1,0 +1,247 @@
+"""Composes the YAML files of `conf/` with overrides into typed configuration objects.
+
+The files are read by Hydra's compose API and merged into a dataclass schema, so an unknown key or a value of the wrong
+type stops before anything else happens. Other commands may bring their own dataclass and their own root file
+`conf/<root>.yaml`; this module knows nothing about them but their type.
+
+Experiments of root `train` are `conf/experiment/NAME.yaml`, those of another root `conf/experiment/<root>/NAME.yaml`.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+import types
+import typing
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any, TypeVar, cast
+
+from nemo_cosmos.errors import InputError
+
+if typing.TYPE_CHECKING:
+    from hydra.core.override_parser.types import Override
+
+T = TypeVar("T")
+
+
+def conf_folder() -> Path:
+    """The folder of shipped YAML files: `nemo_cosmos/conf` of an installed wheel, `conf/` of a source checkout."""
+    package = Path(__file__).resolve().parent
+    for folder in (package / "conf", package.parent / "conf"):
+        if (folder / "train.yaml").is_file():
+            return folder
+    raise InputError(f"the shipped configuration is missing: no conf/train.yaml in {package} or {package.parent}")
+
+
+def experiment_names(root: str = "train") -> list[str]:
+    """Names of the shipped experiments of a root file, sorted."""
+    folder = conf_folder() / "experiment"
+    return sorted(file.stem for file in (folder if root == "train" else folder / root).glob("*.yaml"))
+
+
+def experiment_file(name: str, root: str = "train") -> Path:
+    """The YAML file of a shipped experiment; InputError naming the nearest one when there is none of that name."""
+    names = experiment_names(root)
+    if name not in names:
+        near = _did_you_mean(name, names)
+        raise InputError(f"unknown experiment {name!r}{near} Shipped experiments: {', '.join(names) or 'none'}")
+    folder = conf_folder() / "experiment"
+    return (folder if root == "train" else folder / root) / f"{name}.yaml"
+
+
+def load_config(schema: type[T], overrides: Sequence[str], *, root: str = "train") -> T:
+    """Composes `conf/<root>.yaml` with overrides and returns it as an object of the dataclass `schema`.
+
+    Overrides follow Hydra's grammar: `experiment=NAME`, `group=choice` (a folder of `conf/`), `a.b=value`; the last
+    of two on the same key wins. Interpolations such as `${name}` are resolved.
+
+    Raises InputError, naming the key, for a key that the schema does not have, an unknown experiment or choice, a
+    value of the wrong type or outside its limits, and a value that nobody gave.
+    """
+    from hydra import compose, initialize_config_dir
+    from hydra.core.config_store import ConfigStore
+    from hydra.errors import HydraException
+    from omegaconf import DictConfig, OmegaConf
+    from omegaconf.errors import OmegaConfBaseException
+
+    keys = list(_keys(schema))
+    lines, experiment = _prepare_overrides(schema, keys, overrides, root)
+    ConfigStore.instance().store(name="schema", node=schema)
+    try:
+        with initialize_config_dir(str(conf_folder()), version_base="1.3"):
+            composed = compose(root, overrides=lines)
+        merged = cast(DictConfig, OmegaConf.merge(OmegaConf.structured(schema), composed))
+        if experiment is not None and "experiment" in keys:
+            merged.experiment = experiment
+        _reject_missing(merged, keys, root)
+        OmegaConf.resolve(merged)
+        config = cast(T, OmegaConf.to_object(merged))
+    except (HydraException, OmegaConfBaseException) as error:
+        raise InputError(_explain(error, keys)) from error
+    _check_limits(config)
+    return config
+
+
+def read_config(schema: type[T], path: str | Path) -> T:
+    """Reads a file written by `dump_config` back into its schema; InputError when it does not fit."""
+    from omegaconf import OmegaConf
+    from omegaconf.errors import OmegaConfBaseException
+    from yaml import YAMLError
+
+    if not Path(path).is_file():
+        raise InputError(f"{path}: no such configuration file")
+    try:
+        config = cast(T, OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(schema), OmegaConf.load(path))))
+    except (OmegaConfBaseException, YAMLError) as error:
+        raise InputError(f"{path}: {_explain(error, list(_keys(schema)))}") from error
+    _check_limits(config)
+    return config
+
+
+def dump_config(config: Any) -> str:
+    """The configuration object as YAML text, in the order of its schema."""
+    from omegaconf import OmegaConf
+
+    return OmegaConf.to_yaml(OmegaConf.structured(config))
+
+
+def _prepare_overrides(
+    schema: type, keys: list[str], overrides: Sequence[str], root: str
+) -> tuple[list[str], str | None]:
+    """Checks the left-hand side of each override; returns them in Hydra's form, and the chosen experiment."""
+    from hydra.core.override_parser.overrides_parser import OverridesParser
+    from hydra.errors import HydraException
+
+    parser = OverridesParser.create()
+    open_keys = [key for key in keys if _is_mapping(schema, key)]
+    lines, experiment = [], None
+    for given in overrides:
+        line = given
+        try:
+            override: Override = parser.parse_override(line)
+        except HydraException as error:
+            key, equals, value = line.partition("=")
+            if not (equals and key in keys and _is_text(schema, key)) or value[:1] in ("'", '"', "[", "{"):
+                raise InputError(f"override {line!r}: expected key=value ({str(error).splitlines()[0]})") from error
+            # Paths hold characters that the grammar reserves; the shell has taken the user's quotes away.
+            line = f"{key}='" + value.replace("'", r"\'") + "'"
+            override = parser.parse_override(line)
+        key = override.key_or_group
+        if override.is_sweep_override():
+            raise InputError(f"override {line!r} gives several values; a list is written [a,b]")
+        if key == "experiment":
+            experiment = str(override.value())
+            experiment_file(experiment, root)
+            lines.append(f"experiment={experiment if root == 'train' else f'{root}/{experiment}'}")
+        elif (conf_folder() / key).is_dir() and not isinstance(override.value(), dict):
+            choices = sorted(file.stem for file in (conf_folder() / key).glob("*.yaml"))
+            if override.value() not in choices:
+                raise InputError(
+                    f"{key}={override.value()}: no such choice{_did_you_mean(str(override.value()), choices)} "
+                    f"Choices: {', '.join(choices)}. A single value is set with {key}.<name>=<value>"
+                )
+            lines.append(line)
+        elif key in keys or any(key.startswith(f"{parent}.") for parent in open_keys):
+            # Every key that the schema has may be set, whether or not a file mentions it.
+            if line.startswith("~") and key in keys:
+                raise InputError(f"override {line!r}: {key} cannot be removed; set it to another value")
+            lines.append(line if line.startswith("~") else f"++{line.lstrip('+')}")
+        else:
+            raise InputError(_unknown_key(key, keys))
+    return lines, experiment
+
+
+def _keys(schema: type, prefix: str = "") -> Iterator[str]:
+    """Dotted names of all fields of a dataclass type, inner ones included."""
+    hints = typing.get_type_hints(schema)
+    for item in dataclasses.fields(schema):
+        name = prefix + item.name
+        yield name
+        inner = _without_none(hints[item.name])
+        if dataclasses.is_dataclass(inner):
+            yield from _keys(cast(type, inner), f"{name}.")
+
+
+def _type_of(schema: type, key: str) -> Any:
+    kind: Any = schema
+    for part in key.split("."):
+        kind = _without_none(typing.get_type_hints(kind)[part])
+    return kind
+
+
+def _is_mapping(schema: type, key: str) -> bool:
+    return typing.get_origin(_type_of(schema, key)) in (dict, Mapping)
+
+
+def _is_text(schema: type, key: str) -> bool:
+    return _type_of(schema, key) is str
+
+
+def _without_none(hint: Any) -> Any:
+    if typing.get_origin(hint) in (typing.Union, types.UnionType):
+        inner = [kind for kind in typing.get_args(hint) if kind is not type(None)]
+        return inner[0] if len(inner) == 1 else hint
+    return hint
+
+
+def _reject_missing(config: Any, keys: list[str], root: str) -> None:
+    from omegaconf import OmegaConf
+
+    missing = []
+    for key in keys:
+        parent, _, last = key.rpartition(".")
+        node = OmegaConf.select(config, parent) if parent else config
+        if node is not None and not OmegaConf.is_interpolation(node, last) and OmegaConf.is_missing(node, last):
+            missing.append(key)
+    if "experiment" in missing:
+        raise InputError(
+            f"choose an experiment with experiment=NAME. Shipped experiments: {', '.join(experiment_names(root))}"
+        )
+    if missing:
+        raise InputError(f"no value for {', '.join(missing)}; give it as {missing[0]}=VALUE")
+
+
+def _check_limits(config: Any, prefix: str = "") -> None:
+    """Holds the values to the choices and minima that the schema's fields state."""
+    for item in dataclasses.fields(config):
+        value, name = getattr(config, item.name), prefix + item.name
+        if dataclasses.is_dataclass(value):
+            _check_limits(value, f"{name}.")
+        choices = item.metadata.get("choices")
+        if choices and value not in choices:
+            raise InputError(f"{name}={value}: expected one of {', '.join(choices)}")
+        minimum = item.metadata.get("minimum")
+        if minimum is not None and not value >= minimum:
+            raise InputError(f"{name}={value}: expected at least {minimum}")
+
+
+def _did_you_mean(word: str, words: Sequence[str]) -> str:
+    """`: did you mean X?` with the nearest word, or a full stop when none is near."""
+    words = [other for other in words if not word.startswith(f"{other}.")]
+    near = difflib.get_close_matches(word, words, n=1, cutoff=0.6)
+    if not near:
+        # A forgotten or wrong prefix: compare the last part alone.
+        last = {other.rsplit(".", 1)[-1]: other for other in reversed(words)}
+        nearest = difflib.get_close_matches(word.rsplit(".", 1)[-1], list(last), n=1, cutoff=0.75)
+        near = [last[name] for name in nearest]
+    return f": did you mean {near[0]}?" if near else "."
+
+
+def _unknown_key(key: str, keys: list[str]) -> str:
+    return f"unknown configuration key {key!r}{_did_you_mean(key, keys)}"
+
+
+def _explain(error: Exception, keys: list[str]) -> str:
+    """One line that names the key at fault, from an exception of Hydra or OmegaConf."""
+    from omegaconf.errors import ConfigAttributeError, ConfigKeyError, OmegaConfBaseException
+
+    cause: BaseException | None = error
+    while cause is not None and not isinstance(cause, OmegaConfBaseException):
+        cause = cause.__cause__
+    if cause is None:
+        return " ".join(str(error).split())
+    key = getattr(cause, "full_key", None) or ""
+    if isinstance(cause, (ConfigKeyError, ConfigAttributeError)) and key and key not in keys:
+        return _unknown_key(key, keys)
+    return f"{key}: {str(cause).splitlines()[0]}" if key else str(cause).splitlines()[0]

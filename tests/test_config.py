@@ -1,0 +1,216 @@
+"""Configuration: every shipped file loads, and a user's mistake is answered with the key at fault."""
+
+from __future__ import annotations
+
+import dataclasses
+import importlib.util
+import subprocess
+import sys
+import zipfile
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from nemo_cosmos.config import (
+    TrainConfig,
+    conf_folder,
+    dump_config,
+    experiment_names,
+    load_config,
+    read_config,
+)
+from nemo_cosmos.errors import InputError
+from nemo_cosmos.models.dit.config import DiTConfig
+
+ROOT = Path(__file__).parents[1]
+ISSUED = [
+    f"{kind}2world_{size}_example_hdvila{suffix}"
+    for kind in ("text", "video")
+    for size in ("7b", "14b")
+    for suffix in ("", "_lora")
+]
+
+
+def flat(tree: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    result = {}
+    for key, value in tree.items():
+        if isinstance(value, dict) and value:
+            result |= flat(value, f"{prefix}{key}.")
+        else:
+            result[prefix + key] = value
+    return result
+
+
+def test_the_known_experiments_are_shipped() -> None:
+    assert set(ISSUED) | {"demo_video2world"} <= set(experiment_names())
+
+
+@pytest.mark.parametrize("name", experiment_names())
+def test_shipped_experiment_loads_and_survives_a_round_trip(name: str, tmp_path: Path) -> None:
+    config = load_config(TrainConfig, [f"experiment={name}"])
+    assert config.experiment == name
+    assert DiTConfig.preset(config.model.preset, **config.model.overrides)
+    (tmp_path / "config.yaml").write_text(dump_config(config), encoding="utf-8")
+    assert read_config(TrainConfig, tmp_path / "config.yaml") == config
+
+
+@pytest.mark.parametrize("name", experiment_names())
+def test_layout_of_shipped_experiment_fits_its_processes(name: str) -> None:
+    config = load_config(TrainConfig, [f"experiment={name}"])
+    parallel, heads = config.parallel, DiTConfig.preset(config.model.preset).num_attention_heads
+    processes = config.trainer.devices * config.trainer.num_nodes
+    assert heads % parallel.tensor == 0
+    assert processes % (parallel.tensor * parallel.pipeline * parallel.context) == 0
+    replicas = processes // (parallel.tensor * parallel.pipeline * parallel.context)
+    assert config.data.global_batch % (config.data.micro_batch * replicas) == 0
+
+
+@pytest.mark.parametrize("name", ISSUED)
+def test_hdvila_experiments_have_the_released_values(name: str) -> None:
+    config = load_config(TrainConfig, [f"experiment={name}"])
+    network = DiTConfig.preset(config.model.preset)
+    video = name.startswith("video")
+    assert network.position_embedding == "learnable"
+    assert network.condition_mask is video
+    assert config.diffusion.sigma_multiplier == (4.0 if video else 1.0)
+    assert config.diffusion.loss_add_logvar
+    assert config.lora.enabled is name.endswith("_lora")
+    if not config.lora.enabled:
+        assert config.optimizer.lr == pytest.approx(2**-14.3, rel=1e-12)
+    assert (config.optimizer.beta1, config.optimizer.beta2) == (0.9, 0.99)
+    assert (config.optimizer.eps, config.optimizer.weight_decay) == (1e-10, 0.1)
+    assert config.model.strict_init and config.model.init_from
+    assert config.output_dir.endswith(f"posttraining/{config.group}/{name}")
+
+
+def test_output_root_comes_from_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("OUTPUT_ROOT", "/data/runs")
+    config = load_config(TrainConfig, ["experiment=video2world_7b_example_hdvila", "name=mine"])
+    assert config.output_dir == "/data/runs/posttraining/diffusion_video2world/mine"
+
+
+def test_train_yaml_shows_every_setting_with_its_default() -> None:
+    shown = flat(yaml.safe_load((conf_folder() / "train.yaml").read_text(encoding="utf-8")))
+    shown.pop("defaults")
+    defaults = flat(dataclasses.asdict(TrainConfig()))
+    assert set(shown) == set(defaults) - {"experiment"}
+    for key, value in shown.items():
+        assert value == pytest.approx(defaults[key], rel=1e-12) if isinstance(value, float) else value == defaults[key]
+
+
+@pytest.mark.parametrize("file", sorted(conf_folder().rglob("*.yaml")), ids=lambda file: file.stem)
+def test_yaml_file_says_what_it_is(file: Path) -> None:
+    lines = file.read_text(encoding="utf-8").splitlines()
+    assert any(line.startswith("# ") and "@package" not in line for line in lines)
+
+
+@pytest.mark.parametrize("group", ["parallel", "lora"])
+def test_every_choice_of_a_group_loads(group: str) -> None:
+    for file in (conf_folder() / group).glob("*.yaml"):
+        load_config(TrainConfig, ["experiment=demo_video2world", f"{group}={file.stem}"])
+
+
+def test_the_command_line_beats_the_experiment() -> None:
+    config = load_config(
+        TrainConfig,
+        ["experiment=video2world_7b_example_hdvila", "parallel=tensor2", "parallel.context=3", "optimizer.lr=1e-3"],
+    )
+    assert (config.parallel.tensor, config.parallel.context, config.optimizer.lr) == (2, 3, 1e-3)
+
+
+def test_network_fields_need_no_plus() -> None:
+    config = load_config(TrainConfig, ["experiment=demo_video2world", "model.overrides.num_layers=3"])
+    assert config.model.overrides["num_layers"] == 3
+
+
+def test_paths_may_hold_any_character() -> None:
+    config = load_config(TrainConfig, ["experiment=demo_video2world", "data.path=/my clips (new)/a=b's"])
+    assert config.data.path == "/my clips (new)/a=b's"
+
+
+@pytest.mark.parametrize(
+    ("override", "answer"),
+    [
+        ("trainer.max_stepz=3", "did you mean trainer.max_steps?"),
+        ("max_steps=3", "did you mean trainer.max_steps?"),
+        ("trainer.max_steps=many", "trainer.max_steps"),
+        ("trainer.max_steps=0", "trainer.max_steps=0: expected at least 1"),
+        ("trainer.precision=fp8", "trainer.precision=fp8: expected one of fp32, bf16"),
+        ("parallel=tensr2", "did you mean tensor2?"),
+        ("experiment=video2world_7b_hdvila", "did you mean video2world_7b_example_hdvila?"),
+        ("experiment=zzz", "demo_video2world"),
+        ("seed=1,2", "several values"),
+        ("trainer", "key=value"),
+        ("~seed", "cannot be removed"),
+        ("model={preset: tiny-video2world, presset: x}", "did you mean model.preset?"),
+    ],
+)
+def test_mistake_is_answered_with_the_key_at_fault(override: str, answer: str) -> None:
+    with pytest.raises(InputError) as caught:
+        load_config(TrainConfig, ["experiment=demo_video2world", override])
+    assert answer in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_missing_experiment_lists_the_shipped_ones() -> None:
+    with pytest.raises(InputError, match=r"experiment=NAME.*video2world_7b_example_hdvila"):
+        load_config(TrainConfig, [])
+
+
+def test_read_config_names_file_and_key(tmp_path: Path) -> None:
+    file = tmp_path / "config.yaml"
+    file.write_text("trainer:\n  max_stepz: 3\n", encoding="utf-8")
+    with pytest.raises(InputError, match=r"config\.yaml: .*did you mean trainer\.max_steps"):
+        read_config(TrainConfig, file)
+    with pytest.raises(InputError, match="no such configuration file"):
+        read_config(TrainConfig, tmp_path / "none.yaml")
+
+
+@dataclass
+class _Inner:
+    width: int = 4
+
+
+@dataclass
+class _OtherSchema:
+    inner: _Inner = field(default_factory=_Inner)
+
+
+def test_another_schema_brings_its_own_root(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "other.yaml").write_text("defaults: [schema, _self_]\ninner: {width: 5}\n", encoding="utf-8")
+    monkeypatch.setattr("nemo_cosmos.compose.conf_folder", lambda: tmp_path)
+    assert load_config(_OtherSchema, [], root="other").inner.width == 5
+    assert load_config(_OtherSchema, ["inner.width=6"], root="other").inner.width == 6
+    with pytest.raises(InputError, match=r"did you mean inner\.width"):
+        load_config(_OtherSchema, ["inner.widht=6"], root="other")
+
+
+def test_an_installed_wheel_has_its_experiments(tmp_path: Path) -> None:
+    wheel = [sys.executable, "-m", "pip", "wheel", "-q", "--no-deps", "--no-build-isolation", "-w", str(tmp_path)]
+    source = tmp_path / "source"
+    source.mkdir()
+    for name in ("setup.py", "pyproject.toml", "README.md", "nemo_cosmos", "conf"):
+        (source / name).symlink_to(ROOT / name)
+    subprocess.run([*wheel, str(source)], check=True, cwd=tmp_path)
+    with zipfile.ZipFile(next(tmp_path.glob("*.whl"))) as archive:
+        archive.extractall(tmp_path / "site")
+    code = (
+        "import nemo_cosmos.conf; from nemo_cosmos.config import *;"
+        "print(conf_folder()); print(load_config(TrainConfig, ['experiment=demo_video2world']).model.preset)"
+    )
+    result = subprocess.run(
+        [sys.executable, "-c", code],
+        cwd=tmp_path,
+        env={"PYTHONPATH": str(tmp_path / "site"), "PATH": ""},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert result.stdout.splitlines() == [str(tmp_path / "site/nemo_cosmos/conf"), "tiny-video2world"]
+
+
+def test_the_conf_folder_is_a_package() -> None:
+    assert importlib.util.find_spec("nemo_cosmos.conf") is not None
