@@ -1,0 +1,1 @@
+"""Data: the training record, shards of records, video files."""

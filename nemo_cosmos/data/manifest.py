@@ -1,0 +1,286 @@
+"""What a folder of shards holds: ``manifest.json`` and one ``*.index.json`` per shard.
+
+The index makes samples addressable by (shard, offset); it is written after its shard, and the manifest after every
+index, so a file that is present describes something complete.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import tempfile
+from collections import Counter
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from nemo_cosmos.data.sample import TokenizerIdentity
+from nemo_cosmos.errors import InputError
+
+MANIFEST_NAME = "manifest.json"
+INDEX_SUFFIX = ".index.json"
+FORMAT_NAME = "nemo_cosmos.latent_shards"
+FORMAT_VERSION = 1
+
+
+@dataclass
+class ShardIndex:
+    """Where each sample of one shard lies.
+
+    ``tensors`` and ``records`` hold per sample (offset, bytes, crc32) of the safetensors and of the JSON member's
+    content within the tar file. ``latent_shapes``, ``latent_dtypes``, ``text_widths``, ``num_frames`` and
+    ``image_sizes`` are the distinct values found in the shard, sorted.
+    """
+
+    shard: str
+    bytes: int
+    sha256: str
+    tokenizer: dict[str, Any]
+    text_encoder: str
+    keys: list[str] = field(default_factory=list)
+    tensors: list[list[int]] = field(default_factory=list)
+    records: list[list[int]] = field(default_factory=list)
+    latent_shapes: list[list[int]] = field(default_factory=list)
+    latent_dtypes: list[str] = field(default_factory=list)
+    text_widths: list[int] = field(default_factory=list)
+    num_frames: list[int] = field(default_factory=list)
+    image_sizes: list[list[int]] = field(default_factory=list)
+
+    @property
+    def samples(self) -> int:
+        return len(self.keys)
+
+
+@dataclass
+class ShardInfo:
+    """One line of the manifest: a shard, its size, checksum and number of samples, and the checksum of its index."""
+
+    file: str
+    bytes: int
+    sha256: str
+    samples: int
+    index_sha256: str
+
+    @property
+    def index_file(self) -> str:
+        return index_name(self.file)
+
+
+@dataclass
+class Manifest:
+    """Contents of ``manifest.json``.
+
+    Attributes:
+        samples: number of samples over all shards.
+        tokenizer: tokenizer that made the latents.
+        text_encoder: name of the text encoder that made the embeddings.
+        latent_shapes: distinct (C, T, h, w) shapes.
+        latent_dtypes: distinct storage types, as safetensors names them.
+        text_widths: distinct widths of text embeddings.
+        num_frames: distinct pixel frame counts.
+        image_sizes: distinct (height, width) in pixels as encoded.
+        shards: the shard files in name order.
+        settings: how the shards were made, as ``prepare`` recorded it.
+        skipped: clips that were left out, each with the reason.
+    """
+
+    samples: int
+    tokenizer: TokenizerIdentity
+    text_encoder: str
+    latent_shapes: list[list[int]]
+    latent_dtypes: list[str]
+    text_widths: list[int]
+    num_frames: list[int]
+    image_sizes: list[list[int]]
+    shards: list[ShardInfo]
+    settings: dict[str, Any] = field(default_factory=dict)
+    skipped: list[dict[str, str]] = field(default_factory=list)
+
+    @property
+    def latent_shape(self) -> tuple[int, ...]:
+        """The one latent shape (C, T, h, w); InputError when the shards hold several."""
+        return tuple(_single(self.latent_shapes, "latent shape"))
+
+    @property
+    def text_width(self) -> int:
+        """The one text embedding width; InputError when the shards hold several."""
+        return int(_single(self.text_widths, "text embedding width"))
+
+    def require_tokenizer(self, expected: TokenizerIdentity, path: str | Path = "") -> None:
+        """InputError when the latents were made by another tokenizer than ``expected``."""
+        if self.tokenizer != expected:
+            raise InputError(
+                f"shards {path} were made with tokenizer {self.tokenizer}, but the experiment names {expected}; "
+                "run `nemo-cosmos prepare` again with that tokenizer, or name the one that made the shards"
+            )
+
+    @classmethod
+    def load(cls, path: str | Path) -> Manifest:
+        """Read ``path/manifest.json``; InputError when it is missing, damaged or of another version."""
+        file = Path(path) / MANIFEST_NAME
+        if not Path(path).is_dir():
+            raise InputError(f"no folder {path}: expected a folder of shards made by `nemo-cosmos prepare`")
+        if not file.is_file():
+            raise InputError(
+                f"{file} is missing: the folder holds no shards or `nemo-cosmos prepare` was stopped; run it again, "
+                "it goes on where it was"
+            )
+        values = read_json(file)
+        if values.get("format") != FORMAT_NAME or values.get("version") != FORMAT_VERSION:
+            raise InputError(
+                f"{file}: format {values.get('format')!r} version {values.get('version')!r}; "
+                f"expected {FORMAT_NAME!r} version {FORMAT_VERSION}"
+            )
+        try:
+            values = {k: v for k, v in values.items() if k not in ("format", "version")}
+            values["tokenizer"] = TokenizerIdentity.from_json(values["tokenizer"])
+            values["shards"] = [ShardInfo(**shard) for shard in values["shards"]]
+            return cls(**values)
+        except (KeyError, TypeError) as error:
+            raise InputError(f"{file} is damaged ({error}); run `nemo-cosmos prepare` again") from error
+
+    def save(self, path: str | Path) -> None:
+        """Write ``path/manifest.json`` through a temporary name."""
+        write_json(Path(path) / MANIFEST_NAME, {"format": FORMAT_NAME, "version": FORMAT_VERSION, **asdict(self)})
+
+
+def index_name(shard: str) -> str:
+    """``shard-0000-000000.tar`` -> ``shard-0000-000000.index.json``."""
+    return shard.removesuffix(".tar") + INDEX_SUFFIX
+
+
+def read_index(path: str | Path, sha256: str | None = None) -> ShardIndex:
+    """Read one shard's index; InputError when it is missing, damaged, or its checksum is not ``sha256``."""
+    path = Path(path)
+    try:
+        content = path.read_bytes()
+    except FileNotFoundError as error:
+        raise InputError(f"{path} is missing; run `nemo-cosmos prepare` again") from error
+    if sha256 is not None and hashlib.sha256(content).hexdigest() != sha256:
+        raise InputError(f"checksum of {path} differs from the manifest's; run `nemo-cosmos prepare` again")
+    try:
+        return ShardIndex(**json.loads(content))
+    except (ValueError, TypeError) as error:
+        raise InputError(f"{path} is damaged ({error}); delete it and its shard, then prepare again") from error
+
+
+def completed_shards(path: str | Path) -> list[ShardIndex]:
+    """Indices of all shards under ``path`` that were finished, in name order.
+
+    A shard without index, or whose size is not the recorded one, was not finished and is not listed.
+    """
+    found = []
+    for file in sorted(Path(path).glob(f"*{INDEX_SUFFIX}")):
+        index = read_index(file)
+        shard = Path(path) / index.shard
+        if shard.is_file() and shard.stat().st_size == index.bytes:
+            found.append(index)
+    return found
+
+
+def remove_unfinished(path: str | Path) -> list[str]:
+    """Delete what a stopped writer left: temporary files, shards without a matching index, indices without their
+    shard.
+
+    Returns the names of the deleted files. No writer may be at work in the folder.
+    """
+    path = Path(path)
+    finished = {name for index in completed_shards(path) for name in (index.shard, index_name(index.shard))}
+    leftovers = [f for pattern in ("shard-*.tar", f"shard-*{INDEX_SUFFIX}") for f in path.glob(pattern)]
+    doomed = [f for f in leftovers if f.name not in finished] + list(path.glob(".*.tmp"))
+    for file in doomed:
+        file.unlink(missing_ok=True)
+    return sorted(f.name for f in doomed)
+
+
+def merge_manifest(
+    path: str | Path,
+    *,
+    settings: dict[str, Any] | None = None,
+    skipped: list[dict[str, str]] | None = None,
+) -> Manifest:
+    """Write the manifest over all finished shards, whichever rank wrote them.
+
+    Raises:
+        InputError: there is no shard, shards were made with different tokenizers or text encoders, or a key occurs
+            twice.
+    """
+    indices = completed_shards(path)
+    if not indices:
+        raise InputError(f"{path} holds no finished shard")
+    first = indices[0]
+    for index in indices[1:]:
+        if (index.tokenizer, index.text_encoder) != (first.tokenizer, first.text_encoder):
+            raise InputError(
+                f"{Path(path) / index.shard} was made with another tokenizer or text encoder than {first.shard}"
+            )
+    counts = Counter(key for index in indices for key in index.keys)
+    duplicates = [key for key, count in counts.items() if count > 1]
+    if duplicates:
+        raise InputError(f"{len(duplicates)} sample keys occur twice in {path}, for example {duplicates[:5]}")
+    manifest = Manifest(
+        samples=len(counts),
+        tokenizer=TokenizerIdentity.from_json(first.tokenizer),
+        text_encoder=first.text_encoder,
+        latent_shapes=_distinct(indices, "latent_shapes"),
+        latent_dtypes=_distinct(indices, "latent_dtypes"),
+        text_widths=_distinct(indices, "text_widths"),
+        num_frames=_distinct(indices, "num_frames"),
+        image_sizes=_distinct(indices, "image_sizes"),
+        shards=[_shard_info(Path(path), index) for index in indices],
+        settings=settings or {},
+        skipped=sorted(skipped or [], key=lambda entry: sorted(entry.items())),
+    )
+    manifest.save(path)
+    return manifest
+
+
+def write_json(path: Path, values: dict[str, Any]) -> None:
+    """Write JSON through a temporary file in the same folder, then rename."""
+    content = json.dumps(values, indent=1, ensure_ascii=False, sort_keys=False) + "\n"
+    write_bytes(path, content.encode())
+
+
+def write_bytes(path: Path, content: bytes) -> None:
+    """Write a file through a temporary name in the same folder, then rename; nothing is left behind on an error."""
+    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".tmp")
+    try:
+        with os.fdopen(handle, "wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        os.chmod(temporary, 0o644)
+        os.replace(temporary, path)
+    except BaseException:
+        Path(temporary).unlink(missing_ok=True)
+        raise
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """Read a JSON object; InputError names the file when it is none."""
+    try:
+        values = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise InputError(f"{path} cannot be read as JSON: {error}") from error
+    if not isinstance(values, dict):
+        raise InputError(f"{path}: expected a JSON object, found {type(values).__name__}")
+    return values
+
+
+def _shard_info(path: Path, index: ShardIndex) -> ShardInfo:
+    digest = hashlib.sha256((path / index_name(index.shard)).read_bytes()).hexdigest()
+    return ShardInfo(index.shard, index.bytes, index.sha256, index.samples, digest)
+
+
+def _distinct(indices: list[ShardIndex], name: str) -> list[Any]:
+    values: list[Any] = []
+    for index in indices:
+        values.extend(value for value in getattr(index, name) if value not in values)
+    return sorted(values)
+
+
+def _single(values: list[Any], what: str) -> Any:
+    if len(values) != 1:
+        raise InputError(f"the shards hold {len(values)} different values of {what}: {values[:5]}; expected one")
+    return values[0]

@@ -1,0 +1,205 @@
+"""The training record: one clip as latents, text embeddings and what the network is told about it.
+
+The same typed record travels from ``prepare`` through the shards to the network's input; nothing is renamed on the
+way.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, fields, replace
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from nemo_cosmos.errors import InputError
+
+TEXT_LENGTH = 512
+"""Text tokens the released networks were trained with: shorter captions are followed by zero rows up to this
+length."""
+
+
+@dataclass(frozen=True)
+class TokenizerIdentity:
+    """Which tokenizer made a latent.
+
+    Attributes:
+        name: tokenizer name, for example ``CV8x8x8-720p``.
+        sha256: hex digest over the weights in canonical order and the latent statistics.
+        temporal_compression: pixel frames per latent frame after the first.
+        spatial_compression: pixels per latent cell along height and width.
+        latent_channels: channels of the latent.
+    """
+
+    name: str
+    sha256: str
+    temporal_compression: int
+    spatial_compression: int
+    latent_channels: int
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain values that ``from_json`` takes back."""
+        return asdict(self)
+
+    @classmethod
+    def from_json(cls, values: dict[str, Any]) -> TokenizerIdentity:
+        """Inverse of ``to_json``; InputError names a missing or unknown key."""
+        expected = {f.name for f in fields(cls)}
+        if set(values) != expected:
+            raise InputError(f"tokenizer identity has keys {sorted(values)}, expected {sorted(expected)}")
+        return cls(**values)
+
+    def __str__(self) -> str:
+        return f"{self.name} ({self.sha256[:12]})"
+
+
+@dataclass
+class LatentSample:
+    """One clip, ready for training.
+
+    Attributes:
+        key: unique name in its dataset, made of letters, digits, ``-`` and ``_``.
+        latent: (C, T, h, w) latent, normalised by the tokenizer's mean and standard deviation, NOT multiplied by
+            sigma_data.
+        text: (n, width) text embedding, true tokens only (no padding).
+        caption: the text that was embedded.
+        fps: frame rate of the pixel frames.
+        num_frames: pixel frames that the latent stands for.
+        image_size: height and width in pixels as encoded, then height and width of the source.
+        padding_mask: (1, h, w) uint8 at latent resolution, 1 = padded; None when nothing is padded.
+        plucker: (6, T, h, w) Plücker rays of camera-controlled clips.
+        view_ids: (V,) int64 camera of each view of a multiview clip.
+        frame_repeat: (V,) per-view repetition count of a multiview clip.
+        source: where the clip came from, for people: file name and first frame.
+    """
+
+    key: str
+    latent: Tensor
+    text: Tensor
+    caption: str
+    fps: float
+    num_frames: int
+    image_size: tuple[int, int, int, int]
+    padding_mask: Tensor | None = None
+    plucker: Tensor | None = None
+    view_ids: Tensor | None = None
+    frame_repeat: Tensor | None = None
+    source: str = ""
+
+
+@dataclass
+class LatentBatch:
+    """Samples of one micro batch.
+
+    Attributes:
+        position: (B,) int64 position of each sample in the run; all random numbers of a sample are keyed by it.
+        latent: (B, C, T, h, w) float32.
+        text: (B, M, width) float32, zero rows after each caption's last token.
+        fps: (B,) float32 pixel frame rate.
+        padding_mask: (B, 1, h, w) float32, 1 = padded.
+        plucker: (B, 6, T, h, w) or None.
+        view_ids: (B, V) int64 or None.
+        frame_repeat: (B, V) or None.
+        keys: the samples' keys.
+    """
+
+    position: Tensor
+    latent: Tensor
+    text: Tensor
+    fps: Tensor
+    padding_mask: Tensor
+    keys: list[str]
+    plucker: Tensor | None = None
+    view_ids: Tensor | None = None
+    frame_repeat: Tensor | None = None
+
+    def to(self, device: torch.device | str | None = None, dtype: torch.dtype | None = None) -> LatentBatch:
+        """Copy on a device; ``dtype`` converts latent, text, padding mask and Plücker rays.
+
+        Position, fps, view ids and frame repeat keep their precision: bfloat16 would turn 29.97 frames a second into
+        30.
+        """
+
+        def move(value: Tensor | None, cast: bool) -> Tensor | None:
+            if value is None:
+                return None
+            return value.to(device=device, dtype=dtype if cast else None, non_blocking=True)
+
+        cast_names = {"latent", "text", "padding_mask", "plucker"}
+        moved = {f.name: move(getattr(self, f.name), f.name in cast_names) for f in fields(self) if f.name != "keys"}
+        return replace(self, **moved)
+
+    def pin_memory(self) -> LatentBatch:
+        """Copy in page-locked memory; the DataLoader's ``pin_memory=True`` calls this."""
+        tensors = {f.name: getattr(self, f.name) for f in fields(self) if f.name != "keys"}
+        return replace(self, **{name: None if t is None else t.pin_memory() for name, t in tensors.items()})
+
+    def __len__(self) -> int:
+        return len(self.keys)
+
+
+def collate(samples: Sequence[tuple[int, LatentSample]], text_length: int = TEXT_LENGTH) -> LatentBatch:
+    """Stack samples into a batch.
+
+    Args:
+        samples: pairs of (position in the run, sample), at least one.
+        text_length: rows that every text embedding is zero-padded to.
+
+    Raises:
+        InputError: shapes differ within the batch, some samples lack an optional tensor that others have, or a text
+            has more than ``text_length`` tokens. The message names the samples' keys.
+    """
+    assert samples, "an empty batch cannot be collated"
+    records = [sample for _, sample in samples]
+    return LatentBatch(
+        position=torch.tensor([position for position, _ in samples], dtype=torch.int64),
+        latent=_stack(records, "latent").float(),
+        text=torch.stack([pad_text(s.text, text_length, name=s.key) for s in records]),
+        fps=torch.tensor([s.fps for s in records], dtype=torch.float32),
+        padding_mask=torch.stack([_mask_or_zeros(s) for s in records]).float(),
+        keys=[s.key for s in records],
+        plucker=_stack_optional(records, "plucker"),
+        view_ids=_stack_optional(records, "view_ids"),
+        frame_repeat=_stack_optional(records, "frame_repeat"),
+    )
+
+
+def pad_text(text: Tensor, text_length: int = TEXT_LENGTH, *, name: str = "text") -> Tensor:
+    """(n, width) embedding -> (text_length, width) float32 with zero rows after the n true tokens."""
+    if text.ndim != 2 or text.shape[0] > text_length:
+        raise InputError(
+            f"text embedding of {name!r} has shape {tuple(text.shape)}; expected (tokens, width) with at most "
+            f"{text_length} tokens: prepare it again with a shorter --text-length"
+        )
+    padded = torch.zeros(text_length, text.shape[1], dtype=torch.float32)
+    padded[: text.shape[0]] = text
+    return padded
+
+
+def _mask_or_zeros(sample: LatentSample) -> Tensor:
+    if sample.padding_mask is None:
+        return torch.zeros(1, *sample.latent.shape[-2:], dtype=torch.uint8)
+    return sample.padding_mask
+
+
+def _stack(records: list[LatentSample], name: str) -> Tensor:
+    tensors = [getattr(s, name) for s in records]
+    if any(t.shape != tensors[0].shape for t in tensors):
+        shapes = ", ".join(f"{s.key}: {tuple(t.shape)}" for s, t in zip(records, tensors, strict=True))
+        raise InputError(
+            f"samples of one batch differ in the shape of {name!r} ({shapes}); prepare all clips with the same "
+            "--frames and --size, or use data.micro_batch=1"
+        )
+    return torch.stack(tensors)
+
+
+def _stack_optional(records: list[LatentSample], name: str) -> Tensor | None:
+    missing = [s.key for s in records if getattr(s, name) is None]
+    if len(missing) == len(records):
+        return None
+    if missing:
+        raise InputError(
+            f"samples {missing[:5]} have no {name!r} while others of the same batch do; prepare all alike"
+        )
+    return _stack(records, name)

@@ -1,0 +1,369 @@
+"""Shards of training records: WebDataset tar files with an index for random access.
+
+A sample with key K is two members of a tar file: ``K.safetensors`` (latent, text and the optional tensors) and
+``K.json`` (caption, frame rate, sizes). There is no pickle. Bytes depend on the samples alone: members carry no time
+stamp or owner.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import hashlib
+import io
+import json
+import os
+import re
+import tarfile
+import tempfile
+import zlib
+from collections import OrderedDict
+from pathlib import Path
+from types import TracebackType
+from typing import Any, BinaryIO, Literal
+
+import safetensors.torch
+import torch
+from torch import Tensor
+
+from nemo_cosmos.data.manifest import (
+    Manifest,
+    ShardIndex,
+    index_name,
+    merge_manifest,
+    read_index,
+    write_json,
+)
+from nemo_cosmos.data.sample import LatentSample, TokenizerIdentity
+from nemo_cosmos.errors import InputError
+
+SAMPLES_PER_SHARD = 64
+FULL_VERIFY_BYTES = 1 << 30
+"""``verify="auto"`` hashes every shard when together they are no larger than this; 1 GiB takes about a second."""
+OPEN_FILES = 64
+TENSOR_NAMES = ("latent", "text", "padding_mask", "plucker", "view_ids", "frame_repeat")
+_KEY = re.compile(r"[A-Za-z0-9_-]{1,90}")  # 90 + ".safetensors" fits the 100 bytes of a ustar name
+
+
+def safe_key(name: str) -> str:
+    """Turn any file stem into a valid sample key; two different stems give two different keys.
+
+    WebDataset ends a key at the first dot and tar names are 100 bytes of ASCII, so other characters become ``_`` and a
+    digest of the name is appended.
+    """
+    if _KEY.fullmatch(name):
+        return name
+    digest = hashlib.sha256(name.encode("utf-8", "surrogateescape")).hexdigest()[:10]
+    return re.sub(r"[^A-Za-z0-9_-]+", "_", name)[:70] + "-" + digest
+
+
+class _HashingFile(io.RawIOBase):
+    """Write-only file that knows its position and the SHA-256 of what went through."""
+
+    def __init__(self, file: BinaryIO) -> None:
+        self._file, self._hash, self._position = file, hashlib.sha256(), 0
+
+    def writable(self) -> bool:
+        return True
+
+    def write(self, data: Any) -> int:
+        self._file.write(data)
+        self._hash.update(data)
+        self._position += len(data)
+        return len(data)
+
+    def tell(self) -> int:
+        return self._position
+
+    def hexdigest(self) -> str:
+        return self._hash.hexdigest()
+
+
+class _OpenShard:
+    """The shard being written: a temporary tar file and its growing index."""
+
+    def __init__(self, path: Path, name: str, identity: TokenizerIdentity, text_encoder: str) -> None:
+        self.path = path
+        handle, self.temporary = tempfile.mkstemp(dir=path, prefix=f".{name}.", suffix=".tmp")
+        self._raw = os.fdopen(handle, "wb", buffering=1 << 20)
+        self._stream = _HashingFile(self._raw)
+        self._tar = tarfile.open(fileobj=self._stream, mode="w", format=tarfile.USTAR_FORMAT)  # type: ignore[call-overload]  # noqa: SIM115
+        self.index = ShardIndex(name, 0, "", identity.to_json(), text_encoder)
+
+    def add(self, sample: LatentSample) -> None:
+        tensors, record = encode_sample(sample)
+        self.index.keys.append(sample.key)
+        self.index.tensors.append(self._member(f"{sample.key}.safetensors", tensors))
+        self.index.records.append(self._member(f"{sample.key}.json", record))
+        dtype = str(sample.latent.dtype).removeprefix("torch.")
+        for values, value in (
+            (self.index.latent_shapes, list(sample.latent.shape)),
+            (self.index.latent_dtypes, dtype),
+            (self.index.text_widths, sample.text.shape[1]),
+            (self.index.num_frames, sample.num_frames),
+            (self.index.image_sizes, list(sample.image_size[:2])),
+        ):
+            if value not in values:
+                values.append(value)
+
+    def _member(self, name: str, content: bytes) -> list[int]:
+        info = tarfile.TarInfo(name)
+        info.size, info.mtime, info.mode = len(content), 0, 0o644
+        offset = self._stream.tell() + tarfile.BLOCKSIZE
+        self._tar.addfile(info, io.BytesIO(content))
+        return [offset, len(content), zlib.crc32(content)]
+
+    def finish(self) -> None:
+        self._tar.close()
+        self._raw.flush()
+        os.fsync(self._raw.fileno())
+        self._raw.close()
+        os.chmod(self.temporary, 0o644)
+        self.index.bytes, self.index.sha256 = self._stream.tell(), self._stream.hexdigest()
+        os.replace(self.temporary, self.path / self.index.shard)
+        write_json(self.path / index_name(self.index.shard), vars(self.index))
+
+    def discard(self) -> None:
+        Path(self.temporary).unlink(missing_ok=True)
+        with contextlib.suppress(OSError):
+            self._raw.close()  # flushes what is buffered, which fails again on a full disk
+
+
+class ShardWriter:
+    """Write samples into shards ``shard-RRRR-NNNNNN.tar`` of rank RRRR.
+
+    A shard appears under its name when it is complete; a stopped writer leaves no partial shard. A writer for a folder
+    that already has shards of its rank goes on with the next number.
+
+    Args:
+        path: folder, made when missing.
+        tokenizer: which tokenizer made the latents.
+        text_encoder: name of the text encoder.
+        samples_per_shard: samples after which the next shard begins.
+        rank: number in the shard names; ranks of one job write side by side.
+        write_manifest: write the manifest on a clean exit. With several ranks leave it off and call ``merge_manifest``
+            once all are done.
+
+    Raises:
+        InputError: a key that is not made of letters, digits, ``-`` and ``_``; a latent that does not fit the
+            tokenizer; a full disk.
+    """
+
+    def __init__(
+        self,
+        path: str | Path,
+        *,
+        tokenizer: TokenizerIdentity,
+        text_encoder: str,
+        samples_per_shard: int = SAMPLES_PER_SHARD,
+        rank: int = 0,
+        write_manifest: bool = True,
+    ) -> None:
+        if samples_per_shard < 1:
+            raise InputError(f"samples_per_shard is {samples_per_shard}, expected at least 1")
+        self.path = Path(path)
+        self.path.mkdir(parents=True, exist_ok=True)
+        self.tokenizer, self.text_encoder = tokenizer, text_encoder
+        self.samples_per_shard, self.rank, self.write_manifest = samples_per_shard, rank, write_manifest
+        numbers = [int(f.name.split("-")[2].split(".")[0]) for f in self.path.glob(f"shard-{rank:04d}-*.tar")]
+        self._next = max(numbers, default=-1) + 1
+        self._shard: _OpenShard | None = None
+
+    def write(self, sample: LatentSample) -> None:
+        """Append one sample; the shard is closed when it holds ``samples_per_shard``."""
+        if not _KEY.fullmatch(sample.key):
+            raise InputError(f"sample key {sample.key!r}: expected 1-90 letters, digits, '-' or '_' (see safe_key)")
+        if sample.latent.ndim != 4 or sample.latent.shape[0] != self.tokenizer.latent_channels:
+            raise InputError(
+                f"latent of {sample.key!r} has shape {tuple(sample.latent.shape)}, expected (channels, frames, "
+                f"height, width) with {self.tokenizer.latent_channels} channels for tokenizer {self.tokenizer}"
+            )
+        try:
+            if self._shard is None:
+                name = f"shard-{self.rank:04d}-{self._next:06d}.tar"
+                self._shard = _OpenShard(self.path, name, self.tokenizer, self.text_encoder)
+                self._next += 1
+            if sample.key in self._shard.index.keys:
+                raise InputError(f"sample key {sample.key!r} was written twice")
+            self._shard.add(sample)
+            if self._shard.index.samples >= self.samples_per_shard:
+                self._finish_shard()
+        except OSError as error:
+            self.discard()
+            raise _disk_error(error, self.path) from error
+
+    def _finish_shard(self) -> None:
+        if self._shard is not None:
+            shard = self._shard
+            shard.finish()
+            self._shard = None
+
+    def close(self) -> None:
+        """Finish the last shard and, if asked for, write the manifest."""
+        try:
+            self._finish_shard()
+            if self.write_manifest:
+                merge_manifest(self.path)
+        except OSError as error:
+            self.discard()
+            raise _disk_error(error, self.path) from error
+
+    def discard(self) -> None:
+        """Drop the shard being written; finished shards stay."""
+        if self._shard is not None:
+            self._shard.discard()
+            self._shard = None
+
+    def __enter__(self) -> ShardWriter:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if kind is None:
+            self.close()
+        else:
+            self.discard()
+
+
+class ShardDataset(torch.utils.data.Dataset[LatentSample]):
+    """Random access to the samples of a folder of shards, in key order whatever the grouping into shards.
+
+    Files are opened on first use in each process, so the dataset can be handed to DataLoader workers.
+
+    Args:
+        path: folder with ``manifest.json``.
+        verify: ``full`` hashes every shard now; ``size`` compares sizes; ``auto`` hashes when the shards together are
+            at most 1 GiB and compares sizes otherwise. A sample's CRC-32 is checked on every read in all modes.
+
+    Raises:
+        InputError: manifest or index missing or damaged, or a shard that is missing or differs (the message names it).
+    """
+
+    def __init__(self, path: str | Path, *, verify: Literal["auto", "full", "size"] = "auto") -> None:
+        if verify not in ("auto", "full", "size"):
+            raise InputError(f"verify={verify!r}: expected auto, full or size")
+        self.path = Path(path)
+        self.manifest = Manifest.load(self.path)
+        total = sum(shard.bytes for shard in self.manifest.shards)
+        hash_all = verify == "full" or (verify == "auto" and total <= FULL_VERIFY_BYTES)
+        keys: list[str] = []
+        rows: list[list[int]] = []
+        for number, shard in enumerate(self.manifest.shards):
+            verify_shard(self.path, shard.file, shard.bytes, shard.sha256 if hash_all else None)
+            index = read_index(self.path / shard.index_file, shard.index_sha256)
+            keys.extend(index.keys)
+            rows.extend(
+                [number, *tensors, *record] for tensors, record in zip(index.tensors, index.records, strict=True)
+            )
+        if len(keys) != self.manifest.samples:
+            raise InputError(
+                f"{self.path}: the manifest counts {self.manifest.samples} samples, the indices {len(keys)}"
+            )
+        order = sorted(range(len(keys)), key=keys.__getitem__)
+        self.keys = [keys[i] for i in order]
+        # One int64 row a sample (shard, then offset, bytes, crc32 of both members): 56 bytes instead of Python
+        # objects.
+        self._rows = torch.tensor(rows, dtype=torch.int64)[order]
+        self._files: OrderedDict[int, BinaryIO] = OrderedDict()
+
+    def __len__(self) -> int:
+        return len(self.keys)
+
+    def __getitem__(self, index: int) -> LatentSample:
+        if not 0 <= index < len(self):
+            raise IndexError(f"sample {index} of {len(self)}")
+        shard, *members = self._rows[index].tolist()
+        tensors = self._read(shard, *members[:3], index)
+        record = self._read(shard, *members[3:], index)
+        return decode_sample(tensors, record)
+
+    def _read(self, shard: int, offset: int, size: int, crc: int, index: int) -> bytes:
+        content = os.pread(self._file(shard).fileno(), size, offset)
+        if len(content) != size or zlib.crc32(content) != crc:
+            name = self.path / self.manifest.shards[shard].file
+            raise InputError(
+                f"checksum of sample {self.keys[index]!r} in shard {name} differs: the file is damaged; delete it and "
+                "its index, then run `nemo-cosmos prepare` again"
+            )
+        return content
+
+    def _file(self, shard: int) -> BinaryIO:
+        # pread has no shared position, so processes forked after opening may share the descriptor.
+        file = self._files.pop(shard, None)
+        if file is None:
+            if len(self._files) >= OPEN_FILES:
+                self._files.popitem(last=False)[1].close()
+            file = open(self.path / self.manifest.shards[shard].file, "rb", buffering=0)  # noqa: SIM115
+        self._files[shard] = file
+        return file
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**self.__dict__, "_files": OrderedDict()}
+
+
+def verify_shard(path: Path, file: str, size: int, sha256: str | None) -> None:
+    """Compare a shard's size, and its SHA-256 when given; InputError names the shard."""
+    shard = path / file
+    if not shard.is_file():
+        raise InputError(f"shard {shard} is missing; run `nemo-cosmos prepare` again")
+    if shard.stat().st_size != size:
+        raise InputError(
+            f"shard {shard} has {shard.stat().st_size} bytes, the manifest says {size}: copy it again or delete it "
+            "and run `nemo-cosmos prepare` again"
+        )
+    if sha256 is None:
+        return
+    digest = hashlib.sha256()
+    with shard.open("rb") as stream:
+        while block := stream.read(1 << 22):
+            digest.update(block)
+    if digest.hexdigest() != sha256:
+        raise InputError(
+            f"checksum of shard {shard} differs from the manifest's: the file is damaged; copy it again or delete it "
+            "and its index, then run `nemo-cosmos prepare` again"
+        )
+
+
+def encode_sample(sample: LatentSample) -> tuple[bytes, bytes]:
+    """The two members of a sample: safetensors bytes and JSON bytes; equal samples give equal bytes."""
+    tensors: dict[str, Tensor] = {}
+    for name in TENSOR_NAMES:
+        value = getattr(sample, name)
+        if value is not None:
+            tensors[name] = value.detach().cpu().contiguous()
+    record = {
+        "key": sample.key,
+        "caption": sample.caption,
+        "fps": float(sample.fps),
+        "num_frames": int(sample.num_frames),
+        "image_size": [int(v) for v in sample.image_size],
+        "source": sample.source,
+    }
+    content = json.dumps(record, ensure_ascii=False, sort_keys=True)
+    # A lone surrogate (from an undecodable file name) is no UTF-8: JSON's own escape keeps it readable.
+    encoded = content.encode("utf-8", "backslashreplace")
+    return safetensors.torch.save(tensors), encoded
+
+
+def decode_sample(tensors: bytes, record: bytes) -> LatentSample:
+    """Inverse of ``encode_sample``."""
+    values = json.loads(record)
+    return LatentSample(
+        key=values["key"],
+        caption=values["caption"],
+        fps=values["fps"],
+        num_frames=values["num_frames"],
+        image_size=tuple(values["image_size"]),
+        source=values["source"],
+        **safetensors.torch.load(tensors),
+    )
+
+
+def _disk_error(error: OSError, path: Path) -> Exception:
+    if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+        return InputError(
+            f"no space left while writing shards to {path} ({error.strerror}); finished shards are kept: free some "
+            "space and run the same command again, it goes on where it was"
+        )
+    return error

@@ -1,0 +1,363 @@
+"""Read and write video files with PyAV.
+
+Frames are uint8 RGB tensors (3, T, H, W). Frames come upright: a rotation recorded by a phone is applied.
+"""
+
+from __future__ import annotations
+
+import itertools
+import os
+import tempfile
+from collections.abc import Iterator
+from dataclasses import dataclass
+from fractions import Fraction
+from pathlib import Path
+from typing import Any, Literal
+
+import av
+import numpy as np
+import torch
+import torch.nn.functional as F
+from av.video.reformatter import Interpolation
+from torch import Tensor
+
+from nemo_cosmos.errors import InputError
+
+Fit = Literal["crop", "pad", "stretch"]
+FITS: tuple[Fit, ...] = ("crop", "pad", "stretch")
+RATE_TOLERANCE = 0.25
+"""Frame intervals may differ from the mean by this share before a file counts as variable-rate; container time bases
+round intervals (30 fps in milliseconds alternates between 33 and 34)."""
+
+# swscale's default conversion between 4:2:0 and RGB truncates: pictures come back one grey level darker, 45 dB instead
+# of 51 dB for a round trip.
+_EXACT = Interpolation.BILINEAR | Interpolation.ACCURATE_RND | Interpolation.FULL_CHR_H_INT
+_BT601, _LIMITED_RANGE = 6, 1  # H.264 code points of the conversion that swscale applies
+
+
+@dataclass(frozen=True)
+class VideoInfo:
+    """What a video file holds.
+
+    Attributes:
+        frames: number of frames.
+        fps: mean frame rate.
+        height: rows as displayed, that is after the recorded rotation.
+        width: columns as displayed.
+        duration: seconds from the first frame to the end of the last.
+        variable_rate: frame intervals differ, so frame numbers are no measure of time.
+    """
+
+    frames: int
+    fps: float
+    height: int
+    width: int
+    duration: float
+    variable_rate: bool
+
+
+@dataclass(frozen=True)
+class Geometry:
+    """How a source frame fills a target frame: resize to ``resized``, cut or pad to the target.
+
+    Attributes:
+        resized: (height, width) after scaling.
+        top: first row cut off (positive) or rows of padding above (negative).
+        left: the same for columns.
+    """
+
+    resized: tuple[int, int]
+    top: int
+    left: int
+
+
+def probe(path: str | Path) -> VideoInfo:
+    """Read sizes, frame count and rate; counts packets, decodes one frame.
+
+    Raises:
+        InputError: the file is missing, empty, or has no decodable video.
+    """
+    with _open(path) as container:
+        stream = _video_stream(container, path)
+        times: list[Fraction] = []
+        rotation, height, width = 0, stream.codec_context.height, stream.codec_context.width
+        first = True
+        for packet in _guard(container.demux(stream), path):
+            if packet.size == 0:
+                continue
+            if first:
+                rotation = _first_rotation(path)
+                first = False
+            if packet.pts is not None:
+                times.append(packet.pts * packet.time_base)
+            else:
+                times.append(Fraction(len(times)) / (stream.average_rate or 25))
+        if not times:
+            raise InputError(f"{path} holds no video frames")
+    times.sort()
+    rate = float(stream.average_rate or 0)
+    span = float(times[-1] - times[0])
+    if len(times) > 1 and span > 0:
+        rate = (len(times) - 1) / span
+    if rate <= 0:
+        rate = 25.0
+    gaps = [float(b - a) * rate for a, b in itertools.pairwise(times)]
+    variable = any(abs(gap - 1.0) > RATE_TOLERANCE for gap in gaps)
+    if rotation % 180:
+        height, width = width, height
+    return VideoInfo(len(times), rate, height, width, span + 1.0 / rate, variable)
+
+
+def read_frames(
+    path: str | Path,
+    start: int = 0,
+    count: int | None = None,
+    size: tuple[int, int] | None = None,
+    *,
+    fit: Fit = "crop",
+    step: int = 1,
+    fps: float | None = None,
+) -> Tensor:
+    """Decode frames ``start, start + step, ...`` as uint8 RGB.
+
+    Args:
+        path: video file.
+        start: first frame, counted at the rate ``fps`` if given.
+        count: frames to return; None: all from ``start`` on.
+        size: (height, width) to scale to; None keeps the source size.
+        fit: how the source fills ``size``: ``crop`` scales to cover and cuts the middle out, ``pad`` scales to fit
+            inside and adds black bars, ``stretch`` scales both axes independently.
+        step: distance between returned frames.
+        fps: resample by time stamps to this constant rate (each instant shows the last frame before it); None: frames
+            as stored.
+
+    Returns:
+        (3, T, H, W) uint8.
+
+    Raises:
+        InputError: undecodable or damaged file, or fewer than the asked frames.
+    """
+    if start < 0 or step < 1 or (count is not None and count < 1):
+        raise InputError(
+            f"{path}: start={start}, count={count}, step={step}: expected start >= 0, count and step >= 1"
+        )
+    picked: list[Tensor] = []
+    for number, frame in enumerate(_resampled(path, fps)):
+        if number >= start and (number - start) % step == 0:
+            image = torch.from_numpy(_upright(frame)).permute(2, 0, 1)
+            picked.append(image if size is None else resize(image, size, fit))
+            if len(picked) == count:
+                break
+    else:
+        if count is not None or not picked:
+            needed = "any" if count is None else str(start + (count - 1) * step + 1)
+            raise InputError(
+                f"{path} is too short: {len(picked)} of the frames from {start} on, {needed} frames needed"
+            )
+    if any(image.shape != picked[0].shape for image in picked):
+        raise InputError(f"{path}: the frame size changes within the video")
+    return torch.stack(picked, dim=1)
+
+
+def geometry(source: tuple[int, int], size: tuple[int, int], fit: Fit) -> Geometry:
+    """Scaling and cut of a (height, width) source for a (height, width) target; InputError for an unknown ``fit``."""
+    if fit not in FITS:
+        raise InputError(f"fit={fit!r}: expected one of {', '.join(FITS)}")
+    if fit == "stretch":
+        return Geometry(size, 0, 0)
+    scales = (size[0] / source[0], size[1] / source[1])
+    scale = max(scales) if fit == "crop" else min(scales)
+    bound = max if fit == "crop" else min
+    height = max(1, bound(round(source[0] * scale), size[0]))
+    width = max(1, bound(round(source[1] * scale), size[1]))
+    return Geometry((height, width), _half(height - size[0]), _half(width - size[1]))
+
+
+def resize(image: Tensor, size: tuple[int, int], fit: Fit = "crop") -> Tensor:
+    """(3, H, W) uint8 -> (3, *size) uint8, bilinear with antialiasing; bars added by ``pad`` are black."""
+    plan = geometry((image.shape[1], image.shape[2]), size, fit)
+    if tuple(image.shape[1:]) != plan.resized:
+        image = F.interpolate(
+            image.unsqueeze(0).contiguous(memory_format=torch.channels_last),
+            plan.resized,
+            mode="bilinear",
+            antialias=True,
+            align_corners=False,
+        ).squeeze(0)
+    if fit == "pad":
+        top, left = -plan.top, -plan.left
+        image = F.pad(image, (left, size[1] - left - image.shape[2], top, size[0] - top - image.shape[1]))
+        return image.contiguous()
+    return image[:, plan.top : plan.top + size[0], plan.left : plan.left + size[1]].contiguous()
+
+
+def padding_mask(source: tuple[int, int], size: tuple[int, int], fit: Fit, compression: int) -> Tensor | None:
+    """(1, size[0] / compression, size[1] / compression) uint8 with 1 where a latent cell shows padding alone.
+
+    Args:
+        source: (height, width) of the source frames.
+        size: (height, width) of the encoded frames, multiples of ``compression``.
+        fit: as in ``read_frames``.
+        compression: pixels per latent cell.
+
+    Returns:
+        The mask, or None when nothing is padded.
+    """
+    if fit != "pad":
+        return None
+    plan = geometry(source, size, fit)
+    pixels = torch.ones(1, 1, *size)
+    pixels[..., -plan.top : plan.resized[0] - plan.top, -plan.left : plan.resized[1] - plan.left] = 0
+    mask = (-F.max_pool2d(-pixels, compression)).squeeze(0).to(torch.uint8)
+    return mask if bool(mask.any()) else None
+
+
+def write_mp4(path: str | Path, frames: Tensor | np.ndarray, fps: float, quality: int = 18) -> None:
+    """Write H.264 in yuv420p with the index in front, which any player and browser opens.
+
+    Args:
+        path: file to write; it appears under its name when complete.
+        frames: uint8 RGB, (3, T, H, W) or (T, H, W, 3). An odd height or width gets its last row or column doubled,
+            because 4:2:0 chroma needs even sizes.
+        fps: frame rate, > 0.
+        quality: constant rate factor of x264: 0 is lossless, 18 looks lossless, 51 is worst.
+
+    Raises:
+        InputError: wrong shape or dtype, no frames, or a rate that is not positive.
+    """
+    images = _as_images(frames)
+    if not fps > 0 or not 0 <= quality <= 51:
+        raise InputError(f"{path}: fps={fps}, quality={quality}: expected fps > 0 and quality in 0..51")
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.stem[:40]}.", suffix=".tmp")
+    os.close(handle)
+    try:
+        with av.open(temporary, "w", format="mp4", options={"movflags": "+faststart"}) as container:
+            # One thread: x264's output depends on the number of threads, and rendered clips must be reproducible.
+            options = {"crf": str(quality), "threads": "1"}
+            stream = container.add_stream("libx264", rate=Fraction(fps).limit_denominator(1001), options=options)
+            stream.width, stream.height, stream.pix_fmt = images.shape[2], images.shape[1], "yuv420p"
+            # Players guess the matrix of an untagged file from its height, and would show 704 rows in other colours.
+            stream.codec_context.colorspace, stream.codec_context.color_range = _BT601, _LIMITED_RANGE
+            for image in images:
+                frame = av.VideoFrame.from_ndarray(np.ascontiguousarray(image), format="rgb24")
+                frame = frame.reformat(format="yuv420p", interpolation=_EXACT)
+                for packet in stream.encode(frame):
+                    container.mux(packet)
+            for packet in stream.encode():
+                container.mux(packet)
+        os.chmod(temporary, 0o644)
+        os.replace(temporary, path)
+    except BaseException:
+        Path(temporary).unlink(missing_ok=True)
+        raise
+
+
+def _as_images(frames: Tensor | np.ndarray) -> np.ndarray:
+    array = frames.detach().cpu().numpy() if isinstance(frames, Tensor) else frames
+    if array.ndim == 4 and array.shape[-1] != 3 and array.shape[0] == 3:
+        array = array.transpose(1, 2, 3, 0)
+    if array.ndim != 4 or array.shape[-1] != 3 or array.dtype != np.uint8 or 0 in array.shape:
+        raise InputError(
+            f"frames have shape {array.shape} and dtype {array.dtype}; expected uint8 (3, T, H, W) or (T, H, W, 3)"
+        )
+    return np.pad(array, ((0, 0), (0, array.shape[1] % 2), (0, array.shape[2] % 2), (0, 0)), mode="edge")
+
+
+def _open(path: str | Path) -> Any:
+    path = Path(path)
+    if not path.is_file():
+        raise InputError(f"{path} does not exist")
+    if path.stat().st_size == 0:
+        raise InputError(f"{path} is empty (zero bytes)")
+    try:
+        return av.open(str(path))
+    except (av.error.FFmpegError, ValueError) as error:
+        raise InputError(f"{path} cannot be opened as a video: {_reason(error)}") from error
+
+
+def _video_stream(container: Any, path: str | Path) -> Any:
+    if not container.streams.video:
+        raise InputError(f"{path} has no video stream")
+    stream = container.streams.video[0]
+    if stream.codec_context is None:
+        raise InputError(f"{path}: no decoder for its video stream")
+    return stream
+
+
+def _guard(iterator: Iterator[Any], path: str | Path) -> Iterator[Any]:
+    """Pass items on; a decoder's error becomes an InputError that names the file."""
+    while True:
+        try:
+            item = next(iterator)
+        except StopIteration:
+            return
+        except av.error.EOFError:
+            return
+        except (av.error.FFmpegError, ValueError) as error:
+            raise InputError(f"{path} cannot be decoded: {_reason(error)}") from error
+        yield item
+
+
+def _frames(path: str | Path) -> Iterator[Any]:
+    with _open(path) as container:
+        stream = _video_stream(container, path)
+        stream.thread_type = "AUTO"
+        for number, frame in enumerate(_guard(container.decode(stream), path)):
+            if frame.is_corrupt:
+                raise InputError(f"{path}: frame {number} is damaged")
+            yield frame
+
+
+def _resampled(path: str | Path, fps: float | None) -> Iterator[Any]:
+    """Frames as stored, or at a constant rate: instant k shows the last frame whose time is at most k / fps.
+
+    A frame may be late by the rounding of its time stamp and still count as on time.
+    """
+    if fps is None:
+        yield from _frames(path)
+        return
+    if not fps > 0:
+        raise InputError(f"{path}: fps={fps}, expected a positive rate")
+    info = probe(path)
+    previous, origin, emitted = None, 0.0, 0
+    tolerance = RATE_TOLERANCE / info.fps
+    for number, frame in enumerate(_frames(path)):
+        time = frame.time if frame.time is not None else number / info.fps
+        if previous is None:
+            origin = time
+        else:
+            while emitted / fps < time - origin - tolerance:
+                yield previous
+                emitted += 1
+        previous = frame
+    while previous is not None and emitted / fps < info.duration - tolerance:
+        yield previous
+        emitted += 1
+
+
+def _upright(frame: Any) -> np.ndarray:
+    image = frame.reformat(format="rgb24", interpolation=_EXACT).to_ndarray()
+    return np.ascontiguousarray(np.rot90(image, k=_quarter_turns(frame)))
+
+
+def _first_rotation(path: str | Path) -> int:
+    frame = next(_frames(path), None)
+    if frame is None:
+        raise InputError(f"{path} holds no decodable video frame")
+    return 90 * _quarter_turns(frame)
+
+
+def _quarter_turns(frame: Any) -> int:
+    """Counter-clockwise quarter turns that set a frame upright."""
+    return round((frame.rotation or 0) / 90) % 4
+
+
+def _half(value: int) -> int:
+    """Half of a difference, rounded towards zero, so that padding (negative) splits like cropping."""
+    return value // 2 if value >= 0 else -(-value // 2)
+
+
+def _reason(error: Exception) -> str:
+    return getattr(error, "strerror", None) or str(error) or type(error).__name__

@@ -1,0 +1,188 @@
+"""Reading and writing video, including files nobody wants to get."""
+
+from fractions import Fraction
+
+import av
+import numpy as np
+import pytest
+import torch
+
+from nemo_cosmos.data.video import geometry, padding_mask, probe, read_frames, resize, write_mp4
+from nemo_cosmos.errors import InputError
+
+
+def ramp(frames=6, height=48, width=64):
+    """Frame t is grey level 20 + 30 t: its number can be read from its brightness."""
+    levels = torch.arange(frames, dtype=torch.float32) * 30 + 20
+    return levels.to(torch.uint8).view(1, -1, 1, 1).expand(3, frames, height, width).contiguous()
+
+
+def frame_numbers(video):
+    return ((video[1].float().mean(dim=(1, 2)) - 20) / 30).round().int().tolist()
+
+
+def write_times(path, times, rotation=0, size=(48, 64)):
+    """A file whose frame k is shown at times[k] (in 1/100 s)."""
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream("libx264", rate=25)
+        stream.width, stream.height, stream.pix_fmt = size[1], size[0], "yuv420p"
+        stream.codec_context.time_base = stream.time_base = Fraction(1, 100)
+        if rotation:
+            stream.set_display_rotation(rotation)
+        for number, time in enumerate(times):
+            image = np.full((*size, 3), 20 + 30 * number, np.uint8)
+            image[: size[0] // 2, : size[1] // 2, 0] = 255
+            frame = av.VideoFrame.from_ndarray(image, format="rgb24")
+            frame.pts, frame.time_base = time, Fraction(1, 100)
+            container.mux(stream.encode(frame))
+        container.mux(stream.encode())
+
+
+def test_round_trip_and_probe(tmp_path):
+    video = ramp()
+    write_mp4(tmp_path / "a.mp4", video, 24)
+    info = probe(tmp_path / "a.mp4")
+    assert (info.frames, info.height, info.width, info.variable_rate) == (6, 48, 64, False)
+    assert info.fps == pytest.approx(24) and info.duration == pytest.approx(0.25)
+    back = read_frames(tmp_path / "a.mp4")
+    assert back.shape == video.shape and back.dtype == torch.uint8
+    assert (back.int() - video.int()).abs().max() <= 2
+    write_mp4(tmp_path / "b.mp4", video.permute(1, 2, 3, 0).numpy(), 24)
+    assert (tmp_path / "a.mp4").read_bytes() == (tmp_path / "b.mp4").read_bytes()
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["a.mp4", "b.mp4"]
+
+
+def test_file_plays_while_it_loads_and_names_its_colours(tmp_path):
+    write_mp4(tmp_path / "a.mp4", ramp(), 29.97)
+    content = (tmp_path / "a.mp4").read_bytes()
+    assert content.index(b"moov") < content.index(b"mdat")
+    with av.open(str(tmp_path / "a.mp4")) as container:
+        codec = container.streams.video[0].codec_context
+        assert (codec.name, codec.pix_fmt, codec.colorspace) == ("h264", "yuv420p", 6)
+        assert float(container.streams.video[0].average_rate) == pytest.approx(29.97, abs=1e-3)
+
+
+def test_colours_have_no_bias(tmp_path):
+    generator = torch.Generator().manual_seed(0)
+    blocks = torch.randint(0, 256, (3, 4, 6, 8), generator=generator).float()
+    video = torch.nn.functional.interpolate(blocks, scale_factor=16.0, mode="bilinear").to(torch.uint8)
+    write_mp4(tmp_path / "a.mp4", video, 10, quality=5)
+    difference = read_frames(tmp_path / "a.mp4").float() - video.float()
+    assert difference.mean(dim=(1, 2, 3)).abs().max() < 0.5
+
+
+def test_start_count_and_step_pick_frames(tmp_path):
+    write_mp4(tmp_path / "a.mp4", ramp(8), 24)
+    assert frame_numbers(read_frames(tmp_path / "a.mp4", 2, 3)) == [2, 3, 4]
+    assert frame_numbers(read_frames(tmp_path / "a.mp4", 1, 3, step=2)) == [1, 3, 5]
+    assert frame_numbers(read_frames(tmp_path / "a.mp4", 3)) == [3, 4, 5, 6, 7]
+
+
+def test_too_short_names_file_and_need(tmp_path):
+    write_mp4(tmp_path / "short.mp4", ramp(4), 24)
+    with pytest.raises(InputError, match=r"short\.mp4 is too short: 2 .* 7 frames needed"):
+        read_frames(tmp_path / "short.mp4", 2, 5)
+
+
+def test_variable_rate_is_seen_and_resampled_by_time(tmp_path):
+    write_times(tmp_path / "v.mp4", [0, 10, 20, 60, 70])  # frame 2 stays for 0.4 s
+    info = probe(tmp_path / "v.mp4")
+    assert info.variable_rate and info.frames == 5
+    assert frame_numbers(read_frames(tmp_path / "v.mp4", fps=10)) == [0, 1, 2, 2, 2, 2, 3, 4, 4]
+    assert frame_numbers(read_frames(tmp_path / "v.mp4", 4, 3, fps=10)) == [2, 2, 3]
+
+
+def test_constant_rate_in_coarse_time_base_is_not_variable(tmp_path):
+    write_times(tmp_path / "c.mp4", [0, 3, 7, 10, 13, 17])
+    assert not probe(tmp_path / "c.mp4").variable_rate
+    assert frame_numbers(read_frames(tmp_path / "c.mp4", fps=15)) == [0, 2, 4]
+
+
+@pytest.mark.parametrize("rotation", [0, 90, 180, -90])
+def test_rotation_of_phones_is_applied(tmp_path, rotation):
+    write_times(tmp_path / "r.mp4", [0, 4], rotation=rotation)
+    info = probe(tmp_path / "r.mp4")
+    video = read_frames(tmp_path / "r.mp4")
+    assert (info.height, info.width) == tuple(video.shape[2:]) == ((64, 48) if rotation % 180 else (48, 64))
+    # The stored frame has a red mark at its top left; turning counter-clockwise by 90 degrees moves it to the bottom
+    # left.
+    expected = {0: (0, 0), 90: (1, 0), 180: (1, 1), -90: (0, 1)}[rotation]
+    red = video[0, 0].float() - video[1, 0].float()
+    height, width = red.shape
+    quarters = red.reshape(2, height // 2, 2, width // 2).mean(dim=(1, 3))
+    assert divmod(int(quarters.argmax()), 2) == expected
+
+
+def test_odd_sizes_are_written_and_read(tmp_path):
+    write_mp4(tmp_path / "odd.mp4", ramp(3, 33, 51), 10)
+    assert probe(tmp_path / "odd.mp4").height == 34
+    assert read_frames(tmp_path / "odd.mp4", size=(16, 16)).shape == (3, 3, 16, 16)
+
+
+@pytest.mark.parametrize("content", [b"", b"no video at all" * 50, None])
+def test_unreadable_files_are_named(tmp_path, content):
+    path = tmp_path / "bad.mp4"
+    if content is not None:
+        path.write_bytes(content)
+    for read in (probe, read_frames):
+        with pytest.raises(InputError, match=r"bad\.mp4"):
+            read(path)
+
+
+def test_truncated_and_scrambled_files_are_named(tmp_path):
+    generator = torch.Generator().manual_seed(0)
+    write_mp4(tmp_path / "a.mp4", torch.randint(0, 255, (3, 12, 64, 64), generator=generator, dtype=torch.uint8), 24)
+    content = bytearray((tmp_path / "a.mp4").read_bytes())
+    (tmp_path / "cut.mp4").write_bytes(content[: len(content) // 2])
+    content[len(content) // 3 : len(content) // 3 + 4000] = bytes(4000)
+    (tmp_path / "zeros.mp4").write_bytes(content)
+    for name in ("cut.mp4", "zeros.mp4"):
+        with pytest.raises(InputError, match=name):
+            read_frames(tmp_path / name, 0, 12)
+
+
+def test_audio_alone_is_no_video(tmp_path):
+    with av.open(str(tmp_path / "a.mp4"), "w") as container:
+        stream = container.add_stream("aac", rate=44100)
+        frame = av.AudioFrame.from_ndarray(np.zeros((1, 1024), np.float32), format="fltp", layout="mono")
+        frame.sample_rate = 44100
+        container.mux(stream.encode(frame))
+        container.mux(stream.encode())
+    with pytest.raises(InputError, match="no video stream"):
+        probe(tmp_path / "a.mp4")
+
+
+@pytest.mark.parametrize("source", [(100, 50), (50, 100), (64, 64), (7, 301), (33, 17)])
+@pytest.mark.parametrize("fit", ["crop", "pad", "stretch"])
+def test_every_fit_gives_the_target_size(source, fit):
+    image = torch.full((3, *source), 200, dtype=torch.uint8)
+    out = resize(image, (32, 48), fit)
+    assert out.shape == (3, 32, 48)
+    assert (out == 200).all() or fit == "pad"
+
+
+def test_crop_takes_the_middle_without_distortion():
+    image = torch.zeros(3, 40, 120, dtype=torch.uint8)
+    image[:, :, 40:80] = 255
+    assert (resize(image, (40, 40), "crop") == 255).all()
+    plan = geometry((40, 120), (20, 20), "crop")
+    assert plan.resized == (20, 60) and plan.left == 20
+
+
+def test_padding_mask_marks_whole_cells_of_padding():
+    mask = padding_mask((100, 50), (64, 64), "pad", 8)  # 32 columns of picture between two bars of 16
+    assert mask.shape == (1, 8, 8) and mask.dtype == torch.uint8
+    assert mask[0, 0].tolist() == [1, 1, 0, 0, 0, 0, 1, 1]
+    out = resize(torch.full((3, 100, 50), 200, dtype=torch.uint8), (64, 64), "pad")
+    assert (out[:, :, :16] == 0).all() and (out[:, :, 16:48] == 200).all() and (out[:, :, 48:] == 0).all()
+    assert padding_mask((100, 50), (64, 64), "crop", 8) is None
+    assert padding_mask((32, 32), (64, 64), "pad", 8) is None
+
+
+@pytest.mark.parametrize(
+    ("frames", "fps"), [(torch.zeros(3, 2, 8, 8), 24), (torch.zeros(2, 8, 8, 4, dtype=torch.uint8), 24), (ramp(2), 0)]
+)
+def test_writer_refuses_wrong_frames(tmp_path, frames, fps):
+    with pytest.raises(InputError):
+        write_mp4(tmp_path / "x.mp4", frames, fps)
+    assert not list(tmp_path.iterdir())
