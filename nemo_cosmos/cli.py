@@ -1,0 +1,73 @@
+"""The `nemo-cosmos` command: assembles the verbs of `nemo_cosmos.commands`.
+
+Nothing heavy is imported here or at the top of a command's module, so that every `--help` answers at once.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import sys
+import tempfile
+import warnings
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from nemo_cosmos import __version__
+from nemo_cosmos.commands import doctor, experiments, train
+from nemo_cosmos.errors import InputError
+
+app = typer.Typer(
+    name="nemo-cosmos",
+    help="Post-trains NVIDIA Cosmos world models and their video tokenizers.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode="rich",
+)
+app.command(no_args_is_help=True)(train.train)
+app.add_typer(experiments.app, name="experiments")
+app.command()(doctor.doctor)
+
+
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        print(f"nemo-cosmos {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _options(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version and stop.")
+    ] = False,
+) -> None:
+    pass
+
+
+def main() -> None:
+    """Runs the command line; a mistake of the user ends with one line on stderr and exit status 2."""
+    # Megatron-Core says on import that it would prefer packages which this project does without on purpose.
+    warnings.filterwarnings("ignore", message=".*Transformer Engine and Apex are not installed")
+    warnings.filterwarnings("ignore", message="The pynvml package is deprecated", category=FutureWarning)
+    try:
+        app()
+    except InputError as error:
+        if _first_to_say(str(error)):
+            print(f"error: {error}", file=sys.stderr, flush=True)
+        sys.exit(2)
+
+
+def _first_to_say(message: str) -> bool:
+    """Whether no other process that the same launcher started on this machine has said this already."""
+    if int(os.environ.get("LOCAL_WORLD_SIZE", "1")) == 1:
+        return True
+    launch = f"{os.getppid()} {os.environ.get('TORCHELASTIC_RESTART_COUNT')} {os.environ.get('MASTER_PORT')} {message}"
+    mark = Path(tempfile.gettempdir()) / f"nemo-cosmos-error-{hashlib.sha256(launch.encode()).hexdigest()[:16]}"
+    try:
+        mark.touch(exist_ok=False)
+    except FileExistsError:
+        return False
+    return True

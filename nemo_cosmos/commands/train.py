@@ -1,0 +1,34 @@
+"""The verb `train`."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+
+def train(
+    overrides: Annotated[
+        list[str],
+        typer.Argument(metavar="KEY=VALUE", help="experiment=NAME, and any setting that differs."),
+    ],
+    dryrun: Annotated[
+        bool, typer.Option("--dryrun", help="Print the resolved configuration and stop; nothing is built.")
+    ] = False,
+) -> None:
+    """Train or post-train a world model on shards of latents.
+
+    Every setting is a line of conf/train.yaml; `nemo-cosmos experiments` lists the shipped experiments. A run that was
+    interrupted continues from its newest checkpoint.
+
+    [bold]Example:[/bold] torchrun --nproc_per_node=8 -m nemo_cosmos train experiment=video2world_7b_example_hdvila trainer.max_steps=1000
+    """  # noqa: E501
+    from nemo_cosmos.config import TrainConfig, dump_config, load_config
+
+    config = load_config(TrainConfig, overrides)
+    if dryrun:
+        print(dump_config(config), end="")
+        return
+    from nemo_cosmos.training.run import train as run
+
+    run(config)

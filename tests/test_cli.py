@@ -1,0 +1,114 @@
+"""The command line: what `--help` may import, and how mistakes end."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import typer
+from typer.testing import CliRunner
+
+from nemo_cosmos import cli
+from nemo_cosmos.cli import app
+from nemo_cosmos.errors import InputError
+
+HEAVY = {"torch", "numpy", "av", "transformers", "diffusers", "nemo", "megatron", "lightning", "matplotlib", "hydra"}
+
+
+def verbs() -> list[list[str]]:
+    """Every command and sub-command, as the words after `nemo-cosmos`."""
+
+    def walk(command: object, words: list[str]) -> Iterator[list[str]]:
+        yield words
+        for name, child in getattr(command, "commands", {}).items():
+            yield from walk(child, [*words, name])
+
+    return [words for words in walk(typer.main.get_command(app), []) if words]
+
+
+def test_help_imports_nothing_heavy() -> None:
+    """`--help` of every verb stays under a second because it loads neither torch nor anything of that size."""
+    code = (
+        "import json, sys\n"
+        "from typer.testing import CliRunner\n"
+        "from nemo_cosmos.cli import app\n"
+        "for words in json.loads(sys.argv[1]):\n"
+        "    assert CliRunner().invoke(app, [*words, '--help']).exit_code == 0, words\n"
+        "print(json.dumps(sorted({name.split('.')[0] for name in sys.modules})))\n"
+    )
+    result = subprocess.run(
+        [sys.executable, "-c", code, json.dumps([[], *verbs()])], capture_output=True, text=True, check=True
+    )
+    assert HEAVY.isdisjoint(json.loads(result.stdout))
+
+
+@pytest.mark.parametrize("words", verbs(), ids=" ".join)
+def test_help_of_a_verb_has_an_example(words: list[str]) -> None:
+    result = CliRunner().invoke(app, [*words, "--help"], env={"COLUMNS": "200"})
+    assert result.exit_code == 0
+    commands = "Commands" in result.output  # A group says by its sub-commands what to type.
+    assert "Example" in result.output or commands
+
+
+@pytest.mark.parametrize(
+    ("arguments", "answer"),
+    [
+        (["train", "experiment=demo_video2world", "trainer.max_stepz=3"], "did you mean trainer.max_steps?"),
+        (["train", "experiment=demo_video2wrld"], "did you mean demo_video2world?"),
+        (["experiments", "show", "nothing"], "Shipped experiments: demo_video2world"),
+    ],
+)
+def test_mistake_ends_with_one_line_and_status_2(arguments: list[str], answer: str, tmp_path: Path) -> None:
+    result = subprocess.run(
+        [sys.executable, "-m", "nemo_cosmos", *arguments], cwd=tmp_path, capture_output=True, text=True, check=False
+    )
+    assert result.returncode == 2
+    assert result.stdout == ""
+    assert result.stderr.startswith("error: ") and result.stderr.count("\n") == 1
+    assert answer in result.stderr
+    assert not list(tmp_path.iterdir())
+
+
+def test_processes_of_one_launcher_say_a_mistake_once(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    def fail() -> None:
+        raise InputError("the shard is broken")
+
+    monkeypatch.setattr(cli, "app", fail)
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    monkeypatch.setenv("LOCAL_WORLD_SIZE", "2")
+    for _ in range(2):
+        with pytest.raises(SystemExit) as stopped:
+            cli.main()
+        assert stopped.value.code == 2
+    assert capsys.readouterr().err == "error: the shard is broken\n"
+
+
+def test_dryrun_prints_the_resolved_configuration() -> None:
+    arguments = ["train", "--dryrun", "experiment=video2world_7b_example_hdvila", "trainer.max_steps=7"]
+    result = CliRunner().invoke(app, arguments)
+    assert result.exit_code == 0
+    assert "max_steps: 7" in result.output and "preset: predict1-7b-video2world" in result.output
+
+
+def test_experiments_lists_networks_and_parameters() -> None:
+    result = CliRunner().invoke(app, ["experiments"], env={"COLUMNS": "200"})
+    assert result.exit_code == 0
+    line = next(line for line in result.output.splitlines() if " video2world_14b_example_hdvila " in line)
+    assert "14,267,169,792" in line
+
+
+def test_doctor_takes_a_real_training_step() -> None:
+    result = CliRunner().invoke(app, ["doctor"], env={"COLUMNS": "200"})
+    assert result.exit_code == 0, result.output
+    assert "forward and backward of a tiny network" in result.output
+
+
+def test_version() -> None:
+    result = CliRunner().invoke(app, ["--version"])
+    assert result.exit_code == 0 and result.output.startswith("nemo-cosmos 0.")
