@@ -127,13 +127,16 @@ class LatentBatch:
             return value.to(device=device, dtype=dtype if cast else None, non_blocking=True)
 
         cast_names = {"latent", "text", "padding_mask", "plucker"}
-        moved = {f.name: move(getattr(self, f.name), f.name in cast_names) for f in fields(self) if f.name != "keys"}
+        moved: dict[str, Any] = {
+            f.name: move(getattr(self, f.name), f.name in cast_names) for f in fields(self) if f.name != "keys"
+        }
         return replace(self, **moved)
 
     def pin_memory(self) -> LatentBatch:
         """Copy in page-locked memory; the DataLoader's ``pin_memory=True`` calls this."""
         tensors = {f.name: getattr(self, f.name) for f in fields(self) if f.name != "keys"}
-        return replace(self, **{name: None if t is None else t.pin_memory() for name, t in tensors.items()})
+        pinned: dict[str, Any] = {name: None if t is None else t.pin_memory() for name, t in tensors.items()}
+        return replace(self, **pinned)
 
     def __len__(self) -> int:
         return len(self.keys)

@@ -96,13 +96,14 @@ class _OpenShard:
         self.index.tensors.append(self._member(f"{sample.key}.safetensors", tensors))
         self.index.records.append(self._member(f"{sample.key}.json", record))
         dtype = str(sample.latent.dtype).removeprefix("torch.")
-        for values, value in (
+        distinct: list[tuple[list[Any], Any]] = [
             (self.index.latent_shapes, list(sample.latent.shape)),
             (self.index.latent_dtypes, dtype),
             (self.index.text_widths, sample.text.shape[1]),
             (self.index.num_frames, sample.num_frames),
             (self.index.image_sizes, list(sample.image_size[:2])),
-        ):
+        ]
+        for values, value in distinct:
             if value not in values:
                 values.append(value)
 
@@ -274,11 +275,12 @@ class ShardDataset(torch.utils.data.Dataset[LatentSample]):
         if not 0 <= index < len(self):
             raise IndexError(f"sample {index} of {len(self)}")
         shard, *members = self._rows[index].tolist()
-        tensors = self._read(shard, *members[:3], index)
-        record = self._read(shard, *members[3:], index)
+        tensors = self._read(index, shard, members[:3])
+        record = self._read(index, shard, members[3:])
         return decode_sample(tensors, record)
 
-    def _read(self, shard: int, offset: int, size: int, crc: int, index: int) -> bytes:
+    def _read(self, index: int, shard: int, member: list[int]) -> bytes:
+        offset, size, crc = member
         content = os.pread(self._file(shard).fileno(), size, offset)
         if len(content) != size or zlib.crc32(content) != crc:
             name = self.path / self.manifest.shards[shard].file
