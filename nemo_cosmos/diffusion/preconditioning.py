@@ -17,7 +17,8 @@ from torch import Tensor
 class Preconditioning(Protocol):
     """The five functions of sigma that define a parameterisation; each is elementwise and keeps shape and dtype."""
 
-    sigma_data: float
+    @property
+    def sigma_data(self) -> float: ...
 
     def c_skip(self, sigma: Tensor) -> Tensor: ...
 

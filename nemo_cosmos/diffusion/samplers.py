@@ -1,5 +1,6 @@
 """Deterministic samplers: RES-2ab (training-side Predict1, Predict2), EDM-Euler (released Predict1 command line)."""
 
+import itertools
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -68,7 +69,7 @@ def sample_res_2ab(denoise: Denoiser, noise: Tensor, sigmas: Tensor, *, progress
     x = levels[0] * noise.double()
     previous: tuple[Tensor, float] | None = None
     total = len(levels)
-    for i, (s, t) in enumerate(zip(levels[:-1], levels[1:], strict=True)):
+    for i, (s, t) in enumerate(itertools.pairwise(levels)):
         clean = denoise(x.float(), _level(s, noise)).clean.double()
         if previous is None:
             x = (1 - t / s) * clean + (t / s) * x
@@ -121,7 +122,7 @@ def sample_edm_euler(
     levels = [float(s) for s in sigmas]
     x = math.sqrt(levels[0] ** 2 + 1) * noise.to(state_dtype)
     total = len(levels) - 1
-    for i, (s, t) in enumerate(zip(levels[:-1], levels[1:], strict=True)):
+    for i, (s, t) in enumerate(itertools.pairwise(levels)):
         prediction = denoise(x.float(), _level(s, noise))
         clean, state = prediction.clean.to(state_dtype), prediction.state.to(state_dtype)
         # Written on the clean side, so that t = 0 gives the prediction itself, without a rounding error of size sigma.

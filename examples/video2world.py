@@ -1,0 +1,27 @@
+"""Generate a video that continues an image or a video.
+
+python examples/video2world.py --checkpoint_dir checkpoints \\
+    --diffusion_transformer_dir Cosmos-Predict1-7B-Video2World \\
+    --input_image_or_video_path first_frame.jpg --prompt "A robot arm lifts a red cup." \\
+    --disable_prompt_upsampler --video_save_name robot
+
+On 8 GPUs: torchrun --nproc_per_node=8 examples/video2world.py --num_gpus 8 ...
+"""
+
+import sys
+
+from nemo_cosmos.errors import InputError
+from nemo_cosmos.inference.known_flags import build_parser, run_script
+
+
+def main() -> None:
+    arguments = build_parser("Video2World", __doc__ or "").parse_args()
+    try:
+        run_script("Video2World", arguments)
+    except InputError as error:
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(2)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,251 @@
+"""The verb `generate`."""
+
+from __future__ import annotations
+
+from enum import Enum
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+
+class Sampler(str, Enum):
+    edm_euler = "edm-euler"
+    res_2ab = "res-2ab"
+
+
+class Weights(str, Enum):
+    ema = "ema"
+    reg = "reg"
+
+
+class Fit(str, Enum):
+    crop = "crop"
+    pad = "pad"
+    stretch = "stretch"
+
+
+class InputFrom(str, Enum):
+    start = "start"
+    end = "end"
+
+
+class Precision(str, Enum):
+    bf16 = "bf16"
+    fp32 = "fp32"
+
+
+class Part(str, Enum):
+    network = "network"
+    tokenizer = "tokenizer"
+    text_encoder = "text_encoder"
+    upsampler = "upsampler"
+    guardrail = "guardrail"
+
+
+_INPUT, _MODELS, _VIDEO, _SAMPLING = "What to generate", "Models", "Video", "Sampling"
+
+
+def generate(
+    run: Annotated[
+        Path,
+        typer.Option(help="Run folder of a training, or a .pt file in the released layout.", rich_help_panel=_MODELS),
+    ],
+    tokenizer: Annotated[Path, typer.Option(help="Tokenizer folder.", rich_help_panel=_MODELS)],
+    output: Annotated[Path, typer.Option(help="Folder of the videos; finished ones there are not made again.")],
+    prompt: Annotated[
+        str | None, typer.Option(help="What the video shows.", show_default="none", rich_help_panel=_INPUT)
+    ] = None,
+    visual_input: Annotated[
+        Path | None,
+        typer.Option("--input", help="Image or video to start from.", show_default="none", rich_help_panel=_INPUT),
+    ] = None,
+    source: Annotated[
+        Path | None,
+        typer.Option(
+            help="Folder of clips (videos/*.mp4, metas/*.txt): one video per clip, from its first frames and caption.",
+            show_default="none",
+            rich_help_panel=_INPUT,
+        ),
+    ] = None,
+    batch: Annotated[
+        Path | None,
+        typer.Option(
+            help="JSONL file, one video a line: prompt, visual_input, optionally name and seed.",
+            show_default="none",
+            rich_help_panel=_INPUT,
+        ),
+    ] = None,
+    limit: Annotated[
+        int | None,
+        typer.Option(
+            min=1, help="Only the first N of --source or --batch.", show_default="all", rich_help_panel=_INPUT
+        ),
+    ] = None,
+    name: Annotated[
+        str, typer.Option(help="File name of a single video, without suffix.", rich_help_panel=_INPUT)
+    ] = "output",
+    text_encoder: Annotated[
+        str, typer.Option(help="Folder or repository of the T5 encoder.", rich_help_panel=_MODELS)
+    ] = "google-t5/t5-11b",
+    weights: Annotated[
+        Weights, typer.Option(help="Averaged or regular weights of a run.", rich_help_panel=_MODELS)
+    ] = (Weights.ema),
+    preset: Annotated[
+        str | None,
+        typer.Option(
+            help="Network of a .pt file, e.g. predict1-7b-video2world.",
+            show_default="the run's",
+            rich_help_panel=_MODELS,
+        ),
+    ] = None,
+    precision: Annotated[
+        Precision | None,
+        typer.Option(
+            help="Of network and tokenizer.", show_default="bf16 on a GPU, fp32 on the CPU", rich_help_panel=_MODELS
+        ),
+    ] = None,
+    text_encoder_precision: Annotated[
+        Precision, typer.Option(help="Of the text encoder.", rich_help_panel=_MODELS)
+    ] = Precision.fp32,
+    prompt_upsampler: Annotated[
+        str | None,
+        typer.Option(
+            help="Image-text-to-text model of transformers that expands the prompts.",
+            show_default="none",
+            rich_help_panel=_MODELS,
+        ),
+    ] = None,
+    guardrail: Annotated[
+        bool | None,
+        typer.Option(
+            help="Check prompts and videos with cosmos_guardrail.",
+            show_default="on where it is installed",
+            rich_help_panel=_MODELS,
+        ),
+    ] = None,
+    offload: Annotated[
+        list[Part] | None,
+        typer.Option(
+            help="Part that leaves the device while it is not in use; may be given several times.",
+            show_default="none",
+            rich_help_panel=_MODELS,
+        ),
+    ] = None,
+    height: Annotated[
+        int | None, typer.Option(help="Pixels.", show_default="the run's, else 704", rich_help_panel=_VIDEO)
+    ] = None,
+    width: Annotated[
+        int | None, typer.Option(help="Pixels.", show_default="the run's, else 1280", rich_help_panel=_VIDEO)
+    ] = None,
+    num_frames: Annotated[
+        int | None,
+        typer.Option(help="Frames of the video.", show_default="one chunk", rich_help_panel=_VIDEO),
+    ] = None,
+    chunk_frames: Annotated[
+        int | None,
+        typer.Option(
+            help="Frames generated in one go; longer videos are continued chunk by chunk.",
+            show_default="the run's, else the tokenizer's",
+            rich_help_panel=_VIDEO,
+        ),
+    ] = None,
+    overlap_frames: Annotated[
+        int, typer.Option(help="Frames of a chunk that the next one continues from.", rich_help_panel=_VIDEO)
+    ] = 9,
+    num_input_frames: Annotated[
+        int,
+        typer.Option(
+            help="Frames taken from an input video: 1 + k times the temporal compression.", rich_help_panel=_VIDEO
+        ),
+    ] = 1,
+    input_from: Annotated[
+        InputFrom | None,
+        typer.Option(
+            help="Take the first or the last frames of an input video.",
+            show_default="start with --source, else end",
+            rich_help_panel=_VIDEO,
+        ),
+    ] = None,
+    fit: Annotated[
+        Fit, typer.Option(help="How an input of another shape fills the frame.", rich_help_panel=_VIDEO)
+    ] = Fit.crop,
+    fps: Annotated[
+        float | None,
+        typer.Option(help="Frames per second.", show_default="the input video's, else 24", rich_help_panel=_VIDEO),
+    ] = None,
+    crf: Annotated[
+        int, typer.Option(min=0, max=51, help="H.264 quality: 0 lossless, 51 worst.", rich_help_panel=_VIDEO)
+    ] = 18,
+    num_steps: Annotated[int, typer.Option(min=2, help="Sampler steps.", rich_help_panel=_SAMPLING)] = 35,
+    guidance: Annotated[float, typer.Option(help="g in cond + g * (cond - uncond).", rich_help_panel=_SAMPLING)] = 7.0,
+    batched_guidance: Annotated[
+        bool, typer.Option("--batched-guidance", help="Both branches in one batch.", rich_help_panel=_SAMPLING)
+    ] = False,
+    negative_prompt: Annotated[
+        str | None,
+        typer.Option(
+            help="Text of the unconditional branch.", show_default="none: zero embedding", rich_help_panel=_SAMPLING
+        ),
+    ] = None,
+    sampler: Annotated[
+        Sampler | None,
+        typer.Option(
+            show_default="edm-euler for Predict1, res-2ab for Predict2", help="Sampler.", rich_help_panel=_SAMPLING
+        ),
+    ] = None,
+    seed: Annotated[int, typer.Option(min=0, help="Of the noise.", rich_help_panel=_SAMPLING)] = 1,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Make finished videos again.")] = False,
+) -> None:
+    """Generate videos from prompts and, with a Video2World network, from an image or the frames of a video.
+
+    Writes NAME.mp4 (H.264), NAME.txt (the final prompt) and NAME.json (the settings). Under torchrun all GPUs share each
+    video by context parallelism, with the same result as one.
+
+    [bold]Example:[/bold] nemo-cosmos generate --run checkpoints/posttraining/diffusion_video2world/video2world_7b_example_hdvila --tokenizer checkpoints/Cosmos-Tokenize1-CV8x8x8-720p --input first.jpg --prompt "A robot arm lifts a cup" --output outputs/videos
+    """  # noqa: E501
+    from nemo_cosmos.inference.config import GenerationConfig
+    from nemo_cosmos.inference.job import GenerationJob, run_job
+    from nemo_cosmos.inference.logs import show_log
+    from nemo_cosmos.inference.requests import collect_requests
+
+    show_log()
+    requests = collect_requests(
+        prompt=prompt, visual_input=visual_input, source=source, batch=batch, limit=limit, name=name
+    )
+    if input_from is None:
+        input_from = InputFrom.start if source is not None else InputFrom.end
+    config = GenerationConfig(
+        height=height,
+        width=width,
+        num_frames=num_frames,
+        chunk_frames=chunk_frames,
+        overlap_frames=overlap_frames,
+        fps=fps,
+        num_input_frames=num_input_frames,
+        input_from=input_from.value,
+        fit=fit.value,
+        sampler=None if sampler is None else sampler.value,
+        num_steps=num_steps,
+        guidance=guidance,
+        batched_guidance=batched_guidance,
+        negative_prompt=negative_prompt,
+        seed=seed,
+        crf=crf,
+    )
+    job = GenerationJob.from_names(
+        weights=run,
+        tokenizer=tokenizer,
+        output=output,
+        config=config,
+        preset=preset,
+        kind=weights.value,
+        text_encoder=text_encoder,
+        upsampler=prompt_upsampler,
+        guardrail=guardrail,
+        offload=frozenset(part.value for part in offload or ()),
+        precision=None if precision is None else precision.value,
+        text_encoder_precision=text_encoder_precision.value,
+        overwrite=overwrite,
+    )
+    run_job(job, requests)

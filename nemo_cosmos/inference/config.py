@@ -1,0 +1,154 @@
+"""What a user chooses about generation, and the defaults that a training run brings along."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Any, Literal
+
+import yaml
+
+from nemo_cosmos.data.manifest import Manifest
+from nemo_cosmos.data.sample import TokenizerIdentity
+from nemo_cosmos.errors import InputError
+
+Sampler = Literal["edm-euler", "res-2ab"]
+SAMPLERS: tuple[Sampler, ...] = ("edm-euler", "res-2ab")
+DEFAULT_FPS = 24.0
+"""Frame rate told to the network when neither the user nor the input names one."""
+RELEASED_SIZE = (704, 1280)
+RELEASED_TEXT_LENGTH = 512
+
+
+@dataclass(frozen=True)
+class GenerationConfig:
+    """Settings of a generation; None takes the default of the weights in use.
+
+    Attributes:
+        height, width: pixels of the video.
+        num_frames: pixel frames of the video, the given ones included.
+        chunk_frames: pixel frames generated in one go, as many as the network was trained on by default. A longer
+            video is continued chunk by chunk.
+        overlap_frames: pixel frames at the end of a chunk that the next one is given, 1 + k * temporal compression.
+        fps: frame rate of the file, also told to the network. None: that of an input video, else 24.
+        num_input_frames: pixel frames taken from an input video, 1 + k * temporal compression.
+        input_from: whether those are the first ("start") or the last ("end") of the input video.
+        fit: how an input of another shape fills the frame: "crop", "pad" or "stretch".
+        sampler: "edm-euler" (default for Predict1) or "res-2ab" (default for Predict2).
+        num_steps: sampler steps.
+        guidance: g in cond + g * (cond - uncond).
+        batched_guidance: evaluate both branches of guidance as one batch of two: faster where one does not fill the
+            device, with twice the activation memory.
+        negative_prompt: text of the unconditional branch; None or empty takes zero embeddings, the text that training
+            drops to.
+        seed: of the noise; the same seed gives the same noise on every machine. Chunk i uses seed + i.
+        crf: constant rate factor of the H.264 file, 0 (lossless) to 51.
+    """
+
+    height: int | None = None
+    width: int | None = None
+    num_frames: int | None = None
+    chunk_frames: int | None = None
+    overlap_frames: int = 9
+    fps: float | None = None
+    num_input_frames: int = 1
+    input_from: Literal["start", "end"] = "end"
+    fit: Literal["crop", "pad", "stretch"] = "crop"
+    sampler: Sampler | None = None
+    num_steps: int = 35
+    guidance: float = 7.0
+    batched_guidance: bool = False
+    negative_prompt: str | None = None
+    seed: int = 1
+    crf: int = 18
+
+    def __post_init__(self) -> None:
+        def require(name: str, condition: bool, expected: str) -> None:
+            if not condition:
+                raise InputError(f"{name}={getattr(self, name)!r}: expected {expected}")
+
+        for name in ("height", "width", "num_frames", "chunk_frames", "overlap_frames", "num_input_frames"):
+            value = getattr(self, name)
+            require(name, value is None or value >= 1, "at least 1")
+        require("num_steps", self.num_steps >= 2, "at least 2")
+        require("fps", self.fps is None or self.fps > 0, "a positive frame rate")
+        require("seed", 0 <= self.seed < 2**32, "0 up to 2^32 - 1")
+        require("crf", 0 <= self.crf <= 51, "0 up to 51")
+        require("input_from", self.input_from in ("start", "end"), "start or end")
+        require("fit", self.fit in ("crop", "pad", "stretch"), "crop, pad or stretch")
+        require("sampler", self.sampler is None or self.sampler in SAMPLERS, " or ".join(SAMPLERS))
+
+
+@dataclass(frozen=True)
+class WeightDefaults:
+    """What the weights were trained with, so that generation does the same unless told otherwise.
+
+    Attributes:
+        size: (height, width) in pixels.
+        num_frames: pixel frames of a training clip; None: what the tokenizer encodes in one go.
+        text_length: rows of the text embedding. Text is not masked, so its zero rows count.
+        sigma_data: factor between normalised and diffused latents; None: that of the family.
+        tokenizer: identity of the tokenizer that made the training latents, None when unknown.
+        text_encoder: name of the encoder that made the training embeddings, None when unknown.
+    """
+
+    size: tuple[int, int] = RELEASED_SIZE
+    num_frames: int | None = None
+    text_length: int = RELEASED_TEXT_LENGTH
+    sigma_data: float | None = None
+    tokenizer: TokenizerIdentity | None = None
+    text_encoder: str | None = None
+
+
+def weight_defaults(path: str | Path, config: GenerationConfig) -> WeightDefaults:
+    """Reads the defaults of a run folder (or its ``checkpoints`` folder); a file has those of the released models.
+
+    Args:
+        path: what the weights are loaded from.
+        config: the user's settings; the shards of the run are only needed for what these leave open.
+
+    Raises:
+        InputError: the run's shards are gone and size or frame count were not given.
+    """
+    path = Path(path)
+    folder = next((f for f in (path, path.parent) if path.is_dir() and (f / "config.yaml").is_file()), None)
+    if folder is None:
+        return WeightDefaults()
+    values = yaml.safe_load((folder / "config.yaml").read_text(encoding="utf-8")) or {}
+    text_length = _select(values, "data.text_length", RELEASED_TEXT_LENGTH)
+    sigma_data = _select(values, "diffusion.sigma_data", None)
+    manifest = Path(str(_select(values, "data.path", ""))) / "manifest.json"
+    if not manifest.is_file():
+        open_settings = [n for n in ("height", "width", "num_frames") if getattr(config, n) is None]
+        if open_settings:
+            raise InputError(
+                f"{folder / 'config.yaml'} names data.path={manifest.parent}, which has no manifest.json here: "
+                f"give {', '.join('--' + n.replace('_', '-') for n in open_settings)}"
+            )
+        return WeightDefaults(text_length=text_length, sigma_data=sigma_data)
+    shards = Manifest.load(manifest.parent)
+    if config.height is None and config.width is None and len({tuple(s[:2]) for s in shards.image_sizes}) > 1:
+        sizes = ", ".join(f"{s[0]}x{s[1]}" for s in shards.image_sizes)
+        raise InputError(f"{manifest}: the run was trained on several sizes ({sizes}): give --height and --width")
+    height, width = shards.image_sizes[0][:2]
+    return WeightDefaults(
+        size=(height, width),
+        num_frames=max(shards.num_frames),
+        text_length=text_length,
+        sigma_data=sigma_data,
+        tokenizer=shards.tokenizer,
+        text_encoder=shards.text_encoder,
+    )
+
+
+def settings_record(config: GenerationConfig) -> dict[str, Any]:
+    """The settings as plain values, for the record beside an output."""
+    return {f.name: getattr(config, f.name) for f in fields(config)}
+
+
+def _select(values: Any, key: str, default: Any) -> Any:
+    for part in key.split("."):
+        if not isinstance(values, dict) or values.get(part) is None:
+            return default
+        values = values[part]
+    return values

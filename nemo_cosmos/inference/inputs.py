@@ -1,0 +1,86 @@
+"""The frames that a video starts from, out of an image or a video file."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from nemo_cosmos.data.video import Fit, padding_mask, probe, read_frames, resize
+from nemo_cosmos.errors import InputError
+from nemo_cosmos.inference.config import GenerationConfig
+
+IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp")
+
+
+@dataclass(frozen=True)
+class InputFrames:
+    """Given frames, ready to encode.
+
+    Attributes:
+        frames: (3, n, H, W) uint8 RGB at the size of the video.
+        fps: frame rate of the file, None for an image.
+        padding_mask: (1, h, w) uint8 at latent resolution, 1 = padded; None when nothing is.
+    """
+
+    frames: Tensor
+    fps: float | None
+    padding_mask: Tensor | None = None
+
+    def to_unit_range(self) -> Tensor:
+        """(1, 3, n, H, W) float in [-1, 1]: x / 127.5 - 1, as training does."""
+        return self.frames.float().div(127.5).sub(1)[None]
+
+
+def is_image(path: Path) -> bool:
+    return path.suffix.lower() in IMAGE_SUFFIXES
+
+
+def read_input(path: Path, size: tuple[int, int], config: GenerationConfig, spatial_compression: int) -> InputFrames:
+    """Reads ``config.num_input_frames`` frames at ``size`` (height, width).
+
+    Raises:
+        InputError: the file is missing or does not decode, is too short, or is an image although more than one frame
+            was asked for.
+    """
+    count = config.num_input_frames
+    if is_image(path):
+        if count != 1:
+            raise InputError(f"{path} is an image: it gives 1 input frame, not num_input_frames={count}")
+        image = read_image(path)
+        source, frames, fps = image.shape[1:], resize(image, size, config.fit)[:, None], None
+    else:
+        info = probe(path)
+        if info.frames < count:
+            raise InputError(f"{path} has {info.frames} frames, fewer than num_input_frames={count}")
+        start = 0 if config.input_from == "start" else info.frames - count
+        frames = read_frames(path, start, count, size, fit=config.fit)
+        source, fps = (info.height, info.width), info.fps
+    mask = padding_mask((source[0], source[1]), size, _fit(config), spatial_compression)
+    return InputFrames(frames, fps, mask)
+
+
+def read_image(path: Path) -> Tensor:
+    """(3, H, W) uint8, upright; transparency is blended on white. InputError names a file that does not decode."""
+    from PIL import Image, ImageOps
+
+    if not path.is_file():
+        raise InputError(f"{path} does not exist")
+    try:
+        with Image.open(path) as opened:
+            image = ImageOps.exif_transpose(opened)
+            if image.mode in ("RGBA", "LA", "PA") or "transparency" in image.info:
+                image = image.convert("RGBA")
+                white = Image.new("RGBA", image.size, (255, 255, 255, 255))
+                image = Image.alpha_composite(white, image)
+            array = np.array(image.convert("RGB"))
+    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
+        raise InputError(f"{path} cannot be read as an image: {error}") from error
+    return torch.from_numpy(array).permute(2, 0, 1)
+
+
+def _fit(config: GenerationConfig) -> Fit:
+    return config.fit

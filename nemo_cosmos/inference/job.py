@@ -1,0 +1,322 @@
+"""A generation job: folders and flags in, video files out, resumable."""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+
+from nemo_cosmos.data.manifest import write_bytes, write_json
+from nemo_cosmos.data.video import write_mp4
+from nemo_cosmos.diffusion.samplers import Progress
+from nemo_cosmos.errors import InputError
+from nemo_cosmos.inference.components import Component, free_memory
+from nemo_cosmos.inference.config import GenerationConfig, WeightDefaults, settings_record, weight_defaults
+from nemo_cosmos.inference.guardrail import CosmosGuardrail, Guardrail, guardrail_wanted
+from nemo_cosmos.inference.pipeline import Models, PreparedText, WorldPipeline
+from nemo_cosmos.inference.prompts import PromptUpsampler
+from nemo_cosmos.inference.ranks import Ranks, start_ranks, stop_ranks
+from nemo_cosmos.inference.requests import GenerationRequest
+from nemo_cosmos.models.dit.config import DiTConfig
+from nemo_cosmos.models.text import DEFAULT_TEXT_ENCODER, load_text_encoder
+from nemo_cosmos.models.tokenizer import load_tokenizer
+
+logger = logging.getLogger(__name__)
+Part = Literal["network", "tokenizer", "text_encoder", "upsampler", "guardrail"]
+DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
+
+
+@dataclass(frozen=True)
+class GenerationJob:
+    """Where the models are and where the videos go.
+
+    Attributes:
+        weights: run folder, its ``checkpoints`` folder, or a ``.pt`` file in the released key layout.
+        tokenizer: tokenizer folder.
+        output: folder of the videos.
+        config: settings of the generation.
+        preset: network of a ``.pt`` file, for example ``predict1-7b-video2world``.
+        kind: which weights of a run, "ema" or "reg".
+        text_encoder: folder or repository of the T5 encoder.
+        upsampler: folder or repository of the prompt upsampler, None for none.
+        upsampler_word_limit: longer prompts are used as they are; None upsamples all.
+        guardrail: None runs the guardrails where they are installed.
+        offload: parts that leave the device when they are not in use.
+        dtype: of network and tokenizer; None: bfloat16 on a GPU, float32 on the CPU.
+        text_encoder_dtype: of the text encoder.
+        overwrite: make finished videos again.
+        num_gpus: expected number of processes, None for any.
+    """
+
+    weights: Path
+    tokenizer: Path
+    output: Path
+    config: GenerationConfig = field(default_factory=GenerationConfig)
+    preset: str | None = None
+    kind: Literal["ema", "reg"] = "ema"
+    text_encoder: str = DEFAULT_TEXT_ENCODER
+    upsampler: str | None = None
+    upsampler_word_limit: int | None = None
+    guardrail: bool | None = None
+    offload: frozenset[Part] = frozenset()
+    dtype: torch.dtype | None = None
+    text_encoder_dtype: torch.dtype = torch.float32
+    overwrite: bool = False
+    num_gpus: int | None = None
+
+    @classmethod
+    def from_names(
+        cls, *, precision: str | None = None, text_encoder_precision: str = "fp32", **values: Any
+    ) -> GenerationJob:
+        """A job whose two dtypes are named "fp32" or "bf16", as on the command line."""
+        return cls(
+            dtype=None if precision is None else DTYPES[precision],
+            text_encoder_dtype=DTYPES[text_encoder_precision],
+            **values,
+        )
+
+
+@dataclass
+class JobSummary:
+    """Names of requests by what became of them."""
+
+    written: list[str] = field(default_factory=list)
+    finished_before: list[str] = field(default_factory=list)
+    refused: list[str] = field(default_factory=list)
+
+    def __str__(self) -> str:
+        parts = [f"{len(self.written)} videos written"]
+        if self.finished_before:
+            parts.append(f"{len(self.finished_before)} were there already")
+        if self.refused:
+            parts.append(f"{len(self.refused)} refused by the guardrails ({', '.join(self.refused)})")
+        return ", ".join(parts)
+
+
+def run_job(job: GenerationJob, requests: list[GenerationRequest]) -> JobSummary:
+    """Makes ``output/<name>.mp4``, with the final prompt in ``<name>.txt`` and the settings in ``<name>.json``.
+
+    A video whose record holds the same settings is not made again. Files appear under their names when complete. Under
+    torchrun the processes share each video by context parallelism, and the first one writes.
+
+    Raises:
+        InputError: a missing model or input, or settings that do not fit.
+    """
+    for request in requests:
+        if request.visual_input is not None and not request.visual_input.is_file():
+            raise InputError(f"{request.name}: input {request.visual_input} does not exist")
+    ranks = start_ranks(job.num_gpus)
+    try:
+        if not ranks.is_first:
+            logging.getLogger("nemo_cosmos").setLevel(logging.ERROR)
+        summary = JobSummary()
+        records = {request.name: _record(job, request) for request in requests}
+        summary.finished_before = ranks.from_first(
+            lambda: (
+                [] if job.overwrite else [name for name in records if _is_finished(job.output, name, records[name])]
+            )
+        )
+        pending = [request for request in requests if request.name not in summary.finished_before]
+        for name in summary.finished_before:
+            logger.info("%s is finished: skipped", job.output / f"{name}.mp4")
+        if pending:
+            defaults = weight_defaults(job.weights, job.config)
+            models = build_models(job, defaults, ranks)
+            pipeline = WorldPipeline(
+                models, job.config, defaults, ranks, upsampler_word_limit=job.upsampler_word_limit
+            )
+            run_requests(pipeline, pending, job.output, records, summary)
+        logger.info("%s: %s", job.output, summary)
+        return summary
+    finally:
+        stop_ranks(ranks)
+
+
+def build_models(job: GenerationJob, defaults: WeightDefaults, ranks: Ranks) -> Models:
+    """The parts of a job, none loaded yet.
+
+    Raises:
+        InputError: the network's configuration is unknown, or guardrails were asked for and are not installed.
+    """
+    from nemo_cosmos.checkpoint import load_network
+
+    device = ranks.device
+    dtype = job.dtype or (torch.bfloat16 if device.type == "cuda" else torch.float32)
+    preset = {} if job.preset is None else {"preset": job.preset}
+
+    def component(part: Part, load: Any) -> Component[Any]:
+        return Component(part, load, device=device, offload=part in job.offload)
+
+    guardrail: Component[Guardrail] | None = None
+    if ranks.is_first and guardrail_wanted(job.guardrail):
+        guardrail = component("guardrail", CosmosGuardrail)
+    upsampler: Component[PromptUpsampler] | None = None
+    if job.upsampler is not None:
+        name = job.upsampler
+        upsampler = component("upsampler", lambda d: PromptUpsampler(name, device=d))
+    return Models(
+        dit=network_config(job.weights, job.preset),
+        network=component(
+            "network", lambda d: load_network(job.weights, weights=job.kind, device=d, dtype=dtype, **preset).eval()
+        ),
+        tokenizer=component("tokenizer", lambda d: load_tokenizer(job.tokenizer, device=d, dtype=dtype)),
+        text_encoder=component(
+            "text_encoder",
+            lambda d: load_text_encoder(
+                job.text_encoder, max_length=defaults.text_length, device=d, dtype=job.text_encoder_dtype
+            ),
+        ),
+        upsampler=upsampler,
+        guardrail=guardrail,
+    )
+
+
+def network_config(weights: Path, preset: str | None) -> DiTConfig:
+    """The network's configuration, from the run's ``model_config.json`` or the preset's name."""
+    if not weights.exists():
+        raise InputError(f"{weights} does not exist: expected a run folder or a .pt file")
+    if preset is not None:
+        return DiTConfig.preset(preset)
+    for folder in (weights / "checkpoints", weights, weights.parent):
+        if (folder / "model_config.json").is_file():
+            return DiTConfig.from_dict(json.loads((folder / "model_config.json").read_text(encoding="utf-8")))
+    raise InputError(f"{weights}: no model_config.json there; name the network with --preset")
+
+
+def run_requests(
+    pipeline: WorldPipeline,
+    requests: list[GenerationRequest],
+    output: Path,
+    records: dict[str, dict[str, Any]],
+    summary: JobSummary,
+) -> None:
+    """Generates and writes one video after the other; text models are through before the first begins."""
+    models, ranks = pipeline.models, pipeline.ranks
+    prepared = pipeline.prepare_texts(requests)
+    for part in (models.text_encoder, models.upsampler):
+        if part is not None and part.offload:
+            part.release()
+    if ranks.is_first:
+        output.mkdir(parents=True, exist_ok=True)
+    with _progress_bars(len(requests), enabled=ranks.is_first) as bars:
+        for request, text in zip(requests, prepared, strict=True):
+            bars.begin(request.name)
+            if text.text is None:
+                logger.warning("%s: the guardrail refused the prompt", request.name)
+                summary.refused.append(request.name)
+            else:
+                _generate_one(pipeline, request, text, output, records[request.name], summary, bars.evaluation)
+            bars.end()
+
+
+def _generate_one(
+    pipeline: WorldPipeline,
+    request: GenerationRequest,
+    text: PreparedText,
+    output: Path,
+    record: dict[str, Any],
+    summary: JobSummary,
+    progress: Progress,
+) -> None:
+    device = pipeline.ranks.device
+    if device.type == "cuda":
+        torch.cuda.reset_peak_memory_stats(device)
+    started = time.perf_counter()
+    frames, fps = pipeline.generate(request, text, progress=progress)
+    seconds = time.perf_counter() - started
+    if not pipeline.ranks.is_first:
+        return
+    if frames is None:
+        logger.warning("%s: the guardrail refused the video", request.name)
+        summary.refused.append(request.name)
+        return
+    measured: dict[str, Any] = {"seconds": round(seconds, 3), "frames": frames.shape[1], "fps": fps}
+    if device.type == "cuda":
+        measured["peak_memory_bytes"] = torch.cuda.max_memory_allocated(device)
+    write_bytes(output / f"{request.name}.txt", (text.prompt + "\n").encode())
+    write_mp4(output / f"{request.name}.mp4", frames, fps, pipeline.config.crf)
+    # Last, because it is what marks the video as finished.
+    write_json(output / f"{request.name}.json", {**record, "final_prompt": text.prompt, "measured": measured})
+    summary.written.append(request.name)
+    logger.info("%s written in %.1f s", output / f"{request.name}.mp4", seconds)
+    free_memory(device)
+
+
+def _record(job: GenerationJob, request: GenerationRequest) -> dict[str, Any]:
+    """All that decides what a video looks like, as JSON values."""
+    given = request.visual_input
+    latest = next(
+        (f for f in (job.weights / "checkpoints", job.weights) if (f / "latest_checkpoint.txt").is_file()), None
+    )
+    return {
+        "prompt": request.prompt,
+        "visual_input": None if given is None else {"path": str(given), "bytes": given.stat().st_size},
+        "weights": str(job.weights),
+        "checkpoint": None if latest is None else (latest / "latest_checkpoint.txt").read_text().strip(),
+        "kind": job.kind,
+        "preset": job.preset,
+        "tokenizer": str(job.tokenizer),
+        "text_encoder": job.text_encoder,
+        "upsampler": job.upsampler,
+        "settings": {**settings_record(job.config), "seed": job.config.seed if request.seed is None else request.seed},
+    }
+
+
+def _is_finished(output: Path, name: str, record: dict[str, Any]) -> bool:
+    file = output / f"{name}.json"
+    if not file.is_file() or not (output / f"{name}.mp4").is_file():
+        return False
+    try:
+        found = json.loads(file.read_text(encoding="utf-8"))
+    except ValueError:
+        return False
+    same = isinstance(found, dict) and all(found.get(key) == value for key, value in record.items())
+    if not same:
+        logger.info("%s was made with other settings: made again", output / f"{name}.mp4")
+    return same
+
+
+class _Bars:
+    """One bar over the videos and one over the evaluations of the current one."""
+
+    def __init__(self, bars: Any, num_requests: int) -> None:
+        self._bars = bars
+        self._videos = bars.add_task("videos", total=num_requests) if num_requests > 1 else None
+        self._steps = bars.add_task("", total=None)
+
+    def begin(self, name: str) -> None:
+        self._bars.reset(self._steps, description=name, total=None)
+
+    def evaluation(self, done: int, total: int) -> None:
+        self._bars.update(self._steps, completed=done, total=total)
+
+    def end(self) -> None:
+        if self._videos is not None:
+            self._bars.advance(self._videos)
+
+
+@contextmanager
+def _progress_bars(num_requests: int, *, enabled: bool) -> Iterator[_Bars]:
+    from rich.console import Console
+    from rich.progress import (
+        BarColumn,
+        MofNCompleteColumn,
+        Progress,
+        TextColumn,
+        TimeElapsedColumn,
+        TimeRemainingColumn,
+    )
+
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
+    console = Console(stderr=True)
+    disable = not enabled or os.environ.get("TERM") == "dumb"
+    with Progress(*columns, TimeRemainingColumn(), console=console, disable=disable) as bars:
+        yield _Bars(bars, num_requests)

@@ -1,0 +1,177 @@
+"""The flags of the Cosmos example scripts, for ``examples/video2world.py`` and ``examples/text2world.py``."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+from typing import Literal
+
+from nemo_cosmos.errors import InputError
+from nemo_cosmos.inference.config import GenerationConfig
+from nemo_cosmos.inference.job import GenerationJob, JobSummary, Part, run_job
+from nemo_cosmos.inference.logs import show_log
+from nemo_cosmos.inference.prompts import default_negative_prompt
+from nemo_cosmos.inference.requests import GenerationRequest, collect_requests
+from nemo_cosmos.models.text import DEFAULT_TEXT_ENCODER
+
+Kind = Literal["Video2World", "Text2World"]
+_OFFLOAD: dict[str, Part] = {
+    "offload_diffusion_transformer": "network",
+    "offload_tokenizer": "tokenizer",
+    "offload_text_encoder_model": "text_encoder",
+    "offload_prompt_upsampler": "upsampler",
+    "offload_guardrail_models": "guardrail",
+}
+_UPSAMPLERS: dict[Kind, str] = {
+    "Video2World": "Pixtral-12B",
+    "Text2World": "Cosmos-UpsamplePrompt1-12B-Text2World",
+}
+
+
+def build_parser(kind: Kind, description: str) -> argparse.ArgumentParser:
+    """The parser of one script; ``description`` is shown as it is, with its example."""
+    parser = argparse.ArgumentParser(
+        description=description, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
+    )
+    add = parser.add_argument
+    default_dit = f"Cosmos-Predict1-7B-{kind}"
+    add("--checkpoint_dir", default="checkpoints", help="root of all weights (%(default)s)")
+    add("--tokenizer_dir", default="Cosmos-Tokenize1-CV8x8x8-720p", help="below checkpoint_dir (%(default)s)")
+    add(
+        "--diffusion_transformer_dir",
+        default=default_dit,
+        help="folder with model.pt, or run folder; below checkpoint_dir or a path (%(default)s)",
+    )
+    add("--preset", help="network of model.pt, where the folder's name does not tell, e.g. predict1-7b-video2world")
+    add("--text_encoder_dir", help=f"T5 encoder (checkpoint_dir/{DEFAULT_TEXT_ENCODER}, else that repository)")
+    add(
+        "--prompt_upsampler_dir",
+        default=_UPSAMPLERS[kind],
+        help="transformers image-text-to-text model: below checkpoint_dir, a path or a repository (%(default)s)",
+    )
+    add("--disable_prompt_upsampler", action="store_true", help="use the prompts as they are")
+    if kind == "Video2World":
+        add("--input_image_or_video_path", type=Path, help="image or video to start from")
+        add("--num_input_frames", type=int, default=1, help="last frames taken from a video, 1 + 8k (%(default)s)")
+        add("--overlap_frames", type=int, default=9, help="frames between chunks of a long video (%(default)s)")
+    else:
+        add(
+            "--word_limit_to_skip_upsampler",
+            type=int,
+            default=250,
+            help="longer prompts are not upsampled (%(default)s)",
+        )
+    add("--prompt", help="what the video shows")
+    add("--batch_input_path", type=Path, help="JSONL file, one video a line, with the fields prompt and visual_input")
+    add("--negative_prompt", help="text of the unconditional branch; empty for none (this project's own wording)")
+    add("--video_save_name", default="output", help="file name without suffix (%(default)s)")
+    add("--video_save_folder", type=Path, default=Path("outputs"), help="(%(default)s)")
+    add("--num_steps", type=int, default=35, help="sampler steps (%(default)s)")
+    add("--guidance", type=float, default=7.0, help="g in cond + g * (cond - uncond) (%(default)s)")
+    add("--num_video_frames", type=int, default=121, help="frames of the video (%(default)s)")
+    add("--height", type=int, default=704, help="pixels (%(default)s)")
+    add("--width", type=int, default=1280, help="pixels (%(default)s)")
+    add("--fps", type=float, default=24.0, help="frames per second (%(default)s)")
+    add("--seed", type=int, default=1, help="of the noise (%(default)s)")
+    add("--num_gpus", type=int, default=1, help="processes started by torchrun that share a video (%(default)s)")
+    for flag, part in _OFFLOAD.items():
+        add(f"--{flag}", action="store_true", help=f"{part} leaves the device while it is not in use")
+    add("--disable_guardrail", action="store_true", help="no checks; without it they run where they are installed")
+    return parser
+
+
+def run_script(kind: Kind, arguments: argparse.Namespace) -> JobSummary:
+    """Runs one script's job.
+
+    Raises:
+        InputError: flags that contradict each other, or a folder that is not there.
+    """
+    show_log()
+    root = Path(arguments.checkpoint_dir)
+    requests = _requests(kind, arguments)
+    weights = _below(root, arguments.diffusion_transformer_dir, "--diffusion_transformer_dir")
+    preset = arguments.preset
+    if (weights / "model.pt").is_file():
+        preset = preset or _preset_of(weights.name)
+        weights = weights / "model.pt"
+    negative = default_negative_prompt() if arguments.negative_prompt is None else arguments.negative_prompt
+    is_video = kind == "Video2World"
+    config = GenerationConfig(
+        height=arguments.height,
+        width=arguments.width,
+        num_frames=arguments.num_video_frames,
+        overlap_frames=arguments.overlap_frames if is_video else 1,
+        fps=arguments.fps,
+        num_input_frames=arguments.num_input_frames if is_video else 1,
+        num_steps=arguments.num_steps,
+        guidance=arguments.guidance,
+        negative_prompt=negative.strip() or None,
+        seed=arguments.seed,
+    )
+    job = GenerationJob(
+        weights=weights,
+        tokenizer=_below(root, arguments.tokenizer_dir, "--tokenizer_dir"),
+        output=arguments.video_save_folder,
+        config=config,
+        preset=preset,
+        text_encoder=_text_encoder(root, arguments.text_encoder_dir),
+        upsampler=None if arguments.disable_prompt_upsampler else _upsampler(root, arguments.prompt_upsampler_dir),
+        upsampler_word_limit=None if is_video else arguments.word_limit_to_skip_upsampler,
+        guardrail=False if arguments.disable_guardrail else None,
+        offload=frozenset(part for flag, part in _OFFLOAD.items() if getattr(arguments, flag)),
+        num_gpus=arguments.num_gpus,
+    )
+    return run_job(job, requests)
+
+
+def _requests(kind: Kind, arguments: argparse.Namespace) -> list[GenerationRequest]:
+    given = getattr(arguments, "input_image_or_video_path", None)
+    if arguments.batch_input_path is not None:
+        requests = collect_requests(batch=arguments.batch_input_path)
+    else:
+        if kind == "Text2World" and not arguments.prompt:
+            raise InputError("--prompt or --batch_input_path is required")
+        if kind == "Video2World" and given is None:
+            raise InputError("--input_image_or_video_path or --batch_input_path is required")
+        requests = [GenerationRequest(arguments.video_save_name, (arguments.prompt or "").strip(), given)]
+    for request in requests:
+        if kind == "Video2World" and request.visual_input is None:
+            raise InputError(f"{arguments.batch_input_path}: request {request.name!r} has no visual_input")
+        if arguments.disable_prompt_upsampler and not request.prompt:
+            raise InputError(f"request {request.name!r} has no prompt: required with --disable_prompt_upsampler")
+    return requests
+
+
+def _below(root: Path, name: str, flag: str) -> Path:
+    for path in (root / name, Path(name)):
+        if path.exists():
+            return path
+    raise InputError(f"{flag} {name}: neither {root / name} nor {name} exists")
+
+
+def _text_encoder(root: Path, name: str | None) -> str:
+    if name is not None:
+        return str(_below(root, name, "--text_encoder_dir"))
+    local = root / DEFAULT_TEXT_ENCODER
+    return str(local) if local.is_dir() else DEFAULT_TEXT_ENCODER
+
+
+def _upsampler(root: Path, name: str) -> str:
+    """A folder below ``root``, a folder, or a repository (which has a slash in its name)."""
+    for path in (root / name, Path(name)):
+        if path.is_dir():
+            return str(path)
+    if name.count("/") == 1 and not name.startswith((".", "/")):
+        return name
+    raise InputError(
+        f"--prompt_upsampler_dir {name}: {root / name} does not exist. Name any image-text-to-text model of "
+        "transformers (a folder or a repository), or pass --disable_prompt_upsampler to use the prompt as it is"
+    )
+
+
+def _preset_of(folder: str) -> str:
+    """``Cosmos-Predict1-7B-Video2World`` (with or without ``_post-trained``) -> ``predict1-7b-video2world``."""
+    name = folder.removesuffix("_post-trained").removeprefix("Cosmos-").lower()
+    if not name.startswith(("predict1-", "predict2-")):
+        raise InputError(f"--diffusion_transformer_dir {folder}: the name tells no network; give --preset")
+    return name
