@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from typing import Annotated, Literal
 
 import typer
@@ -40,9 +41,8 @@ def experiments(context: typer.Context) -> None:
             str(config.trainer.devices * config.trainer.num_nodes),
             config.data.path,
         )
-    console = Console()
-    # Written to a file or pipe, the table keeps whole names instead of the 80 columns assumed there.
-    console.print(table, width=None if console.is_terminal else 150)
+    # Written to a file or pipe, the table keeps whole names instead of folding to the 80 columns assumed there.
+    Console(width=None if sys.stdout.isatty() else 150).print(table)
 
 
 @app.command(no_args_is_help=True)
