@@ -30,10 +30,6 @@ class InputFrames:
     fps: float | None
     padding_mask: Tensor | None = None
 
-    def to_unit_range(self) -> Tensor:
-        """(1, 3, n, H, W) float in [-1, 1]: x / 127.5 - 1, as training does."""
-        return self.frames.float().div(127.5).sub(1)[None]
-
 
 def is_image(path: Path) -> bool:
     return path.suffix.lower() in IMAGE_SUFFIXES

@@ -265,7 +265,7 @@ class WorldPipeline:
                 return plan, None, None
             size = (video.height, video.width)
             given = read_input(request.visual_input, size, self.config, tokenizer.spatial_compression)
-            return plan, given, tokenizer.encode(given.to_unit_range()).cpu()
+            return plan, given, tokenizer.encode(to_unit_range(given.frames)).cpu()
 
     def _sample(self, inputs: SamplingInputs, progress: Progress | None) -> Tensor:
         with self.models.network.use() as network:
@@ -286,7 +286,7 @@ class WorldPipeline:
             chunks.append(to_uint8(new))
             if is_last:
                 return None
-            return tokenizer.encode(video[:, :, -plan.overlap_frames :]).cpu()
+            return tokenizer.encode(to_unit_range(_last_frames(chunks, plan.overlap_frames))).cpu()
 
     def _allows(self, prompt: str) -> bool:
         if self.models.guardrail is None or not prompt:
@@ -314,6 +314,20 @@ class WorldPipeline:
 class _LatentPlan:
     video: VideoPlan
     latent_shape: tuple[int, int, int, int]
+
+
+def to_unit_range(frames: Tensor) -> Tensor:
+    """(3, T, H, W) uint8 to (1, 3, T, H, W) float in [-1, 1]: x / 127.5 - 1, as training does."""
+    return frames.float().div(127.5).sub(1)[None]
+
+
+def _last_frames(chunks: list[Tensor], count: int) -> Tensor:
+    """The last frames of the video so far, which may span several chunks, as a viewer sees them."""
+    start, held = len(chunks), 0
+    while held < count:
+        start -= 1
+        held += chunks[start].shape[1]
+    return torch.cat(chunks[start:], dim=1)[:, -count:]
 
 
 def to_uint8(video: Tensor) -> Tensor:
