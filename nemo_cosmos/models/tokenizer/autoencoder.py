@@ -150,8 +150,9 @@ class Decoder(nn.Module):
         x = self.conv_in(z.contiguous(memory_format=torch.channels_last_3d))
         if torch.jit.is_scripting():
             x = self.mid(x)
+            # TorchScript gives the items of a reversed list no __call__.
             for level in self.up[::-1]:
-                x = level(x)
+                x = level.forward(x)
         else:
             x = self._run(self.mid, x)
             for level in reversed(self.up):

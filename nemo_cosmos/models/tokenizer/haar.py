@@ -12,8 +12,6 @@ import math
 import torch
 from torch import Tensor, nn
 
-_LEVEL_SCALE = 2.0 * math.sqrt(2.0)
-
 
 class HaarPatcher3D(nn.Module):
     """(B, C, T, H, W) video to (B, C·p³, 1 + (T−1)/p, H/p, W/p) subbands; frame 0 alone fills the first patch.
@@ -22,12 +20,11 @@ class HaarPatcher3D(nn.Module):
     hhl, hhh. T must be 1 + k·p, H and W multiples of p.
     """
 
-    wavelets: Tensor
-
     def __init__(self, patch_size: int) -> None:
         super().__init__()
         self.patch_size = patch_size
         self.num_levels = int(math.log2(patch_size))
+        self.level_scale = 2.0 * math.sqrt(2.0)
         # The three buffers are part of the released state dicts; only `wavelets` is computed with.
         self.register_buffer("wavelets", torch.tensor([1.0, 1.0]) / math.sqrt(2.0))
         self.register_buffer("_arange", torch.arange(2))
@@ -52,18 +49,17 @@ class HaarPatcher3D(nn.Module):
             b = pairs.select(axis + 1, 1) * w1
             # A new fastest-varying subband digit: t is the most significant, w the least.
             y = torch.stack([a + b, a - b], dim=2).flatten(1, 2)
-        return y.flatten(1, 2) / _LEVEL_SCALE
+        return y.flatten(1, 2) / self.level_scale
 
 
 class HaarUnpatcher3D(nn.Module):
     """Inverse of :class:`HaarPatcher3D`: (B, C·p³, t, h, w) to (B, C, 1 + (t−1)·p, h·p, w·p)."""
 
-    wavelets: Tensor
-
     def __init__(self, patch_size: int) -> None:
         super().__init__()
         self.patch_size = patch_size
         self.num_levels = int(math.log2(patch_size))
+        self.level_scale = 2.0 * math.sqrt(2.0)
         self.register_buffer("wavelets", torch.tensor([1.0, 1.0]) / math.sqrt(2.0))
         self.register_buffer("_arange", torch.arange(2))
 
@@ -81,4 +77,4 @@ class HaarUnpatcher3D(nn.Module):
             low = digits.select(2, 0)
             high = digits.select(2, 1)
             y = torch.stack([(low + high) * w0, (low - high) * w1], dim=axis + 1).flatten(axis, axis + 1)
-        return y.flatten(1, 2) * _LEVEL_SCALE
+        return y.flatten(1, 2) * self.level_scale

@@ -1,0 +1,1 @@
+"""Training and post-training of the Cosmos video tokenizers."""

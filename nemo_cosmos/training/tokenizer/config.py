@@ -1,0 +1,233 @@
+"""Settings of `nemo-cosmos tokenizer train`; the commented defaults stand in conf/tokenizer_train.yaml."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+MISSING: Any = "???"
+
+
+def _choice(default: str, *choices: str) -> Any:
+    return field(default=default, metadata={"choices": choices})
+
+
+def _at_least(minimum: float, default: Any) -> Any:
+    return field(default=default, metadata={"minimum": minimum})
+
+
+@dataclass
+class TokenizerModelConfig:
+    """Which tokenizer, and where its weights come from."""
+
+    preset: str = MISSING
+    """CV8x8x8-720p, CV4x8x8-360p, DV8x16x16-720p or DV4x8x8-360p."""
+    overrides: dict[str, Any] = field(default_factory=dict)
+    """Any field of `TokenizerConfig`, for example {channels: 16}."""
+    init_from: str | None = None
+    """Tokenizer folder, .pt, .safetensors or .jit file to start from; none: random initialisation."""
+    load_training_state: bool = False
+    """Take optimizer, EMA and step number from `init_from` too (an `iter_*.pt` of this trainer)."""
+
+
+@dataclass
+class TokenizerDataConfig:
+    """Clips and how they are cut."""
+
+    train: str = MISSING
+    """Glob of video files, or a registered name with an optional resolution such as hdvila_video720."""
+    val: str | None = None
+    """The same for validation; none: no validation."""
+    registry: str | None = None
+    """YAML file that maps names to globs; none: the shipped conf/tokenizer/datasets.yaml."""
+    num_frames: int = _at_least(1, 17)
+    """Frames per clip, 1 + k * temporal compression."""
+    crop: list[int] = field(default_factory=lambda: [256, 256])
+    """Height and width of the training crop, pixels; multiples of the spatial compression."""
+    resolution: int | None = None
+    """Resize clips to cover this resolution class first (256, 360, 480, 512, 720, 1080); none: native size."""
+    native_crop_probability: float = _at_least(0, 0.1)
+    """Share of clips cropped at native scale instead of resized, when they are large enough."""
+    reverse_probability: float = _at_least(0, 0.5)
+    """Share of clips played backwards."""
+    flip_probability: float = _at_least(0, 0.5)
+    """Share of clips mirrored."""
+    micro_batch: int = _at_least(1, 1)
+    """Clips of one forward pass of one process."""
+    global_batch: int = _at_least(1, 1)
+    """Clips of one optimizer step over all processes; more than micro_batch x processes accumulates gradients."""
+    num_workers: int = _at_least(0, 2)
+    """Reader processes per training process."""
+
+
+@dataclass
+class ScheduleConfig:
+    """Piecewise constant weight: values[i] before step boundaries[i], the last value afterwards."""
+
+    enabled: bool = True
+    boundaries: list[int] = field(default_factory=lambda: [0])
+    values: list[float] = field(default_factory=lambda: [1.0])
+
+
+@dataclass
+class PerceptualConfig:
+    """Distance of VGG16 features, and of their Gram matrices."""
+
+    enabled: bool = False
+    boundaries: list[int] = field(default_factory=lambda: [0])
+    values: list[float] = field(default_factory=lambda: [0.1])
+    weights: str = "hub"
+    """VGG16 weights: `hub` (timm/vgg16.tv_in1k), a .pth or .safetensors file, or `random` (tests only)."""
+    gram: ScheduleConfig = field(
+        default_factory=lambda: ScheduleConfig(enabled=False, boundaries=[500_000], values=[0.0, 0.062])
+    )
+
+
+@dataclass
+class FlowConfig:
+    """Difference of the optical flow of the clip and of its reconstruction."""
+
+    enabled: bool = False
+    boundaries: list[int] = field(default_factory=lambda: [250_000])
+    values: list[float] = field(default_factory=lambda: [0.0, 0.01])
+    estimator: str = "lucas_kanade"
+    """`lucas_kanade` (pyramidal, built in) or the path of a TorchScript network (first, second) -> flow in pixels."""
+    scale: int = _at_least(1, 2)
+    """Frames are made this much smaller before the flow is estimated."""
+
+
+@dataclass
+class ConsistencyConfig:
+    """L1 distance between the reconstructions of overlapping windows of a clip."""
+
+    enabled: bool = False
+    boundaries: list[int] = field(default_factory=lambda: [250_000])
+    values: list[float] = field(default_factory=lambda: [0.0, 0.01])
+    num_frames: int = _at_least(1, 9)
+    """Frames of a window, 1 + k * temporal compression."""
+    step: int = _at_least(1, 4)
+    """Frames between two windows' starts; less than num_frames, so that they overlap."""
+
+
+@dataclass
+class AdversarialConfig:
+    """3-D patch discriminator with hinge loss, feature matching and adaptive weight."""
+
+    enabled: bool = False
+    boundaries: list[int] = field(default_factory=lambda: [10_000])
+    values: list[float] = field(default_factory=lambda: [0.0, 0.1])
+    feature_matching: float = _at_least(0, 0.0)
+    """Weight of the L1 distance of the discriminator's features, relative to the adversarial term."""
+    adaptive: bool = True
+    """Scale the term so that its gradient at the decoder's last layer is as large as the reconstruction's."""
+    channels: int = _at_least(1, 64)
+    num_layers: int = _at_least(1, 3)
+    lr: float = _at_least(0, 1e-4)
+    start_step: int = _at_least(0, 0)
+    """First step that trains the discriminator; let it start before the term gets weight."""
+
+
+@dataclass
+class LossConfig:
+    """Terms of the training loss; the total is the sum of the weighted ones."""
+
+    color: ScheduleConfig = field(default_factory=ScheduleConfig)
+    perceptual: PerceptualConfig = field(default_factory=PerceptualConfig)
+    flow: FlowConfig = field(default_factory=FlowConfig)
+    kl: ScheduleConfig = field(default_factory=lambda: ScheduleConfig(enabled=False, values=[1e-6]))
+    video_consistency: ConsistencyConfig = field(default_factory=ConsistencyConfig)
+    adversarial: AdversarialConfig = field(default_factory=AdversarialConfig)
+
+
+@dataclass
+class TokenizerOptimizerConfig:
+    """AdamW with warm-up."""
+
+    lr: float = _at_least(0, 1e-4)
+    beta1: float = _at_least(0, 0.5)
+    beta2: float = _at_least(0, 0.999)
+    eps: float = _at_least(0, 1e-8)
+    weight_decay: float = _at_least(0, 0.01)
+    clip_grad: float = _at_least(0, 1.0)
+    """Largest global L2 norm of the gradient; 0 does not clip."""
+    schedule: str = _choice("warmup", "warmup", "warmup_cosine")
+    warmup_steps: int = _at_least(0, 5000)
+    """Steps over which the rate rises from lr / warmup_steps to lr."""
+    decay_steps: int = _at_least(1, 1_000_000)
+    """warmup_cosine: step at which the rate reaches min_ratio x lr."""
+    min_ratio: float = _at_least(0, 1e-8)
+
+
+@dataclass
+class TokenizerEmaConfig:
+    """Exponential moving average of the weights with a constant rate."""
+
+    enabled: bool = True
+    decay: float = _at_least(0, 0.9999)
+
+
+@dataclass
+class TokenizerTrainerConfig:
+    """Length, precision and memory of the run."""
+
+    max_steps: int = _at_least(1, 10_000_000)
+    precision: str = _choice("bf16", "fp32", "bf16")
+    """bf16: autocast; weights, optimizer, EMA and loss stay fp32."""
+    device: str = _choice("auto", "auto", "cpu", "cuda")
+    activation_checkpointing: bool = False
+    """Recompute each level in the backward pass: less memory, about a third more time."""
+    compile: bool = False
+    """torch.compile the blocks of the network."""
+    log_every_n_steps: int = _at_least(1, 100)
+
+
+@dataclass
+class TokenizerValidationConfig:
+    """Held-out reconstruction quality with the regular and the averaged weights."""
+
+    every_n_steps: int = _at_least(1, 5000)
+    max_clips: int = _at_least(1, 16)
+    at_start: bool = True
+    """Validate before the first step of a new run."""
+    lpips_weights: str | None = None
+    """File of LPIPS' linear heads (vgg.pth); with loss.perceptual.weights the VGG trunk. None: no LPIPS."""
+    fvd_network: str | None = None
+    """TorchScript network (B, 3, T, H, W) in [-1, 1] -> (B, features) for rFVD; none: no rFVD."""
+    video: bool = True
+    """Write an input | reconstruction animation to TensorBoard."""
+
+
+@dataclass
+class TokenizerCheckpointConfig:
+    """What is saved, and how often."""
+
+    every_n_steps: int = _at_least(1, 5000)
+    keep: int = _at_least(1, 3)
+    """Newest checkpoints that stay on disk."""
+    export_jit: bool = True
+    """Write iter_N_enc.jit, _dec.jit and _ema.jit beside each checkpoint."""
+    statistics_clips: int = _at_least(0, 64)
+    """Training clips for the latent statistics of the tokenizer folder written at the end; 0: none."""
+
+
+@dataclass
+class TokenizerTrainConfig:
+    """Everything `nemo-cosmos tokenizer train` reads."""
+
+    experiment: str = MISSING
+    """Chosen with `experiment=NAME`, a file of conf/experiment/tokenizer_train."""
+    project: str = "posttraining"
+    group: str = "tokenizer"
+    name: str = "${experiment}"
+    output_dir: str = "${oc.env:OUTPUT_ROOT,checkpoints}/${project}/${group}/${name}"
+    seed: int = _at_least(0, 1234)
+    resume: bool = True
+    """Continue from the newest checkpoint in output_dir; false with one present is an error."""
+    model: TokenizerModelConfig = field(default_factory=TokenizerModelConfig)
+    data: TokenizerDataConfig = field(default_factory=TokenizerDataConfig)
+    loss: LossConfig = field(default_factory=LossConfig)
+    optimizer: TokenizerOptimizerConfig = field(default_factory=TokenizerOptimizerConfig)
+    ema: TokenizerEmaConfig = field(default_factory=TokenizerEmaConfig)
+    trainer: TokenizerTrainerConfig = field(default_factory=TokenizerTrainerConfig)
+    validation: TokenizerValidationConfig = field(default_factory=TokenizerValidationConfig)
+    checkpoint: TokenizerCheckpointConfig = field(default_factory=TokenizerCheckpointConfig)
