@@ -14,7 +14,6 @@ PYTHON ?= $(shell for p in python3.11 python3.12 python3.10 python3; do \
 	$$p -c 'import sys, venv, ensurepip; sys.exit(not (3, 10) <= sys.version_info[:2] <= (3, 12))' >/dev/null 2>&1 \
 	&& { echo $$p; break; }; done)
 DATA ?=
-export OMP_NUM_THREADS ?= 1
 
 .PHONY: setup demo test lint types clean
 
@@ -32,7 +31,7 @@ demo: setup
 	$(BIN)/nemo-cosmos demo $(if $(DATA),--data '$(DATA)')
 
 test: setup
-	$(BIN)/python -m pytest
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest
 
 lint: setup
 	$(BIN)/ruff check .

@@ -16,7 +16,7 @@ from typing import Annotated
 import typer
 
 from nemo_cosmos import __version__
-from nemo_cosmos.commands import doctor, experiments, train
+from nemo_cosmos.commands import demo, doctor, experiments, generate, prepare, sample_data, train
 from nemo_cosmos.errors import InputError
 
 app = typer.Typer(
@@ -27,9 +27,14 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode="rich",
 )
-app.command(no_args_is_help=True)(train.train)
-app.add_typer(experiments.app, name="experiments")
+# In the order in which a user meets them.
 app.command()(doctor.doctor)
+app.command()(demo.demo)
+app.command(no_args_is_help=True)(sample_data.sample_data)
+app.command(no_args_is_help=True)(prepare.prepare)
+app.command(no_args_is_help=True)(train.train)
+app.command(no_args_is_help=True)(generate.generate)
+app.add_typer(experiments.app, name="experiments")
 
 
 def _print_version(wanted: bool) -> None:

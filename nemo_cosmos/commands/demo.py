@@ -1,0 +1,38 @@
+"""The verb `demo`."""
+
+from __future__ import annotations
+
+from enum import Enum
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+
+class Size(str, Enum):
+    full = "full"
+    smoke = "smoke"
+
+
+def demo(
+    data: Annotated[
+        Path | None,
+        typer.Option(
+            help="Folder of videos (*.mp4) and captions (*.txt) to use.", show_default="clips rendered on the spot"
+        ),
+    ] = None,
+    output: Annotated[Path, typer.Option(help="Folder of everything that the demo writes.")] = Path("outputs/demo"),
+    size: Annotated[
+        Size, typer.Option(help="`smoke` takes a few steps of each kind: does the chain hold, not is it good.")
+    ] = Size.full,
+) -> None:
+    """Go the whole way on a machine without a GPU: clips, tokenizer, shards, training, generated video, report.
+
+    Runs the other verbs one after the other. What an earlier call finished is not done again, and an interrupted
+    step goes on where it was. Ends with OUTPUT/report.html.
+
+    [bold]Example:[/bold] nemo-cosmos demo --data my_clips
+    """
+    from nemo_cosmos.recipes.demo import SIZES, run_demo
+
+    run_demo(output, data, SIZES[size.value])

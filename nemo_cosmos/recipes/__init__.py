@@ -1,0 +1,1 @@
+"""Whole jobs made of the command line's verbs."""
