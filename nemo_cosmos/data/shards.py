@@ -191,7 +191,7 @@ class ShardWriter:
                 self._finish_shard()
         except OSError as error:
             self.discard()
-            raise _disk_error(error, self.path) from error
+            raise disk_error(error, self.path) from error
 
     def _finish_shard(self) -> None:
         if self._shard is not None:
@@ -207,7 +207,7 @@ class ShardWriter:
                 merge_manifest(self.path)
         except OSError as error:
             self.discard()
-            raise _disk_error(error, self.path) from error
+            raise disk_error(error, self.path) from error
 
     def discard(self) -> None:
         """Drop the shard being written; finished shards stay."""
@@ -362,7 +362,8 @@ def decode_sample(tensors: bytes, record: bytes) -> LatentSample:
     )
 
 
-def _disk_error(error: OSError, path: Path) -> Exception:
+def disk_error(error: OSError, path: Path) -> Exception:
+    """InputError for a full disk or quota, with what to do; any other error as it is."""
     if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
         return InputError(
             f"no space left while writing shards to {path} ({error.strerror}); finished shards are kept: free some "

@@ -8,6 +8,7 @@ from __future__ import annotations
 import itertools
 import os
 import tempfile
+from collections import deque
 from collections.abc import Iterator
 from dataclasses import dataclass
 from fractions import Fraction
@@ -157,6 +158,39 @@ def read_frames(
     if any(image.shape != picked[0].shape for image in picked):
         raise InputError(f"{path}: the frame size changes within the video")
     return torch.stack(picked, dim=1)
+
+
+def iter_windows(
+    path: str | Path,
+    count: int,
+    *,
+    stride: int,
+    size: tuple[int, int] | None = None,
+    fit: Fit = "crop",
+    step: int = 1,
+    fps: float | None = None,
+) -> Iterator[tuple[int, Tensor]]:
+    """Every window of ``count`` frames that begins at frame 0, ``stride``, 2 ``stride``, ...; one pass, one window
+    held.
+
+    Other arguments are those of ``read_frames``. Yields (first frame, (3, count, H, W) uint8).
+
+    Raises:
+        InputError: undecodable file, or not even one window.
+    """
+    if count < 1 or stride < 1 or step < 1:
+        raise InputError(f"{path}: count={count}, stride={stride}, step={step}: expected at least 1 of each")
+    span = (count - 1) * step + 1
+    held: deque[Tensor] = deque(maxlen=span)
+    start = number = 0
+    for number, frame in enumerate(_resampled(path, fps), start=1):
+        image = torch.from_numpy(_upright(frame)).permute(2, 0, 1)
+        held.append(image if size is None else resize(image, size, fit))
+        if number == start + span:
+            yield start, torch.stack(list(held)[::step], dim=1)
+            start += stride
+    if start == 0:
+        raise InputError(f"{path} is too short: {number} frames, {span} frames needed")
 
 
 def geometry(source: tuple[int, int], size: tuple[int, int], fit: Fit) -> Geometry:

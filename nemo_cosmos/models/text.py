@@ -134,11 +134,15 @@ def load_text_encoder(
         _offload_blocks(model, target)
     else:
         model.to(target)
-    name = _local_name(path) if is_local else str(path_or_repo)
+    name = text_encoder_name(path_or_repo)
     return TextEncoder(model, tokenizer, name=name, max_length=max_length, device=target)
 
 
-def _local_name(path: Path) -> str:
+def text_encoder_name(path_or_repo: str | Path) -> str:
+    """The name that ``load_text_encoder`` gives an encoder, without loading it."""
+    path = Path(path_or_repo)
+    if not path.is_dir():
+        return str(path_or_repo)
     digest = hashlib.sha256()
     for name in _HASHED_FILES:
         if (path / name).is_file():

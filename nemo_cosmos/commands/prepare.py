@@ -1,0 +1,155 @@
+"""The verb `prepare`: clips and captions into shards of latents and text embeddings."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from nemo_cosmos.commands.options import parse_size
+
+if TYPE_CHECKING:
+    from nemo_cosmos.prepare.encode import PrepareResult
+
+SHOWN = 5
+
+
+def prepare(
+    source: Annotated[
+        Path,
+        typer.Argument(
+            help="Folder with videos/ and metas/ (Cosmos layout), folder of *.mp4 with *.txt, or .jsonl file."
+        ),
+    ],
+    out: Annotated[Path, typer.Argument(help="Folder of shards to write; an interrupted call goes on in it.")],
+    tokenizer: Annotated[Path, typer.Option(help="Folder of the video tokenizer.")],
+    text_encoder: Annotated[
+        str | None,
+        typer.Option(
+            help="T5 folder or Hugging Face repository that embeds the captions, for example google-t5/t5-11b. "
+            "Without it the embeddings in SOURCE/t5_xxl are used."
+        ),
+    ] = None,
+    frames: Annotated[int, typer.Option(help="Pixel frames per sample: 1 + k times the temporal compression.")] = 121,
+    size: Annotated[str, typer.Option(help="HEIGHTxWIDTH in pixels.")] = "704x1280",
+    fit: Annotated[
+        str,
+        typer.Option(help="How a clip of another shape fills the size: crop (cut the middle), pad (bars), stretch."),
+    ] = "crop",
+    fps: Annotated[float | None, typer.Option(help="Resample to this rate; default: each clip's own.")] = None,
+    step: Annotated[int, typer.Option(help="Take every n-th frame.")] = 1,
+    stride: Annotated[
+        int, typer.Option(help="Frames between the windows of a long clip; 0: its first window alone.")
+    ] = 0,
+    default_caption: Annotated[str | None, typer.Option(help="Caption of clips that have none.")] = None,
+    text_length: Annotated[int, typer.Option(help="Text tokens kept.")] = 512,
+    latent_dtype: Annotated[str, typer.Option(help="Storage of latents: bfloat16, float16 or float32.")] = "bfloat16",
+    samples_per_shard: Annotated[int, typer.Option(help="Samples per shard file.")] = 64,
+    workers: Annotated[
+        int | None, typer.Option(help="Decoding processes per rank; 0: none. Default: by the number of cores.")
+    ] = None,
+    device: Annotated[
+        str, typer.Option(help="auto, cpu or cuda; with torchrun each rank takes its own GPU.")
+    ] = "auto",
+    dtype: Annotated[
+        str, typer.Option(help="Computation of the tokenizer: auto (bfloat16 on GPUs, float32 else) or a dtype.")
+    ] = "auto",
+    text_device: Annotated[str, typer.Option(help="Where captions are embedded: auto (as --device) or cpu.")] = "auto",
+) -> None:
+    """Tokenize a dataset offline, once, so that training reads latents instead of video.
+
+    Runs in one process or under torchrun on many GPUs and nodes; each rank takes its share of the clips. Clips that do
+    not decode or are too short are left out and counted. A stopped call, started again, goes on where it was.
+
+    [bold]Example:[/bold] nemo-cosmos prepare datasets/hdvila datasets/hdvila_shards --tokenizer
+    checkpoints/Cosmos-Tokenize1-CV8x8x8-720p --text-encoder google-t5/t5-11b --frames 121 --size 704x1280
+    """
+    height_width = parse_size(size)
+    from nemo_cosmos.prepare.sources import find_clips
+
+    clips = find_clips(source, use_embeddings=text_encoder is None, default_caption=default_caption)
+
+    import torch
+
+    from nemo_cosmos.models.text import load_text_encoder, text_encoder_name
+    from nemo_cosmos.models.tokenizer import load_tokenizer
+    from nemo_cosmos.prepare.decode import WindowPlan, default_workers
+    from nemo_cosmos.prepare.device import resolve_device, resolve_dtype
+    from nemo_cosmos.prepare.encode import join_ranks
+    from nemo_cosmos.prepare.encode import prepare as run
+    from nemo_cosmos.prepare.text_embeddings import recorded_encoder
+
+    place = resolve_device(device)
+    video_tokenizer = load_tokenizer(tokenizer, device=place, dtype=resolve_dtype(dtype, place))
+    rank = join_ranks()
+    with _bar(rank.index == 0) as on_progress:
+        result = run(
+            clips,
+            out,
+            tokenizer=video_tokenizer,
+            plan=WindowPlan(frames, height_width, fit, step, stride, fps),  # type: ignore[arg-type]
+            text_encoder=None
+            if text_encoder is None
+            else lambda: load_text_encoder(
+                text_encoder, max_length=text_length, device=place if text_device == "auto" else text_device
+            ),
+            text_encoder_name=recorded_encoder(source) if text_encoder is None else text_encoder_name(text_encoder),
+            latent_dtype=latent_dtype,
+            samples_per_shard=samples_per_shard,
+            workers=default_workers() if workers is None else workers,
+            device=place,
+            on_progress=on_progress,
+        )
+    if rank.index == 0:
+        _report(result, out)
+    if torch.distributed.is_initialized():
+        torch.distributed.destroy_process_group()
+
+
+def _bar(shown: bool) -> Any:
+    """Context of a progress bar with rates; gives the function that moves it."""
+    import contextlib
+    from collections.abc import Iterator
+
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+    from nemo_cosmos.prepare.encode import Progress as State
+
+    @contextlib.contextmanager
+    def bar() -> Iterator[Any]:
+        columns = ("preparing", BarColumn(), MofNCompleteColumn(), TextColumn("{task.description}"))
+        with Progress(*columns, TimeRemainingColumn(), disable=not shown) as progress:
+            task = progress.add_task("", total=None)
+
+            def move(state: State) -> None:
+                text = f"{state.samples_per_second:.2f} clips/s {state.frames_per_second:.0f} frames/s"
+                if state.skipped:
+                    text += f" {state.skipped} skipped"
+                progress.update(
+                    task, completed=state.samples + state.skipped, total=state.total, description=text, refresh=False
+                )
+
+            yield move
+
+    return bar()
+
+
+def _report(result: PrepareResult, out: Path) -> None:
+    manifest = result.manifest
+    for failure in result.skipped[:SHOWN]:
+        print(f"skipped: {failure.reason}")
+    if len(result.skipped) > SHOWN:
+        print(f"skipped: {len(result.skipped) - SHOWN} more, all listed in {out}/manifest.json")
+    rate = ""
+    if result.written and result.seconds:
+        rate = (
+            f" in {result.seconds:.1f} s ({result.written / result.seconds:.2f} clips/s, "
+            f"{result.frames / result.seconds:.0f} frames/s)"
+        )
+    shapes = ", ".join(str(tuple(shape)) for shape in manifest.latent_shapes)
+    print(
+        f"prepared {result.written} samples{rate}; {result.already_done} were there already, "
+        f"{len(result.skipped)} clips skipped"
+    )
+    print(f"{out}: {manifest.samples} samples in {len(manifest.shards)} shards, latents {shapes}")

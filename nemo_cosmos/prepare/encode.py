@@ -1,0 +1,302 @@
+"""Tokenize a dataset offline: clips and captions into shards of latents and text embeddings.
+
+Each rank takes every n-th clip and writes its own shards; nothing but counts is exchanged. Clips are encoded one at a
+time, so a sample's bytes depend neither on its neighbours nor on the number of ranks.
+"""
+
+from __future__ import annotations
+
+import datetime
+import os
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, field
+from functools import lru_cache
+from pathlib import Path
+from typing import Any, Protocol
+
+import torch
+import torch.distributed as dist
+from torch import Tensor
+
+from nemo_cosmos.data.manifest import (
+    MANIFEST_NAME,
+    Manifest,
+    completed_shards,
+    merge_manifest,
+    read_json,
+    remove_unfinished,
+    write_json,
+)
+from nemo_cosmos.data.sample import LatentSample, TokenizerIdentity
+from nemo_cosmos.data.shards import SAMPLES_PER_SHARD, ShardWriter, disk_error
+from nemo_cosmos.data.video import FITS
+from nemo_cosmos.errors import InputError
+from nemo_cosmos.models.text import TextEncoder
+from nemo_cosmos.prepare.decode import ClipDecoder, Failure, Window, WindowPlan, decode_ahead, normalise
+from nemo_cosmos.prepare.sources import Clip
+
+SETTINGS_NAME = "prepare.json"
+PATCH = 2
+"""The networks cut latents into patches of 2 x 2 cells."""
+LATENT_DTYPES = {"bfloat16": torch.bfloat16, "float16": torch.float16, "float32": torch.float32}
+TEXT_DTYPE = torch.float16
+"""Storage type of text embeddings, as in ``t5_xxl`` pickles."""
+
+
+class Tokenizer(Protocol):
+    """What is needed of a ``VideoTokenizer``."""
+
+    @property
+    def identity(self) -> TokenizerIdentity: ...
+    def latent_frames(self, num_frames: int) -> int: ...
+    def encode(self, video: Tensor) -> Tensor: ...
+
+
+@dataclass(frozen=True)
+class Rank:
+    """Place of this process in the job."""
+
+    index: int = 0
+    count: int = 1
+
+
+@dataclass
+class Progress:
+    """How far this rank is: samples written of ``total`` clips, their pixel frames, clips left out, time so far."""
+
+    samples: int = 0
+    total: int = 0
+    frames: int = 0
+    skipped: int = 0
+    seconds: float = 0.0
+
+    @property
+    def samples_per_second(self) -> float:
+        return self.samples / self.seconds if self.seconds else 0.0
+
+    @property
+    def frames_per_second(self) -> float:
+        return self.frames / self.seconds if self.seconds else 0.0
+
+
+@dataclass
+class PrepareResult:
+    """What a call did: counts over all ranks, and the manifest of all that is there now."""
+
+    written: int
+    frames: int
+    already_done: int
+    seconds: float
+    manifest: Manifest
+    skipped: list[Failure] = field(default_factory=list)
+
+
+def prepare(
+    clips: list[Clip],
+    out: str | Path,
+    *,
+    tokenizer: Tokenizer,
+    plan: WindowPlan,
+    text_encoder: Callable[[], TextEncoder] | None,
+    text_encoder_name: str,
+    latent_dtype: str = "bfloat16",
+    samples_per_shard: int = SAMPLES_PER_SHARD,
+    workers: int = 0,
+    device: torch.device | str = "cpu",
+    on_progress: Callable[[Progress], None] = lambda progress: None,
+) -> PrepareResult:
+    """Encode clips into shards under ``out``; goes on where an earlier call stopped.
+
+    A clip that does not decode or is too short is left out and counted. All ranks of a ``torchrun`` job call this with
+    the same arguments and get the same result.
+
+    Args:
+        clips: the dataset, as ``find_clips`` lists it.
+        out: folder of the shards.
+        tokenizer: makes the latents.
+        plan: which frames of a clip, at which size.
+        text_encoder: loads the encoder for captions, called when one has to be encoded; None: every clip brings its
+            embedding.
+        text_encoder_name: recorded in the shards.
+        latent_dtype: storage type of latents.
+        samples_per_shard: see ``ShardWriter``.
+        workers: decoding processes.
+        device: where the tokenizer runs.
+        on_progress: called after every sample or skipped clip of this rank.
+
+    Raises:
+        InputError: frame count or size do not fit the tokenizer, ``out`` holds something else, no clip was usable, or
+            the disk is full.
+    """
+    _check_plan(plan, tokenizer)
+    if latent_dtype not in LATENT_DTYPES:
+        raise InputError(f"latent dtype {latent_dtype!r}: expected one of {', '.join(LATENT_DTYPES)}")
+    out, rank = Path(out), _rank()
+    settings = {**asdict(plan), "size": list(plan.size), "latent_dtype": latent_dtype}
+    record = {**settings, "tokenizer": tokenizer.identity.to_json(), "text_encoder": text_encoder_name}
+    existed = _check_out(out, record)
+    try:
+        done = _open_out(out, record, rank)
+        todo = clips if plan.stride else [clip for clip in clips if clip.key not in done]
+        decoder = ClipDecoder(todo[rank.index :: rank.count], plan, tokenizer.identity.spatial_compression, done)
+        progress, skipped = Progress(total=len(decoder.clips)), []
+        encode_text = _text_embedder(text_encoder)
+        began = time.monotonic()
+        with ShardWriter(
+            out,
+            tokenizer=tokenizer.identity,
+            text_encoder=text_encoder_name,
+            samples_per_shard=samples_per_shard,
+            rank=rank.index,
+            write_manifest=False,
+        ) as writer:
+            for item in decode_ahead(decoder, workers):
+                sample = item if isinstance(item, Failure) else _encode(item, tokenizer, encode_text, device)
+                if isinstance(sample, Failure):
+                    skipped.append(sample)
+                    progress.skipped += 1
+                else:
+                    sample.latent = sample.latent.to(LATENT_DTYPES[latent_dtype])
+                    writer.write(sample)
+                    progress.samples += 1
+                    progress.frames += sample.num_frames
+                progress.seconds = time.monotonic() - began
+                on_progress(progress)
+        everyone = _gather(rank, (progress, skipped))
+        skipped = [failure for _, failures in everyone for failure in failures]
+        if rank.index == 0:
+            _finish_out(out, existed, settings, skipped, len(clips))
+        _barrier(rank)
+    except OSError as error:
+        raise disk_error(error, out) from error
+    return PrepareResult(
+        written=sum(p.samples for p, _ in everyone),
+        frames=sum(p.frames for p, _ in everyone),
+        already_done=len(done),
+        seconds=max(p.seconds for p, _ in everyone),
+        manifest=Manifest.load(out),
+        skipped=skipped,
+    )
+
+
+def _encode(
+    window: Window, tokenizer: Tokenizer, encode_text: Callable[[str], Tensor], device: torch.device | str
+) -> LatentSample | Failure:
+    latent = tokenizer.encode(normalise(window.frames, device))[0].cpu()
+    text = encode_text(window.caption) if window.embedding is None else window.embedding
+    text = text.to(TEXT_DTYPE)
+    for name, value in (("latent", latent), ("text embedding", text)):
+        if not bool(torch.isfinite(value).all()):
+            return Failure(window.name, f"{window.name}: its {name} has numbers that are not finite")
+    frames, (height, width) = window.frames.shape[1], window.frames.shape[2:]
+    return LatentSample(
+        key=window.key,
+        latent=latent,
+        text=text,
+        caption=window.caption,
+        fps=window.fps,
+        num_frames=frames,
+        image_size=(height, width, *window.source_size),
+        padding_mask=window.padding_mask,
+        source=window.name,
+    )
+
+
+def _text_embedder(load: Callable[[], TextEncoder] | None) -> Callable[[str], Tensor]:
+    """Caption -> (tokens, width); loads the encoder at the first caption and remembers the latest ones."""
+    encoders: list[TextEncoder] = []
+
+    @lru_cache(maxsize=16)
+    def embed(caption: str) -> Tensor:
+        assert load is not None, "clips without embedding need a text encoder"
+        if not encoders:
+            encoders.append(load())
+        return encoders[0].encode_trimmed([caption])[0]
+
+    return embed
+
+
+def _check_plan(plan: WindowPlan, tokenizer: Tokenizer) -> None:
+    tokenizer.latent_frames(plan.frames)  # raises InputError naming the nearest legal counts
+    if plan.fit not in FITS:
+        raise InputError(f"fit={plan.fit!r}: expected one of {', '.join(FITS)}")
+    if plan.step < 1 or plan.stride < 0 or (plan.fps is not None and not plan.fps > 0):
+        raise InputError(
+            f"step={plan.step}, stride={plan.stride}, fps={plan.fps}: expected step >= 1, stride >= 0, fps > 0"
+        )
+    multiple = tokenizer.identity.spatial_compression * PATCH
+    if any(side < multiple or side % multiple for side in plan.size):
+        near = "x".join(str(max(multiple, round(side / multiple) * multiple)) for side in plan.size)
+        raise InputError(
+            f"size {plan.size[0]}x{plan.size[1]}: height and width must be multiples of {multiple} (tokenizer "
+            f"{tokenizer.identity.name} and patches of {PATCH}); nearest: {near}"
+        )
+
+
+def _check_out(out: Path, record: dict[str, Any]) -> bool:
+    """Whether ``out`` has been prepared into before; InputError when it holds something else."""
+    file = out / SETTINGS_NAME
+    if file.is_file():
+        found = read_json(file)
+        for name, value in record.items():
+            if found.get(name) != value:
+                raise InputError(
+                    f"{out} was prepared with {name}={found.get(name)}, now it is {value}: name another folder or "
+                    "delete this one"
+                )
+        return True
+    if out.exists() and (not out.is_dir() or any(out.iterdir())):
+        what = "shards" if (out / MANIFEST_NAME).is_file() else "other files"
+        raise InputError(f"{out} exists and holds {what} that prepare did not make: name a new folder")
+    return False
+
+
+def _open_out(out: Path, record: dict[str, Any], rank: Rank) -> frozenset[str]:
+    """Make the folder ready; gives the keys that finished shards hold."""
+    if rank.index == 0:
+        out.mkdir(parents=True, exist_ok=True)
+        write_json(out / SETTINGS_NAME, record)
+        remove_unfinished(out)
+    _barrier(rank)
+    done = frozenset(key for index in completed_shards(out) for key in index.keys)
+    _barrier(rank)  # nobody writes before everybody has seen what is there
+    return done
+
+
+def _finish_out(out: Path, existed: bool, settings: dict[str, Any], skipped: list[Failure], clips: int) -> None:
+    """Write the manifest; when nothing was usable, say why and leave no folder behind."""
+    if completed_shards(out):
+        merge_manifest(out, settings=settings, skipped=[asdict(failure) for failure in skipped])
+        return
+    if not existed:
+        (out / SETTINGS_NAME).unlink()
+        if not any(out.iterdir()):
+            out.rmdir()
+    reasons = "; ".join(failure.reason for failure in skipped[:3])
+    raise InputError(f"none of {clips} clips could be prepared: {reasons}")
+
+
+def _rank() -> Rank:
+    return Rank(dist.get_rank(), dist.get_world_size()) if dist.is_initialized() else Rank()
+
+
+def _barrier(rank: Rank) -> None:
+    if rank.count > 1:
+        dist.barrier()
+
+
+def _gather(rank: Rank, value: Any) -> list[Any]:
+    if rank.count == 1:
+        return [value]
+    values: list[Any] = [None] * rank.count
+    dist.all_gather_object(values, value)
+    return values
+
+
+def join_ranks() -> Rank:
+    """Join the ranks that torchrun started; a rank waits for the slowest as long as that takes."""
+    if int(os.environ.get("WORLD_SIZE", "1")) > 1 and not dist.is_initialized():
+        # Processes meet through the CPU: they exchange counts, and a GPU collective would time out on uneven work.
+        dist.init_process_group("gloo", timeout=datetime.timedelta(days=30))
+    return _rank()
