@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import os
+import pickle
 import shutil
 import warnings
 from collections.abc import Mapping
@@ -155,8 +156,7 @@ def read_weights_file(path: str | Path) -> dict[str, Tensor]:
         content = torch.load(file, map_location="cpu", weights_only=True, mmap=True)
     except (RuntimeError, ValueError, EOFError, OSError) as error:
         raise InputError(f"{file}: not a readable PyTorch file ({error})") from error
-    except Exception as error:
-        # torch raises pickle.UnpicklingError for anything but tensors and plain containers.
+    except pickle.UnpicklingError as error:
         raise InputError(
             f"{file}: holds more than tensors, so it is not loaded ({str(error).splitlines()[0]})"
         ) from error
@@ -185,6 +185,15 @@ def _read_config(file: Path) -> dict[str, Any]:
     if not isinstance(values, dict):
         raise InputError(f"{file}: expected a JSON object")
     return values
+
+
+def read_weights_folder_or_file(path: Path) -> dict[str, Tensor]:
+    """State dict of a tokenizer folder or of one weights file; InputError when there is neither."""
+    if path.is_dir():
+        return _read_weights(path)
+    if path.is_file():
+        return read_weights_file(path)
+    raise InputError(f"{path}: no such tokenizer folder or weights file")
 
 
 def _read_weights(folder: Path) -> dict[str, Tensor]:

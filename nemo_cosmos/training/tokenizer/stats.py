@@ -1,0 +1,46 @@
+"""Mean and standard deviation of raw latents per channel and latent-frame position."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+import torch
+from torch import Tensor
+
+from nemo_cosmos.errors import InputError
+from nemo_cosmos.models.tokenizer import TokenizerModule
+
+
+@torch.no_grad()
+def latent_statistics(module: TokenizerModule, clips: Iterable[Tensor]) -> tuple[Tensor, Tensor]:
+    """(mean, std), each (C, P) fp32, over all clips and pixels, for a continuous tokenizer.
+
+    Args:
+        clips: videos (B, 3, T, H, W) in [−1, 1], all with the T of one chunk, in the module's dtype and device.
+
+    Raises:
+        InputError: no clip, clips of different lengths, or a discrete tokenizer, whose codes need none.
+    """
+    if module.config.discrete:
+        raise InputError(f"{module.config.name} is discrete: its codes are bounded and need no statistics")
+    total = total_square = torch.zeros(0)
+    count = 0
+    for clip in clips:
+        latent = module.encode(clip)
+        assert isinstance(latent, Tensor)
+        value = latent.double().cpu()
+        if count and value.shape[2] != total.shape[1]:
+            raise InputError(f"clips of {value.shape[2]} and {total.shape[1]} latent frames: use one frame count")
+        if not count:
+            total = torch.zeros(value.shape[1], value.shape[2], dtype=torch.float64)
+            total_square = torch.zeros_like(total)
+        total = total + value.sum(dim=(0, 3, 4))
+        total_square = total_square + value.square().sum(dim=(0, 3, 4))
+        count += value.shape[0] * value.shape[3] * value.shape[4]
+    if not count:
+        raise InputError("no clips to take latent statistics from")
+    mean = total / count
+    variance = (total_square / count - mean.square()).clamp(min=0.0)
+    if not bool((variance > 0).all()):
+        raise InputError("a latent channel is constant over these clips: give more, or different, videos")
+    return mean.float(), variance.sqrt().float()
