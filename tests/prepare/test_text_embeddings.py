@@ -1,0 +1,156 @@
+"""``t5_xxl`` pickles: the exact format, resuming, and files that want to run code."""
+
+import os
+import pickle
+
+import numpy as np
+import pytest
+import torch
+
+from nemo_cosmos.errors import InputError
+from nemo_cosmos.models.text import load_text_encoder, save_tiny_text_encoder, text_encoder_name
+from nemo_cosmos.prepare.text_embeddings import (
+    embed_captions,
+    read_embedding,
+    recorded_encoder,
+    write_embedding,
+)
+
+
+@pytest.fixture(scope="module")
+def encoder_folder(tmp_path_factory):
+    path = tmp_path_factory.mktemp("encoder") / "tiny"
+    save_tiny_text_encoder(path, width=16)
+    return path
+
+
+def dataset(path, captions):
+    (path / "metas").mkdir(parents=True)
+    for name, caption in captions.items():
+        (path / "metas" / f"{name}.txt").write_text(caption, encoding="utf-8")
+    return path
+
+
+def run(path, folder, **options):
+    return list(
+        embed_captions(path, lambda: load_text_encoder(folder), encoder_name=text_encoder_name(folder), **options)
+    )
+
+
+def test_format_is_a_list_with_one_float16_array_of_the_true_tokens(tmp_path, encoder_folder):
+    captions = {"a": "a red disc moves left", "b": "", "c": "🤖 grüße\n"}
+    path = dataset(tmp_path / "d", captions)
+    assert run(path, encoder_folder, batch_size=2) == [0, 2, 3]
+    encoder = load_text_encoder(encoder_folder)
+    for name, caption in captions.items():
+        with (path / "t5_xxl" / f"{name}.pickle").open("rb") as file:
+            content = pickle.load(file)  # as Cosmos tools read it
+        assert isinstance(content, list) and len(content) == 1
+        assert content[0].dtype == np.float16 and content[0].shape == (encoder.token_count(caption.strip()), 16)
+        expected = encoder.encode_trimmed([caption.strip()])[0]
+        torch.testing.assert_close(torch.from_numpy(content[0]).float(), expected, atol=2e-3, rtol=2e-3)
+        assert torch.equal(read_embedding(path / "t5_xxl" / f"{name}.pickle"), torch.from_numpy(content[0]))
+    assert recorded_encoder(path) == encoder.name
+
+
+def test_goes_on_where_it_stopped(tmp_path, encoder_folder):
+    path = dataset(tmp_path / "d", {str(n): f"caption {n}" for n in range(5)})
+    run(path, encoder_folder)
+    before = {p: p.stat().st_mtime_ns for p in (path / "t5_xxl").glob("*.pickle")}
+    gone = path / "t5_xxl" / "3.pickle"
+    content = read_embedding(gone)
+    gone.unlink()
+    assert run(path, encoder_folder) == [4, 5]
+    torch.testing.assert_close(read_embedding(gone), content, atol=2e-3, rtol=2e-3)
+    assert all(p.stat().st_mtime_ns == t for p, t in before.items() if p != gone)
+
+    def never():
+        raise AssertionError("nothing is left to embed")
+
+    assert list(embed_captions(path, never, encoder_name=text_encoder_name(encoder_folder))) == [5]
+
+
+def test_embeddings_of_another_encoder_are_not_mixed(tmp_path, encoder_folder):
+    path = dataset(tmp_path / "d", {"a": "x", "b": "y"})
+    run(path, encoder_folder)
+    (path / "t5_xxl" / "a.pickle").unlink()
+    save_tiny_text_encoder(tmp_path / "other", width=16, seed=9)
+    with pytest.raises(InputError, match="not of other-"):
+        run(path, tmp_path / "other")
+
+
+def test_float32(tmp_path, encoder_folder):
+    path = dataset(tmp_path / "d", {"a": "x"})
+    run(path, encoder_folder, dtype="float32")
+    assert read_embedding(path / "t5_xxl" / "a.pickle").dtype == torch.float32
+    with pytest.raises(InputError, match="bfloat16"):
+        run(path, encoder_folder, dtype="bfloat16")
+
+
+@pytest.mark.parametrize("protocol", [3, 4, 5])
+@pytest.mark.parametrize("old_name", [False, True])
+def test_pickles_of_numpy_1_and_2_are_read(tmp_path, protocol, old_name):
+    array = np.arange(12, dtype=np.float16).reshape(3, 4)
+    content = pickle.dumps([array], protocol=protocol)
+    new, old = b"numpy._core.", b"numpy.core."
+    if old_name and protocol >= 4:
+        start = content.index(new)
+        length = content[start - 1]
+        frame = content.index(b"\x95") + 1
+        frame_length = int.from_bytes(content[frame : frame + 8], "little")
+        content = bytearray(content.replace(new, old))
+        content[start - 1] = length - 1
+        content[frame : frame + 8] = (frame_length - 1).to_bytes(8, "little")
+    elif old_name:
+        content = content.replace(new, old)
+    (tmp_path / "a.pickle").write_bytes(content)
+    assert torch.equal(read_embedding(tmp_path / "a.pickle"), torch.from_numpy(array))
+
+
+class Harmful:
+    def __init__(self, target):
+        self.target = target
+
+    def __reduce__(self):
+        return os.mkdir, (self.target,)
+
+
+@pytest.mark.parametrize("wrap", [lambda x: x, lambda x: [x], lambda x: [np.array([x, None], dtype=object)]])
+def test_pickle_that_runs_code_is_refused_and_does_not_run(tmp_path, wrap):
+    target = tmp_path / "made"
+    (tmp_path / "bad.pickle").write_bytes(pickle.dumps(wrap(Harmful(str(target)))))
+    with pytest.raises(InputError, match=r"bad\.pickle .*mkdir.* was not loaded"):
+        read_embedding(tmp_path / "bad.pickle")
+    assert not target.exists()
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        b"",
+        b"garbage",
+        pickle.dumps([torch.zeros(2, 2)]),
+        pickle.dumps([np.zeros((2, 2), np.int64)]),
+        pickle.dumps([np.zeros(4, np.float16)]),
+        pickle.dumps([np.zeros((0, 4), np.float16)]),
+        pickle.dumps([]),
+        pickle.dumps({"a": 1}),
+        pickle.dumps([np.full((2, 2), np.nan, np.float16)]),
+        pickle.dumps([np.zeros((2, 2), np.float16)])[:-20],
+    ],
+)
+def test_anything_but_one_float_array_is_refused(tmp_path, content):
+    (tmp_path / "bad.pickle").write_bytes(content)
+    with pytest.raises(InputError, match=r"bad\.pickle"):
+        read_embedding(tmp_path / "bad.pickle")
+
+
+def test_write_keeps_values(tmp_path):
+    value = torch.randn(3, 4, dtype=torch.bfloat16)
+    write_embedding(tmp_path / "a.pickle", value, "float32")
+    assert torch.equal(read_embedding(tmp_path / "a.pickle"), value.float())
+
+
+def test_no_captions(tmp_path):
+    with pytest.raises(InputError, match="metas"):
+        run(tmp_path, tmp_path)
