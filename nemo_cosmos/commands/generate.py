@@ -168,8 +168,13 @@ def generate(
         ),
     ] = None,
     fit: Annotated[
-        Fit, typer.Option(help="How an input of another shape fills the frame.", rich_help_panel=_VIDEO)
-    ] = Fit.crop,
+        Fit | None,
+        typer.Option(
+            help="How an input of another shape fills the frame.",
+            show_default="as in training, else crop",
+            rich_help_panel=_VIDEO,
+        ),
+    ] = None,
     fps: Annotated[
         float | None,
         typer.Option(help="Frames per second.", show_default="the input video's, else 24", rich_help_panel=_VIDEO),
@@ -224,7 +229,7 @@ def generate(
         fps=fps,
         num_input_frames=num_input_frames,
         input_from=input_from.value,
-        fit=fit.value,
+        fit=None if fit is None else fit.value,
         sampler=None if sampler is None else sampler.value,
         num_steps=num_steps,
         guidance=guidance,

@@ -10,6 +10,7 @@ import yaml
 
 from nemo_cosmos.data.manifest import Manifest
 from nemo_cosmos.data.sample import TokenizerIdentity
+from nemo_cosmos.data.video import FITS, Fit
 from nemo_cosmos.errors import InputError
 
 Sampler = Literal["edm-euler", "res-2ab"]
@@ -33,7 +34,7 @@ class GenerationConfig:
         fps: frame rate of the file, also told to the network. None: that of an input video, else 24.
         num_input_frames: pixel frames taken from an input video, 1 + k * temporal compression.
         input_from: whether those are the first ("start") or the last ("end") of the input video.
-        fit: how an input of another shape fills the frame: "crop", "pad" or "stretch".
+        fit: how an input of another shape fills the frame: "crop", "pad" or "stretch"; None: as in training, or crop.
         sampler: "edm-euler" (default for Predict1) or "res-2ab" (default for Predict2).
         num_steps: sampler steps.
         guidance: g in cond + g * (cond - uncond).
@@ -53,7 +54,7 @@ class GenerationConfig:
     fps: float | None = None
     num_input_frames: int = 1
     input_from: Literal["start", "end"] = "end"
-    fit: Literal["crop", "pad", "stretch"] = "crop"
+    fit: Fit | None = None
     sampler: Sampler | None = None
     num_steps: int = 35
     guidance: float = 7.0
@@ -75,7 +76,7 @@ class GenerationConfig:
         require("seed", 0 <= self.seed < 2**32, "0 up to 2^32 - 1")
         require("crf", 0 <= self.crf <= 51, "0 up to 51")
         require("input_from", self.input_from in ("start", "end"), "start or end")
-        require("fit", self.fit in ("crop", "pad", "stretch"), "crop, pad or stretch")
+        require("fit", self.fit is None or self.fit in FITS, " or ".join(FITS))
         require("sampler", self.sampler is None or self.sampler in SAMPLERS, " or ".join(SAMPLERS))
 
 
@@ -90,6 +91,9 @@ class WeightDefaults:
         sigma_data: factor between normalised and diffused latents; None: that of the family.
         tokenizer: identity of the tokenizer that made the training latents, None when unknown.
         text_encoder: name of the encoder that made the training embeddings, None when unknown.
+        fit: how source frames were brought to ``size``.
+        input_fps: constant rate that source videos were resampled to, None for their own.
+        input_step: distance between the frames taken from a source video.
     """
 
     size: tuple[int, int] = RELEASED_SIZE
@@ -98,10 +102,13 @@ class WeightDefaults:
     sigma_data: float | None = None
     tokenizer: TokenizerIdentity | None = None
     text_encoder: str | None = None
+    fit: Fit = "crop"
+    input_fps: float | None = None
+    input_step: int = 1
 
 
 def weight_defaults(path: str | Path, config: GenerationConfig) -> WeightDefaults:
-    """Reads the defaults of a run folder (or its ``checkpoints`` folder); a file has those of the released models.
+    """Reads the defaults of a run folder, for it or for what lies in it; other files have those of released models.
 
     Args:
         path: what the weights are loaded from.
@@ -111,7 +118,7 @@ def weight_defaults(path: str | Path, config: GenerationConfig) -> WeightDefault
         InputError: the run's shards are gone and size or frame count were not given.
     """
     path = Path(path)
-    folder = next((f for f in (path, path.parent) if path.is_dir() and (f / "config.yaml").is_file()), None)
+    folder = next((f for f in (path, *path.parents[:2]) if (f / "config.yaml").is_file()), None)
     if folder is None:
         return WeightDefaults()
     values = yaml.safe_load((folder / "config.yaml").read_text(encoding="utf-8")) or {}
@@ -138,6 +145,9 @@ def weight_defaults(path: str | Path, config: GenerationConfig) -> WeightDefault
         sigma_data=sigma_data,
         tokenizer=shards.tokenizer,
         text_encoder=shards.text_encoder,
+        fit=shards.settings.get("fit", "crop"),
+        input_fps=shards.settings.get("fps"),
+        input_step=shards.settings.get("step", 1),
     )
 
 

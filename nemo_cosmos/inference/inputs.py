@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -9,9 +10,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from nemo_cosmos.data.video import Fit, padding_mask, probe, read_frames, resize
+from nemo_cosmos.data.video import padding_mask, probe, read_frames, resize
 from nemo_cosmos.errors import InputError
-from nemo_cosmos.inference.config import GenerationConfig
+from nemo_cosmos.inference.config import GenerationConfig, WeightDefaults
 
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp")
 
@@ -35,27 +36,36 @@ def is_image(path: Path) -> bool:
     return path.suffix.lower() in IMAGE_SUFFIXES
 
 
-def read_input(path: Path, size: tuple[int, int], config: GenerationConfig, spatial_compression: int) -> InputFrames:
-    """Reads ``config.num_input_frames`` frames at ``size`` (height, width).
+def read_input(
+    path: Path,
+    size: tuple[int, int],
+    config: GenerationConfig,
+    defaults: WeightDefaults,
+    spatial_compression: int,
+) -> InputFrames:
+    """Reads ``config.num_input_frames`` frames at ``size`` (height, width), at the rate and step of training.
 
     Raises:
         InputError: the file is missing or does not decode, is too short, or is an image although more than one frame
             was asked for.
     """
-    count = config.num_input_frames
+    count, step, fit = config.num_input_frames, defaults.input_step, config.fit or defaults.fit
     if is_image(path):
         if count != 1:
             raise InputError(f"{path} is an image: it gives 1 input frame, not num_input_frames={count}")
         image = read_image(path)
-        source, frames, fps = image.shape[1:], resize(image, size, config.fit)[:, None], None
+        source, frames, fps = image.shape[1:], resize(image, size, fit)[:, None], None
     else:
         info = probe(path)
-        if info.frames < count:
-            raise InputError(f"{path} has {info.frames} frames, fewer than num_input_frames={count}")
-        start = 0 if config.input_from == "start" else info.frames - count
-        frames = read_frames(path, start, count, size, fit=config.fit)
-        source, fps = (info.height, info.width), info.fps
-    mask = padding_mask((source[0], source[1]), size, _fit(config), spatial_compression)
+        rate = defaults.input_fps or info.fps
+        available = info.frames if defaults.input_fps is None else math.ceil(info.duration * rate - 0.01)
+        start = 0 if config.input_from == "start" else available - 1 - (count - 1) * step
+        if start < 0 or start + (count - 1) * step >= available:
+            every = f", one in {step}," if step > 1 else ""
+            raise InputError(f"{path} has {available} frames{every} too few for num_input_frames={count}")
+        frames = read_frames(path, start, count, size, fit=fit, step=step, fps=defaults.input_fps)
+        source, fps = (info.height, info.width), rate / step
+    mask = padding_mask((source[0], source[1]), size, fit, spatial_compression)
     return InputFrames(frames, fps, mask)
 
 
@@ -76,7 +86,3 @@ def read_image(path: Path) -> Tensor:
     except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
         raise InputError(f"{path} cannot be read as an image: {error}") from error
     return torch.from_numpy(array).permute(2, 0, 1)
-
-
-def _fit(config: GenerationConfig) -> Fit:
-    return config.fit

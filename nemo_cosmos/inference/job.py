@@ -14,6 +14,7 @@ from typing import Any, Literal
 
 import torch
 
+from nemo_cosmos.checkpoint import load_network, network_config
 from nemo_cosmos.data.manifest import write_bytes, write_json
 from nemo_cosmos.data.video import write_mp4
 from nemo_cosmos.diffusion.samplers import Progress
@@ -146,11 +147,8 @@ def build_models(job: GenerationJob, defaults: WeightDefaults, ranks: Ranks) -> 
     Raises:
         InputError: the network's configuration is unknown, or guardrails were asked for and are not installed.
     """
-    from nemo_cosmos.checkpoint import load_network
-
     device = ranks.device
     dtype = job.dtype or (torch.bfloat16 if device.type == "cuda" else torch.float32)
-    preset = {} if job.preset is None else {"preset": job.preset}
 
     def component(part: Part, load: Any) -> Component[Any]:
         return Component(part, load, device=device, offload=part in job.offload)
@@ -163,9 +161,17 @@ def build_models(job: GenerationJob, defaults: WeightDefaults, ranks: Ranks) -> 
         name = job.upsampler
         upsampler = component("upsampler", lambda d: PromptUpsampler(name, device=d))
     return Models(
-        dit=network_config(job.weights, job.preset),
+        dit=describe_network(job.weights, job.preset),
         network=component(
-            "network", lambda d: load_network(job.weights, weights=job.kind, device=d, dtype=dtype, **preset).eval()
+            "network",
+            lambda d: load_network(
+                job.weights,
+                weights=job.kind,
+                preset=job.preset,
+                device=d,
+                dtype=dtype,
+                context_group=ranks.context_group,
+            ),
         ),
         tokenizer=component("tokenizer", lambda d: load_tokenizer(job.tokenizer, device=d, dtype=dtype)),
         text_encoder=component(
@@ -179,16 +185,15 @@ def build_models(job: GenerationJob, defaults: WeightDefaults, ranks: Ranks) -> 
     )
 
 
-def network_config(weights: Path, preset: str | None) -> DiTConfig:
-    """The network's configuration, from the run's ``model_config.json`` or the preset's name."""
+def describe_network(weights: Path, preset: str | None) -> DiTConfig:
+    """The network's configuration: the preset's for a file, else what the run recorded."""
     if not weights.exists():
         raise InputError(f"{weights} does not exist: expected a run folder or a .pt file")
-    if preset is not None:
-        return DiTConfig.preset(preset)
-    for folder in (weights / "checkpoints", weights, weights.parent):
-        if (folder / "model_config.json").is_file():
-            return DiTConfig.from_dict(json.loads((folder / "model_config.json").read_text(encoding="utf-8")))
-    raise InputError(f"{weights}: no model_config.json there; name the network with --preset")
+    if weights.is_dir():
+        if preset is not None:
+            raise InputError(f"{weights} is a run folder, which knows its network: leave out the preset {preset}")
+        return network_config(weights)
+    return network_config(weights.parent) if preset is None else DiTConfig.preset(preset)
 
 
 def run_requests(

@@ -264,7 +264,7 @@ class WorldPipeline:
             if request.visual_input is None:
                 return plan, None, None
             size = (video.height, video.width)
-            given = read_input(request.visual_input, size, self.config, tokenizer.spatial_compression)
+            given = read_input(request.visual_input, size, self.config, self.defaults, tokenizer.spatial_compression)
             return plan, given, tokenizer.encode(to_unit_range(given.frames)).cpu()
 
     def _sample(self, inputs: SamplingInputs, progress: Progress | None) -> Tensor:
@@ -305,7 +305,7 @@ class WorldPipeline:
         image = None
         if request.visual_input is not None:
             size = (self.config.height or self.defaults.size[0], self.config.width or self.defaults.size[1])
-            image = read_input(request.visual_input, size, self.config, 1).frames[:, -1]
+            image = read_input(request.visual_input, size, self.config, self.defaults, 1).frames[:, -1]
         with self.models.upsampler.use() as upsampler:
             return upsampler.upsample(request.prompt, image)
 

@@ -26,6 +26,11 @@ class Ranks:
     def is_first(self) -> bool:
         return self.rank == 0
 
+    @property
+    def context_group(self) -> torch.distributed.ProcessGroup | None:
+        """The group that a sample's tokens are split over, None for one process."""
+        return None if self.world_size == 1 else torch.distributed.group.WORLD
+
     def from_first(self, produce: Callable[[], Result]) -> Result:
         """Runs ``produce`` on the first rank and gives its result to all.
 
@@ -48,7 +53,7 @@ class Ranks:
 
 
 def start_ranks(num_gpus: int | None = None) -> Ranks:
-    """Joins the processes that torchrun started, if any, into one context-parallel group.
+    """Joins the processes that torchrun started, if any, into one group.
 
     Args:
         num_gpus: how many processes the user expects; None takes what there is.
@@ -69,21 +74,14 @@ def start_ranks(num_gpus: int | None = None) -> Ranks:
         torch.cuda.set_device(device)
     if world_size == 1:
         return Ranks(device=device)
-    from megatron.core import parallel_state
-
     if not torch.distributed.is_initialized():
         torch.distributed.init_process_group("nccl" if has_gpu else "gloo")
-    if not parallel_state.model_parallel_is_initialized():
-        parallel_state.initialize_model_parallel(context_parallel_size=world_size)
     return Ranks(torch.distributed.get_rank(), world_size, device)
 
 
 def stop_ranks(ranks: Ranks) -> None:
     """Leaves the group that :func:`start_ranks` made."""
     if ranks.world_size > 1 and torch.distributed.is_initialized():
-        from megatron.core import parallel_state
-
-        parallel_state.destroy_model_parallel()
         torch.distributed.destroy_process_group()
 
 

@@ -9,7 +9,7 @@ from nemo_cosmos.data.video import probe, write_mp4
 from nemo_cosmos.errors import InputError
 from nemo_cosmos.inference import job as module
 from nemo_cosmos.inference.config import GenerationConfig, weight_defaults
-from nemo_cosmos.inference.job import GenerationJob, network_config, run_job
+from nemo_cosmos.inference.job import GenerationJob, describe_network, run_job
 from nemo_cosmos.inference.requests import GenerationRequest, collect_requests
 
 
@@ -145,6 +145,7 @@ def write_run(folder, **manifest):
         "text_widths": [8],
         "num_frames": [17],
         "image_sizes": [[32, 48]],
+        "settings": {"fit": "pad", "fps": 4.0, "step": 2},
         "shards": [],
         **manifest,
     }
@@ -157,11 +158,13 @@ def write_run(folder, **manifest):
 
 def test_a_run_brings_its_sizes(folder):
     write_run(folder)
-    for path in (folder / "run", folder / "run" / "checkpoints"):
-        path.mkdir(exist_ok=True)
+    (folder / "run" / "checkpoints").mkdir()
+    for inner in ("", "checkpoints", "checkpoints/iter_000000001_ema_model.pt"):
+        path = folder / "run" / inner
         got = weight_defaults(path, GenerationConfig())
         assert (got.size, got.num_frames, got.text_length, got.sigma_data) == ((32, 48), 17, 32, 0.5)
         assert got.tokenizer.name == "t" and got.text_encoder == "words"
+        assert (got.fit, got.input_fps, got.input_step) == ("pad", 4.0, 2)
 
 
 def test_a_run_whose_shards_are_gone_needs_sizes(folder):
@@ -183,13 +186,15 @@ def test_the_network_is_described_by_the_run_or_a_preset(folder, fakes):
     dit = fakes.dit("tiny-predict2-video2world")
     (folder / "run" / "checkpoints").mkdir()
     (folder / "run" / "checkpoints" / "model_config.json").write_text(json.dumps(dit.to_dict()))
-    assert network_config(folder / "run", None) == dit
+    assert describe_network(folder / "run", None) == dit
     (folder / "model.pt").touch()
-    assert network_config(folder / "model.pt", "predict1-7b-video2world").num_layers == 28
-    with pytest.raises(InputError, match="--preset"):
-        network_config(folder / "model.pt", None)
+    assert describe_network(folder / "model.pt", "predict1-7b-video2world").num_layers == 28
+    with pytest.raises(InputError, match=r"model_config\.json"):
+        describe_network(folder / "model.pt", None)
+    with pytest.raises(InputError, match="leave out the preset"):
+        describe_network(folder / "run", "tiny-video2world")
     with pytest.raises(InputError, match="does not exist"):
-        network_config(folder / "gone.pt", None)
+        describe_network(folder / "gone.pt", None)
 
 
 def test_guardrails_run_where_they_are_installed(monkeypatch, caplog):

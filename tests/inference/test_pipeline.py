@@ -270,7 +270,7 @@ def test_bad_inputs_are_named(models, clip, tmp_path):
     for path, frames, message in (
         (tmp_path / "one.png", 5, "is an image"),
         (tmp_path / "broken.jpg", 1, "broken.jpg cannot be read"),
-        (clip, 21, "fewer than num_input_frames=21"),
+        (clip, 21, "too few for num_input_frames=21"),
         (tmp_path / "none.png", 1, "does not exist"),
     ):
         config = GenerationConfig(num_input_frames=frames, num_frames=25, chunk_frames=25)
@@ -278,3 +278,22 @@ def test_bad_inputs_are_named(models, clip, tmp_path):
             run(models(), config, GenerationRequest("a", "go", path))
     with pytest.raises(InputError, match="a: no prompt"):
         run(models(), GenerationConfig(), GenerationRequest("a", "", clip))
+
+
+@pytest.mark.parametrize(
+    "where, rate, step, expected",
+    [
+        ("start", None, 2, [0, 20, 40, 60, 80]),
+        ("end", None, 3, [70, 100, 130, 160, 190]),
+        ("start", 3.0, 1, [0, 20, 40, 60, 80]),
+        ("end", 3.0, 2, [20, 60, 100, 140, 180]),
+        ("end", 12.0, 1, [170, 180, 180, 190, 190]),
+    ],
+)
+def test_input_video_is_taken_at_the_rate_of_training(clip, where, rate, step, expected):
+    from nemo_cosmos.inference.inputs import read_input
+
+    defaults = WeightDefaults(input_fps=rate, input_step=step)
+    given = read_input(clip, (32, 48), GenerationConfig(num_input_frames=5, input_from=where), defaults, 8)
+    assert given.frames[0, :, 0, 0].tolist() == pytest.approx(expected, abs=3)
+    assert given.fps == pytest.approx((rate or 6) / step)

@@ -1,0 +1,218 @@
+"""Encode and decode whole videos with a tokenizer: TorchScript files, weight files or tokenizer folders.
+
+A video is cut into windows in time that do not overlap; each is padded to sizes every Cosmos tokenizer takes, coded
+alone and cut back, so that any length and size works in bounded memory.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from nemo_cosmos.errors import InputError
+from nemo_cosmos.models.tokenizer import TokenizerConfig, TokenizerModule
+from nemo_cosmos.models.tokenizer.pretrained import load_jit, read_weights_folder_or_file
+from nemo_cosmos.models.tokenizer.state_dict import infer_config, normalise_keys
+
+SPATIAL_ALIGN = 16
+"""Heights and widths are padded to a multiple of this, legal for every released tokenizer."""
+TEMPORAL_ALIGN = 8
+"""Windows are padded to 1 + a multiple of this many frames."""
+
+
+class TokenizerCodec:
+    """Raw latents of one tokenizer, with one interface for TorchScript files and for this package's module.
+
+    Build it with :meth:`from_jit` or :meth:`from_weights`.
+    """
+
+    def __init__(
+        self,
+        config: TokenizerConfig,
+        encode: Callable[[Tensor], tuple[Tensor, ...]] | None,
+        decode: Callable[[Tensor], Tensor] | None,
+        *,
+        device: torch.device,
+        dtype: torch.dtype,
+    ) -> None:
+        self.config, self.device, self.dtype = config, device, dtype
+        self._encode, self._decode = encode, decode
+
+    @classmethod
+    def from_jit(
+        cls,
+        *,
+        full: str | Path | None = None,
+        encoder: str | Path | None = None,
+        decoder: str | Path | None = None,
+        expected: str | None = None,
+        device: str | torch.device = "cpu",
+        dtype: torch.dtype = torch.bfloat16,
+    ) -> TokenizerCodec:
+        """Run TorchScript files, released ones or our exports.
+
+        Args:
+            full: the whole autoencoder, or
+            encoder: encoder and
+            decoder: decoder files.
+            expected: preset name that the files must be of.
+
+        Raises:
+            InputError: no file, files that are not TorchScript, or of different or unexpected tokenizers.
+        """
+        where = torch.device(device)
+        if full is not None:
+            module = load_jit(full, where).to(dtype)
+            state = dict(module.state_dict())
+            config = _identify(state, expected, str(full))
+            encoding, decoding = _parts_of(state, config)
+            part = TokenizerModule(config).to(where, dtype).eval().requires_grad_(False)
+            part.load_original(state)
+            return cls(config, encoding(part), decoding(part), device=where, dtype=dtype)
+        if encoder is None or decoder is None:
+            raise InputError("give a full autoencoder file, or an encoder and a decoder file")
+        enc, dec = load_jit(encoder, where).to(dtype), load_jit(decoder, where).to(dtype)
+        state = {**normalise_keys(enc.state_dict()), **normalise_keys(dec.state_dict())}
+        config = _identify(state, expected, f"{encoder} and {decoder}")
+
+        def run_encoder(video: Tensor) -> tuple[Tensor, ...]:
+            answer = enc(video)
+            return (answer,) if isinstance(answer, Tensor) else tuple(answer[:-1])
+
+        return cls(config, run_encoder, dec, device=where, dtype=dtype)
+
+    @classmethod
+    def from_weights(
+        cls,
+        paths: list[str | Path],
+        *,
+        name: str,
+        device: str | torch.device = "cpu",
+        dtype: torch.dtype = torch.bfloat16,
+    ) -> TokenizerCodec:
+        """Run this package's network with the weights of folders or of .pt, .safetensors and .jit files together."""
+        state: dict[str, Tensor] = {}
+        for path in paths:
+            state |= normalise_keys(read_weights_folder_or_file(Path(path)))
+        config = _identify(state, name, " and ".join(map(str, paths)))
+        module = TokenizerModule(config).eval().requires_grad_(False)
+        module.load_original(state)
+        module.to(device, dtype)
+        encoding, decoding = _parts_of(state, config)
+        return cls(config, encoding(module), decoding(module), device=torch.device(device), dtype=dtype)
+
+    @torch.no_grad()
+    def encode(self, video: Tensor) -> tuple[Tensor, ...]:
+        """(latent,) or (indices, codes) of a (B, 3, T, H, W) video in [−1, 1]: the encoder's answer less its last."""
+        assert self._encode is not None
+        return self._encode(video.to(self.device, self.dtype))
+
+    @torch.no_grad()
+    def decode(self, latent: Tensor) -> Tensor:
+        """Video of latents or indices, not clamped."""
+        assert self._decode is not None
+        latent = latent.to(self.device)
+        return self._decode(latent.to(self.dtype) if latent.is_floating_point() else latent)
+
+    def reconstruct(self, frames: Tensor, window: int = 17) -> Tensor:
+        """uint8 (3, T, H, W) to its reconstruction, the same shape, window by window."""
+        parts = []
+        for part in windows(frames, window):
+            padded, crop = pad_window(part)
+            video = padded.to(self.device).float().unsqueeze(0) / 127.5 - 1.0
+            output = self.decode(self.encode(video)[0])
+            parts.append(crop.apply(to_uint8(output[0])).cpu())
+        return torch.cat(parts, dim=1)
+
+
+@dataclass(frozen=True)
+class WindowCrop:
+    """Where the frames lie inside a padded window."""
+
+    first: int
+    top: int
+    left: int
+    shape: tuple[int, int, int]
+
+    def apply(self, video: Tensor) -> Tensor:
+        """(3, T, H, W) without the padding."""
+        frames, height, width = self.shape
+        return video[
+            :, self.first : self.first + frames, self.top : self.top + height, self.left : self.left + width
+        ]
+
+
+def windows(frames: Tensor, length: int) -> Iterator[Tensor]:
+    """Consecutive pieces of ``length`` frames of (3, T, H, W); the last may be shorter. InputError for length < 1."""
+    if length < 1:
+        raise InputError(f"temporal window of {length} frames: expected at least 1")
+    yield from frames.split(length, dim=1)
+
+
+def pad_window(frames: Tensor) -> tuple[Tensor, WindowCrop]:
+    """Pad uint8 (3, T, H, W) to legal sizes: black around the picture, repeated first and last frames around time."""
+    _, count, height, width = frames.shape
+    extra_t = -(count - 1) % TEMPORAL_ALIGN
+    extra_h, extra_w = -height % SPATIAL_ALIGN, -width % SPATIAL_ALIGN
+    crop = WindowCrop(extra_t // 2, extra_h // 2, extra_w // 2, (count, height, width))
+    index = torch.arange(-crop.first, count + extra_t - crop.first).clamp(0, count - 1)
+    sides = (crop.left, extra_w - crop.left, crop.top, extra_h - crop.top)
+    return F.pad(frames[:, index], sides), crop
+
+
+def to_uint8(video: Tensor) -> Tensor:
+    """[−1, 1] to 0…255, rounded."""
+    return (((video.float() + 1.0) * 0.5).clamp(0.0, 1.0) * 255.0 + 0.5).to(torch.uint8)
+
+
+def resize_short_side(frames: Tensor, short: int) -> Tensor:
+    """uint8 (3, T, H, W) with the shorter side ``short`` pixels; the other is rounded and made even."""
+    height, width = frames.shape[2:]
+    if short < 1:
+        raise InputError(f"short side of {short} pixels: expected at least 1")
+    if height <= width:
+        size = (short, round(width * short / height) // 2 * 2)
+    else:
+        size = (round(height * short / width) // 2 * 2, short)
+    resized = F.interpolate(
+        frames.transpose(0, 1).float(), size=size, mode="bicubic", antialias=True, align_corners=False
+    )
+    return resized.transpose(0, 1).round().clamp(0, 255).to(torch.uint8)
+
+
+def _identify(state: dict[str, Tensor], expected: str | None, origin: str) -> TokenizerConfig:
+    """Configuration of the weights; InputError when they are not of the tokenizer that was asked for."""
+    try:
+        config = infer_config(state, name=expected or Path(origin.split(" and ")[0]).stem)
+    except InputError as error:
+        raise InputError(f"{origin}: {error}") from error
+    if expected is not None:
+        wanted = TokenizerConfig.preset(expected)
+        for key in ("discrete", "patch_size", "temporal_compression", "spatial_compression", "latent_channels"):
+            if getattr(config, key) != getattr(wanted, key):
+                raise InputError(
+                    f"{origin}: not a {expected} tokenizer ({key} is {getattr(config, key)}, expected "
+                    f"{getattr(wanted, key)})"
+                )
+    return config
+
+
+def _parts_of(
+    state: dict[str, Tensor], config: TokenizerConfig
+) -> tuple[
+    Callable[[TokenizerModule], Callable[[Tensor], tuple[Tensor, ...]]],
+    Callable[[TokenizerModule], Callable[[Tensor], Tensor]],
+]:
+    def encoding(module: TokenizerModule) -> Callable[[Tensor], tuple[Tensor, ...]]:
+        def run(video: Tensor) -> tuple[Tensor, ...]:
+            answer = module.encode(video)
+            return (answer,) if isinstance(answer, Tensor) else answer
+
+        return run
+
+    return encoding, lambda module: module.decode
