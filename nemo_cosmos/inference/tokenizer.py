@@ -6,7 +6,7 @@ alone and cut back, so that any length and size works in bounded memory.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -34,14 +34,15 @@ class TokenizerCodec:
     def __init__(
         self,
         config: TokenizerConfig,
-        encode: Callable[[Tensor], tuple[Tensor, ...]] | None,
-        decode: Callable[[Tensor], Tensor] | None,
+        encode: Callable[[Tensor], tuple[Tensor, ...]],
+        decode: Callable[[Tensor], Tensor],
         *,
         device: torch.device,
         dtype: torch.dtype,
+        autoencode: Callable[[Tensor], Tensor] | None = None,
     ) -> None:
         self.config, self.device, self.dtype = config, device, dtype
-        self._encode, self._decode = encode, decode
+        self._encode, self._decode, self._autoencode = encode, decode, autoencode
 
     @classmethod
     def from_jit(
@@ -57,7 +58,7 @@ class TokenizerCodec:
         """Run TorchScript files, released ones or our exports.
 
         Args:
-            full: the whole autoencoder, or
+            full: the whole autoencoder (it reconstructs; encoding alone uses its weights in our network), or
             encoder: encoder and
             decoder: decoder files.
             expected: preset name that the files must be of.
@@ -67,31 +68,28 @@ class TokenizerCodec:
         """
         where = torch.device(device)
         if full is not None:
-            module = load_jit(full, where).to(dtype)
-            state = dict(module.state_dict())
-            config = _identify(state, expected, str(full))
-            encoding, decoding = _parts_of(state, config)
-            part = TokenizerModule(config).to(where, dtype).eval().requires_grad_(False)
-            part.load_original(state)
-            return cls(config, encoding(part), decoding(part), device=where, dtype=dtype)
+            script = load_jit(full, where).to(dtype)
+            codec = cls.from_weights([full], name=expected, device=where, dtype=dtype)
+            codec._autoencode = lambda video: script(video)[0]
+            return codec
         if encoder is None or decoder is None:
             raise InputError("give a full autoencoder file, or an encoder and a decoder file")
         enc, dec = load_jit(encoder, where).to(dtype), load_jit(decoder, where).to(dtype)
         state = {**normalise_keys(enc.state_dict()), **normalise_keys(dec.state_dict())}
         config = _identify(state, expected, f"{encoder} and {decoder}")
 
-        def run_encoder(video: Tensor) -> tuple[Tensor, ...]:
+        def encode(video: Tensor) -> tuple[Tensor, ...]:
             answer = enc(video)
             return (answer,) if isinstance(answer, Tensor) else tuple(answer[:-1])
 
-        return cls(config, run_encoder, dec, device=where, dtype=dtype)
+        return cls(config, encode, dec, device=where, dtype=dtype)
 
     @classmethod
     def from_weights(
         cls,
-        paths: list[str | Path],
+        paths: Sequence[str | Path],
         *,
-        name: str,
+        name: str | None,
         device: str | torch.device = "cpu",
         dtype: torch.dtype = torch.bfloat16,
     ) -> TokenizerCodec:
@@ -102,30 +100,38 @@ class TokenizerCodec:
         config = _identify(state, name, " and ".join(map(str, paths)))
         module = TokenizerModule(config).eval().requires_grad_(False)
         module.load_original(state)
-        module.to(device, dtype)
-        encoding, decoding = _parts_of(state, config)
-        return cls(config, encoding(module), decoding(module), device=torch.device(device), dtype=dtype)
+        module.to(device=device, dtype=dtype)
+
+        def encode(video: Tensor) -> tuple[Tensor, ...]:
+            answer = module.encode(video)
+            return (answer,) if isinstance(answer, Tensor) else answer
+
+        return cls(config, encode, module.decode, device=torch.device(device), dtype=dtype)
 
     @torch.no_grad()
     def encode(self, video: Tensor) -> tuple[Tensor, ...]:
         """(latent,) or (indices, codes) of a (B, 3, T, H, W) video in [−1, 1]: the encoder's answer less its last."""
-        assert self._encode is not None
         return self._encode(video.to(self.device, self.dtype))
 
     @torch.no_grad()
     def decode(self, latent: Tensor) -> Tensor:
         """Video of latents or indices, not clamped."""
-        assert self._decode is not None
         latent = latent.to(self.device)
         return self._decode(latent.to(self.dtype) if latent.is_floating_point() else latent)
+
+    @torch.no_grad()
+    def autoencode(self, video: Tensor) -> Tensor:
+        """Reconstruction of a (B, 3, T, H, W) video, not clamped."""
+        if self._autoencode is not None:
+            return self._autoencode(video.to(self.device, self.dtype))
+        return self.decode(self.encode(video)[0])
 
     def reconstruct(self, frames: Tensor, window: int = 17) -> Tensor:
         """uint8 (3, T, H, W) to its reconstruction, the same shape, window by window."""
         parts = []
         for part in windows(frames, window):
             padded, crop = pad_window(part)
-            video = padded.to(self.device).float().unsqueeze(0) / 127.5 - 1.0
-            output = self.decode(self.encode(video)[0])
+            output = self.autoencode(padded.to(self.device).float().unsqueeze(0) / 127.5 - 1.0)
             parts.append(crop.apply(to_uint8(output[0])).cpu())
         return torch.cat(parts, dim=1)
 
@@ -200,19 +206,3 @@ def _identify(state: dict[str, Tensor], expected: str | None, origin: str) -> To
                     f"{getattr(wanted, key)})"
                 )
     return config
-
-
-def _parts_of(
-    state: dict[str, Tensor], config: TokenizerConfig
-) -> tuple[
-    Callable[[TokenizerModule], Callable[[Tensor], tuple[Tensor, ...]]],
-    Callable[[TokenizerModule], Callable[[Tensor], Tensor]],
-]:
-    def encoding(module: TokenizerModule) -> Callable[[Tensor], tuple[Tensor, ...]]:
-        def run(video: Tensor) -> tuple[Tensor, ...]:
-            answer = module.encode(video)
-            return (answer,) if isinstance(answer, Tensor) else answer
-
-        return run
-
-    return encoding, lambda module: module.decode

@@ -105,7 +105,13 @@ def load_original(module: TokenizerModule, state_dict: Mapping[str, Tensor], *, 
             pairs.append((key, source, target))
     report.unexpected = [key for key in given if key not in own]
     if strict and (report.missing or report.unexpected or report.mismatched):
-        raise InputError(f"weights do not fit tokenizer {module.config.name}: {report}")
+        hint = ""
+        if any(".upsample." in key for key in [*report.missing, *report.unexpected]):
+            hint = (
+                f". The decoder upsamples on other levels: legacy_mode={module.config.legacy_mode} does not fit these "
+                f"weights; set legacy_mode={not module.config.legacy_mode} (the older 0.1 tokenizers need True)"
+            )
+        raise InputError(f"weights do not fit tokenizer {module.config.name}: {report}{hint}")
     with torch.no_grad():
         for key, source, target in pairs:
             # Files cast to bf16 hold 0.70703125 for 1/√2: keep the exact constant instead of its rounding.
@@ -165,6 +171,8 @@ def infer_config(state_dict: Mapping[str, Tensor], *, name: str) -> TokenizerCon
         latent_channels=latent,
         levels=tuple(int(v) for v in levels) if levels is not None else TokenizerConfig.levels,
         formulation="VAE" if z_out == 2 * z_channels else "AE",
+        # Only the older order upsamples time right after the bottleneck.
+        legacy_mode=f"decoder.up.{num_levels - 1}.upsample.conv1.conv3d.weight" in given,
         chunk_frames=preset.get("chunk_frames", 15 * temporal_compression + 1),
     )
 

@@ -89,9 +89,13 @@ def make_estimator(name: str) -> nn.Module:
     if not Path(name).is_file():
         raise InputError(f"loss.flow.estimator={name}: expected lucas_kanade or the path of a TorchScript network")
     try:
-        return torch.jit.load(name, map_location="cpu").eval().requires_grad_(False)
+        network = torch.jit.load(name, map_location="cpu").eval()
     except (RuntimeError, ValueError) as error:
-        raise InputError(f"loss.flow.estimator={name}: not a TorchScript file ({str(error).splitlines()[0]})") from error
+        reason = str(error).splitlines()[0]
+        raise InputError(f"loss.flow.estimator={name}: not a TorchScript file ({reason})") from error
+    for parameter in network.parameters():
+        parameter.requires_grad_(False)
+    return network
 
 
 def clip_flow(estimator: FlowEstimator, video: Tensor, scale: int) -> Tensor:
