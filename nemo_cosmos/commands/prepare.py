@@ -123,12 +123,10 @@ def _bar(shown: bool) -> Any:
             task = progress.add_task("", total=None)
 
             def move(state: State) -> None:
-                text = f"{state.samples_per_second:.2f} clips/s {state.frames_per_second:.0f} frames/s"
+                text = f"{state.clips_per_second:.2f} clips/s {state.frames_per_second:.0f} frames/s"
                 if state.skipped:
                     text += f" {state.skipped} skipped"
-                progress.update(
-                    task, completed=state.samples + state.skipped, total=state.total, description=text, refresh=False
-                )
+                progress.update(task, completed=state.clips, total=state.total, description=text)
 
             yield move
 
@@ -144,7 +142,7 @@ def _report(result: PrepareResult, out: Path) -> None:
     rate = ""
     if result.written and result.seconds:
         rate = (
-            f" in {result.seconds:.1f} s ({result.written / result.seconds:.2f} clips/s, "
+            f" in {result.seconds:.1f} s ({result.written / result.seconds:.2f} samples/s, "
             f"{result.frames / result.seconds:.0f} frames/s)"
         )
     shapes = ", ".join(str(tuple(shape)) for shape in manifest.latent_shapes)

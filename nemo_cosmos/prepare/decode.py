@@ -80,8 +80,18 @@ class Failure:
     reason: str
 
 
+@dataclass
+class ClipEnd:
+    """All windows of a clip have been handed out."""
+
+
+Item = Window | Failure | ClipEnd
+
+
 class ClipDecoder(IterableDataset):  # type: ignore[type-arg]
-    """Windows and failures of a list of clips; DataLoader workers share the list clip by clip.
+    """Windows of a list of clips, then for each a ``ClipEnd`` or a ``Failure``.
+
+    DataLoader workers share the list clip by clip.
 
     Args:
         clips: what to decode.
@@ -93,12 +103,13 @@ class ClipDecoder(IterableDataset):  # type: ignore[type-arg]
     def __init__(self, clips: list[Clip], plan: WindowPlan, compression: int, done: frozenset[str]) -> None:
         self.clips, self.plan, self.compression, self.done = clips, plan, compression, done
 
-    def __iter__(self) -> Iterator[Window | Failure]:
+    def __iter__(self) -> Iterator[Item]:
         worker = get_worker_info()
         first, every = (0, 1) if worker is None else (worker.id, worker.num_workers)
         for clip in self.clips[first::every]:
             try:
                 yield from self._windows(clip)
+                yield ClipEnd()
             except InputError as error:
                 yield Failure(clip.name, str(error))
 
@@ -132,7 +143,7 @@ class ClipDecoder(IterableDataset):  # type: ignore[type-arg]
                 )
 
 
-def decode_ahead(decoder: ClipDecoder, workers: int) -> Iterator[Window | Failure]:
+def decode_ahead(decoder: ClipDecoder, workers: int) -> Iterator[Item]:
     """Run a decoder in ``workers`` processes, or in this one when 0.
 
     Raises:

@@ -63,17 +63,18 @@ class Rank:
 
 @dataclass
 class Progress:
-    """How far this rank is: samples written of ``total`` clips, their pixel frames, clips left out, time so far."""
+    """How far this rank is: clips through of ``total``, samples written, their pixel frames, things left out, time."""
 
-    samples: int = 0
+    clips: int = 0
     total: int = 0
+    samples: int = 0
     frames: int = 0
     skipped: int = 0
     seconds: float = 0.0
 
     @property
-    def samples_per_second(self) -> float:
-        return self.samples / self.seconds if self.seconds else 0.0
+    def clips_per_second(self) -> float:
+        return self.clips / self.seconds if self.seconds else 0.0
 
     @property
     def frames_per_second(self) -> float:
@@ -123,7 +124,7 @@ def prepare(
         samples_per_shard: see ``ShardWriter``.
         workers: decoding processes.
         device: where the tokenizer runs.
-        on_progress: called after every sample or skipped clip of this rank.
+        on_progress: called after every sample and every clip of this rank.
 
     Raises:
         InputError: frame count or size do not fit the tokenizer, ``out`` holds something else, no clip was usable, or
@@ -152,15 +153,16 @@ def prepare(
             write_manifest=False,
         ) as writer:
             for item in decode_ahead(decoder, workers):
-                sample = item if isinstance(item, Failure) else _encode(item, tokenizer, encode_text, device)
-                if isinstance(sample, Failure):
-                    skipped.append(sample)
-                    progress.skipped += 1
-                else:
+                sample = _encode(item, tokenizer, encode_text, device) if isinstance(item, Window) else item
+                if isinstance(sample, LatentSample):
                     sample.latent = sample.latent.to(LATENT_DTYPES[latent_dtype])
                     writer.write(sample)
                     progress.samples += 1
                     progress.frames += sample.num_frames
+                elif isinstance(sample, Failure):
+                    skipped.append(sample)
+                progress.clips += not isinstance(item, Window)
+                progress.skipped = len(skipped)
                 progress.seconds = time.monotonic() - began
                 on_progress(progress)
         everyone = _gather(rank, (progress, skipped))

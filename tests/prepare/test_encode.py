@@ -296,5 +296,11 @@ def test_progress_counts_every_clip(tmp_path, encoder_folder):
     add_clip(tmp_path / "s", "a")
     add_clip(tmp_path / "s", "short", frames=2)
     seen = []
-    run(tmp_path / "s", tmp_path / "o", encoder_folder, on_progress=lambda p: seen.append((p.samples, p.skipped,
-    p.total))) assert seen == [(1, 0, 2), (1, 1, 2)]
+    run(
+        tmp_path / "s",
+        tmp_path / "o",
+        encoder_folder,
+        plan=WindowPlan(5, (32, 32), stride=1),
+        on_progress=lambda p: seen.append((p.clips, p.samples, p.skipped, p.total)),
+    )
+    assert seen == [(0, 1, 0, 2), (0, 2, 0, 2), (0, 3, 0, 2), (1, 3, 0, 2), (2, 3, 1, 2)]
