@@ -1,5 +1,6 @@
 """Reading and writing video, including files nobody wants to get."""
 
+import struct
 from fractions import Fraction
 
 import av
@@ -27,8 +28,6 @@ def write_times(path, times, rotation=0, size=(48, 64)):
         stream = container.add_stream("libx264", rate=25)
         stream.width, stream.height, stream.pix_fmt = size[1], size[0], "yuv420p"
         stream.codec_context.time_base = stream.time_base = Fraction(1, 100)
-        if rotation:
-            stream.set_display_rotation(rotation)
         for number, time in enumerate(times):
             image = np.full((*size, 3), 20 + 30 * number, np.uint8)
             image[: size[0] // 2, : size[1] // 2, 0] = 255
@@ -36,6 +35,18 @@ def write_times(path, times, rotation=0, size=(48, 64)):
             frame.pts, frame.time_base = time, Fraction(1, 100)
             container.mux(stream.encode(frame))
         container.mux(stream.encode())
+    if rotation:
+        set_rotation(path, rotation)
+
+
+def set_rotation(path, degrees):
+    """Record a counter-clockwise rotation in the track header, as phones do."""
+    cos, sin = {90: (0, 1), 180: (-1, 0), -90: (0, -1)}[degrees]
+    matrix = struct.pack(">9i", cos << 16, -sin << 16, 0, sin << 16, cos << 16, 0, 0, 0, 1 << 30)
+    content = bytearray(path.read_bytes())
+    start = content.index(b"tkhd") + 4 + 40
+    content[start : start + len(matrix)] = matrix
+    path.write_bytes(content)
 
 
 def test_round_trip_and_probe(tmp_path):
