@@ -280,15 +280,8 @@ class ShardDataset(torch.utils.data.Dataset[LatentSample]):
         return decode_sample(tensors, record)
 
     def _read(self, index: int, shard: int, member: list[int]) -> bytes:
-        offset, size, crc = member
-        content = os.pread(self._file(shard).fileno(), size, offset)
-        if len(content) != size or zlib.crc32(content) != crc:
-            name = self.path / self.manifest.shards[shard].file
-            raise InputError(
-                f"checksum of sample {self.keys[index]!r} in shard {name} differs: the file is damaged; delete it and "
-                "its index, then run `nemo-cosmos prepare` again"
-            )
-        return content
+        file = self.path / self.manifest.shards[shard].file
+        return read_member(self._file(shard).fileno(), member, self.keys[index], file)
 
     def _file(self, shard: int) -> BinaryIO:
         # pread has no shared position, so processes forked after opening may share the descriptor.
@@ -302,6 +295,18 @@ class ShardDataset(torch.utils.data.Dataset[LatentSample]):
 
     def __getstate__(self) -> dict[str, Any]:
         return {**self.__dict__, "_files": OrderedDict()}
+
+
+def read_member(file: int, member: list[int], key: str, shard: Path) -> bytes:
+    """Content at (offset, bytes, crc32) of an open file; InputError naming sample and shard when it is damaged."""
+    offset, size, crc = member
+    content = os.pread(file, size, offset)
+    if len(content) != size or zlib.crc32(content) != crc:
+        raise InputError(
+            f"checksum of sample {key!r} in shard {shard} differs: the file is damaged; delete it and its index, then "
+            "run `nemo-cosmos prepare` again"
+        )
+    return content
 
 
 def verify_shard(path: Path, file: str, size: int, sha256: str | None) -> None:
