@@ -1,0 +1,184 @@
+"""A gallery of shards as one HTML file: what was stored, and what the network will be given."""
+
+from __future__ import annotations
+
+import base64
+import io
+import tempfile
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor
+
+from nemo_cosmos.data.manifest import Manifest, write_bytes
+from nemo_cosmos.data.sample import TEXT_LENGTH, LatentSample, TokenizerIdentity, collate
+from nemo_cosmos.data.shards import ShardDataset
+from nemo_cosmos.data.video import resize, write_mp4
+from nemo_cosmos.errors import InputError
+
+TEMPLATE = Path(__file__).with_name("preview_template.html")
+SIGMA_DATA = 0.5
+"""Factor between stored latents and the network's clean input (EDM, all Cosmos models)."""
+PATCH = 2
+LONG_SIDE = 320
+"""Pixels of the longer side of shown videos: a page of 24 clips stays at a few megabytes."""
+STRIP_FRAMES = 6
+
+
+class Decoder(Protocol):
+    """What is needed of a ``VideoTokenizer``."""
+
+    @property
+    def identity(self) -> TokenizerIdentity: ...
+    def decode(self, latent: Tensor) -> Tensor: ...
+
+
+@dataclass(frozen=True)
+class Card:
+    """One sample of the gallery; pictures and video are data URIs."""
+
+    key: str
+    caption: str
+    source: str
+    video: str
+    strip: str
+    latents: str
+    mask: str
+    stored: list[tuple[str, str]]
+    fed: list[tuple[str, str]]
+
+
+def preview(
+    path: str | Path,
+    out: str | Path,
+    tokenizer: Decoder,
+    *,
+    limit: int = 24,
+    text_length: int = TEXT_LENGTH,
+    on_sample: Callable[[int, int], None] = lambda done, total: None,
+) -> int:
+    """Write the gallery of up to ``limit`` samples spread over the shards; gives their number.
+
+    Raises:
+        InputError: unreadable shards, or a tokenizer that did not make them.
+    """
+    from jinja2 import Environment, StrictUndefined
+
+    if limit < 1:
+        raise InputError(f"limit={limit}: expected at least 1")
+    dataset = ShardDataset(path, verify="size")
+    dataset.manifest.require_tokenizer(tokenizer.identity, path)
+    count = min(limit, len(dataset))
+    cards = []
+    for number in range(count):
+        cards.append(make_card(dataset[number * len(dataset) // count], tokenizer, text_length))
+        on_sample(number + 1, count)
+    environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
+    template = environment.from_string(TEMPLATE.read_text(encoding="utf-8"))
+    page = template.render(name=Path(path).resolve().name, facts=_facts(dataset.manifest), cards=cards)
+    out = Path(out)
+    out.parent.mkdir(parents=True, exist_ok=True)
+    write_bytes(out, page.encode("utf-8", "replace"))
+    return count
+
+
+def make_card(sample: LatentSample, tokenizer: Decoder, text_length: int = TEXT_LENGTH) -> Card:
+    """Decode one sample and put in words what is stored and what the network is given."""
+    decoded = tokenizer.decode(sample.latent.unsqueeze(0).float())[0]
+    frames = ((decoded.float().cpu().clamp(-1, 1) + 1) * 127.5 + 0.5).to(torch.uint8)
+    batch = collate([(0, sample)], text_length)
+    channels, latent_frames, height, width = sample.latent.shape
+    tokens = latent_frames * (height // PATCH) * (width // PATCH)
+    scaled = batch.latent * SIGMA_DATA
+    padded = int(batch.padding_mask.sum())
+    rows, columns, source_rows, source_columns = sample.image_size
+    stored = [
+        ("video", f"{sample.num_frames} frames at {sample.fps:g} fps, {sample.num_frames / sample.fps:.2f} s"),
+        ("pixels", f"{rows} x {columns}, from {source_rows} x {source_columns}"),
+        ("latent", f"{_shape(sample.latent)} {_dtype(sample.latent)}"),
+        ("text", f"{sample.text.shape[0]} tokens, {len(sample.caption)} characters, {_dtype(sample.text)}"),
+    ]
+    fed = [
+        ("x0", f"{_shape(batch.latent)} = latent x {SIGMA_DATA}; mean {scaled.mean():.3f}, std {scaled.std():.3f}"),
+        ("sequence", f"{tokens} tokens: {latent_frames} x {height // PATCH} x {width // PATCH}"),
+        (
+            "crossattn_emb",
+            f"{_shape(batch.text)}; rows {sample.text.shape[0]} to {text_length - 1} are zero; "
+            f"std of the tokens {sample.text.float().std(unbiased=False):.3f}",
+        ),
+        ("fps", f"{batch.fps.item():g}"),
+        ("padding_mask", f"{_shape(batch.padding_mask)}, {padded} of {height * width} cells padded"),
+    ]
+    for name in ("plucker", "view_ids", "frame_repeat"):
+        value = getattr(batch, name)
+        if value is not None:
+            fed.append((name, _shape(value)))
+    latents = sample.latent[:3].float()
+    shown = ((latents / 3).clamp(-1, 1) * 127.5 + 128).to(torch.uint8)
+    if channels < 3:
+        shown = shown[:1].expand(3, -1, -1, -1)
+    small = _shrink(frames)
+    return Card(
+        key=sample.key,
+        caption=sample.caption,
+        source=sample.source,
+        video=_video_uri(small, sample.fps),
+        strip=_picture_uri(_strip(small, STRIP_FRAMES), "JPEG"),
+        latents=_picture_uri(_strip(shown, latent_frames), "PNG"),
+        mask=_picture_uri((255 - batch.padding_mask[0] * 200).to(torch.uint8).expand(3, -1, -1), "PNG"),
+        stored=stored,
+        fed=fed,
+    )
+
+
+def _facts(manifest: Manifest) -> list[tuple[str, str]]:
+    size = sum(shard.bytes for shard in manifest.shards)
+    return [
+        ("samples", f"{manifest.samples} in {len(manifest.shards)} shards, {size / 1e6:.1f} MB"),
+        ("skipped clips", str(len(manifest.skipped))),
+        ("tokenizer", str(manifest.tokenizer)),
+        ("text encoder", manifest.text_encoder),
+        ("latents", ", ".join(f"{tuple(shape)}" for shape in manifest.latent_shapes)),
+        ("settings", ", ".join(f"{name}={value}" for name, value in manifest.settings.items())),
+    ]
+
+
+def _shrink(frames: Tensor) -> Tensor:
+    height, width = frames.shape[2:]
+    scale = min(1.0, LONG_SIDE / max(height, width))
+    size = (max(2, round(height * scale / 2) * 2), max(2, round(width * scale / 2) * 2))
+    return torch.stack([resize(frame, size, "stretch") for frame in frames.unbind(1)], dim=1)
+
+
+def _strip(frames: Tensor, count: int) -> Tensor:
+    """(3, T, H, W) -> ``count`` frames from first to last, side by side."""
+    total = frames.shape[1]
+    count = min(count, total)
+    picks = [round(i * (total - 1) / max(count - 1, 1)) for i in range(count)]
+    return torch.cat([frames[:, i] for i in picks], dim=2)
+
+
+def _picture_uri(picture: Tensor, kind: str) -> str:
+    from PIL import Image
+
+    buffer = io.BytesIO()
+    Image.fromarray(picture.permute(1, 2, 0).contiguous().numpy()).save(buffer, kind)
+    return f"data:image/{kind.lower()};base64,{base64.b64encode(buffer.getvalue()).decode()}"
+
+
+def _video_uri(frames: Tensor, fps: float) -> str:
+    with tempfile.TemporaryDirectory() as folder:
+        file = Path(folder) / "clip.mp4"
+        write_mp4(file, frames, fps, quality=20)
+        return f"data:video/mp4;base64,{base64.b64encode(file.read_bytes()).decode()}"
+
+
+def _shape(value: Any) -> str:
+    return str(tuple(value.shape))
+
+
+def _dtype(value: Tensor) -> str:
+    return str(value.dtype).removeprefix("torch.")
