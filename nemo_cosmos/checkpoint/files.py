@@ -1,0 +1,104 @@
+"""Names of the files in a run folder, and writing that never leaves half a file."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from nemo_cosmos.errors import InputError
+
+Weights = Literal["ema", "reg"]
+
+LATEST = "latest_checkpoint.txt"
+MODEL_CONFIG = "model_config.json"
+_ITERATION = re.compile(r"iter_(\d{9})$")
+
+
+def iteration_name(step: int) -> str:
+    """``iter_000000200``: the distributed checkpoint's folder, and the stem of the exported files beside it."""
+    return f"iter_{step:09d}"
+
+
+def weights_file(folder: Path, step: int, weights: Weights) -> Path:
+    """The exported file of one save, in the original key layout."""
+    return folder / f"{iteration_name(step)}_{weights}_model.pt"
+
+
+def saved_steps(folder: Path) -> list[int]:
+    """Steps whose distributed checkpoint is complete, in order."""
+    if not folder.is_dir():
+        return []
+    found = (_ITERATION.match(entry.name) for entry in folder.iterdir() if entry.is_dir())
+    return sorted(int(match.group(1)) for match in found if match)
+
+
+def latest_step(folder: Path) -> int | None:
+    """The step that ``latest_checkpoint.txt`` names, None where there is no such file.
+
+    Raises:
+        InputError: the file names no checkpoint.
+    """
+    path = folder / LATEST
+    if not path.exists():
+        return None
+    text = path.read_text().strip()
+    match = re.fullmatch(r"iter_(\d{9})(\.pt)?", text)
+    if match is None:
+        raise InputError(f"{path}: found {text!r}, expected a name such as iter_000000200.pt")
+    return int(match.group(1))
+
+
+def write_latest(folder: Path, step: int) -> None:
+    """Name a complete checkpoint as the one to resume from."""
+    temporary = folder / f".{LATEST}.tmp"
+    temporary.write_text(f"{iteration_name(step)}.pt\n")
+    os.replace(temporary, folder / LATEST)
+
+
+def save_tensors(path: Path, tensors: Mapping[str, Tensor]) -> None:
+    """``torch.save`` a flat state dict under a temporary name, then rename.
+
+    Raises:
+        InputError: the disk is full or the folder not writable; nothing is left behind.
+    """
+    temporary = path.with_name(f".{path.name}.tmp")
+    try:
+        torch.save(dict(tensors), temporary)
+        os.replace(temporary, path)
+    except (OSError, RuntimeError) as error:
+        # torch's zip writer reports a full disk as a RuntimeError.
+        temporary.unlink(missing_ok=True)
+        raise InputError(f"{path}: could not be written ({error}); free space or choose another output_dir") from error
+
+
+def read_tensors(path: Path) -> dict[str, Tensor]:
+    """A flat {name: tensor} file, memory mapped and unpickled with ``weights_only``.
+
+    Raises:
+        InputError: missing, not a torch file, or holding anything but named tensors.
+    """
+    if not path.is_file():
+        raise InputError(f"{path}: no such file; expected a state dict saved with torch.save")
+    try:
+        loaded = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
+    except Exception as error:  # torch raises many types for a broken or unsafe file; all mean the same to the user
+        raise InputError(f"{path}: not a readable tensor file ({type(error).__name__}: {error})") from error
+    if isinstance(loaded, dict) and isinstance(loaded.get("model"), dict):
+        loaded = loaded["model"]
+    if not isinstance(loaded, dict) or not all(isinstance(value, Tensor) for value in loaded.values()):
+        raise InputError(f"{path}: expected a flat dict of tensors, found {type(loaded).__name__} with other values")
+    return loaded
+
+
+def remove_checkpoint(folder: Path, step: int) -> None:
+    """Delete one save: the distributed checkpoint and the files exported beside it."""
+    shutil.rmtree(folder / iteration_name(step), ignore_errors=True)
+    for weights in ("ema", "reg"):
+        weights_file(folder, step, weights).unlink(missing_ok=True)  # type: ignore[arg-type]

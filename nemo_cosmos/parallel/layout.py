@@ -1,0 +1,90 @@
+"""Whether a parallel layout is possible, said before any process group exists."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from nemo_cosmos.config import ParallelConfig
+from nemo_cosmos.errors import InputError
+
+
+@dataclass(frozen=True)
+class NetworkShape:
+    """The numbers of a network that a layout must divide."""
+
+    num_layers: int
+    num_attention_heads: int
+
+
+@dataclass(frozen=True)
+class Layout:
+    """A valid layout of ``world_size`` processes."""
+
+    tensor: int
+    pipeline: int
+    context: int
+    data: int
+
+
+def validate_layout(
+    parallel: ParallelConfig, shape: NetworkShape, *, world_size: int, micro_batch: int = 1, global_batch: int = 1
+) -> Layout:
+    """The data-parallel size that the other sizes leave.
+
+    Raises:
+        InputError: the sizes do not divide the world, the heads, the layers or the batch; names what would.
+    """
+    heads, layers = shape.num_attention_heads, shape.num_layers
+    if heads % parallel.tensor:
+        raise InputError(
+            f"parallel.tensor={parallel.tensor} does not divide the network's {heads} attention heads; "
+            f"possible sizes: {_divisors(heads)}"
+        )
+    model = parallel.tensor * parallel.pipeline * parallel.context
+    if world_size % model:
+        raise InputError(
+            f"{world_size} processes are not divisible by parallel.tensor={parallel.tensor} × parallel.pipeline="
+            f"{parallel.pipeline} × parallel.context={parallel.context} = {model}; start a multiple of {model} "
+            f"processes, or choose sizes whose product divides {world_size}: {_divisors(world_size)}"
+        )
+    if parallel.sequence and parallel.tensor == 1:
+        raise InputError("parallel.sequence=true has no effect with parallel.tensor=1; set parallel.tensor above 1")
+    if layers % parallel.pipeline:
+        raise InputError(
+            f"parallel.pipeline={parallel.pipeline} does not divide the network's {layers} layers; "
+            f"possible sizes: {_divisors(layers)}"
+        )
+    chunks = parallel.virtual_pipeline
+    if chunks is not None:
+        if parallel.pipeline == 1:
+            raise InputError("parallel.virtual_pipeline has no effect with parallel.pipeline=1; unset it")
+        if (layers // parallel.pipeline) % chunks:
+            raise InputError(
+                f"parallel.virtual_pipeline={chunks} does not divide the {layers // parallel.pipeline} layers of a "
+                f"stage; possible sizes: {_divisors(layers // parallel.pipeline)}"
+            )
+    if parallel.context_backend == "all_to_all" and (heads // parallel.tensor) % parallel.context:
+        raise InputError(
+            f"parallel.context_backend=all_to_all needs parallel.context={parallel.context} to divide the "
+            f"{heads // parallel.tensor} heads of a tensor rank ({_divisors(heads // parallel.tensor)}); use auto or "
+            "all_gather, which have no such limit"
+        )
+    if parallel.recompute_layers is not None and parallel.recompute == "none":
+        raise InputError("parallel.recompute_layers has no effect with parallel.recompute=none")
+    data = world_size // model
+    if global_batch % (micro_batch * data):
+        raise InputError(
+            f"data.global_batch={global_batch} is not divisible by data.micro_batch={micro_batch} × {data} "
+            f"data-parallel replicas; use a multiple of {micro_batch * data}"
+        )
+    steps = global_batch // (micro_batch * data)
+    if chunks is not None and steps % parallel.pipeline:
+        raise InputError(
+            f"the interleaved schedule needs micro batches per step ({steps}) divisible by parallel.pipeline="
+            f"{parallel.pipeline}; use data.global_batch={micro_batch * data * parallel.pipeline} or a multiple"
+        )
+    return Layout(parallel.tensor, parallel.pipeline, parallel.context, data)
+
+
+def _divisors(number: int) -> str:
+    return ", ".join(str(n) for n in range(1, number + 1) if number % n == 0)

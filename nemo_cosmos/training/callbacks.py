@@ -1,0 +1,233 @@
+"""What happens around a training step: metrics, the moving average, checkpoints."""
+
+from __future__ import annotations
+
+import json
+import os
+import resource
+import shutil
+import time
+from pathlib import Path
+from typing import Any
+
+import lightning.pytorch as pl
+import torch
+from megatron.core import parallel_state
+from rich.console import Console
+
+from nemo_cosmos.checkpoint.files import (
+    MODEL_CONFIG,
+    iteration_name,
+    remove_checkpoint,
+    save_tensors,
+    saved_steps,
+    weights_file,
+    write_latest,
+)
+from nemo_cosmos.checkpoint.gather import gather_original
+from nemo_cosmos.config import CheckpointConfig
+from nemo_cosmos.models.dit import CosmosDiT
+from nemo_cosmos.training.ema import ShardedEma
+from nemo_cosmos.training.model import METRICS, CosmosModule, DenoisingModel
+from nemo_cosmos.training.optimizer import CosmosOptimizer
+from nemo_cosmos.training.strategy import CosmosStrategy
+
+
+def denoising_models(trainer: pl.Trainer) -> list[DenoisingModel]:
+    """This rank's (virtual) pipeline stages, without wrappers."""
+    out = []
+    for chunk in trainer.strategy.megatron_parallel:  # type: ignore[attr-defined]
+        module = chunk.module
+        while not isinstance(module, DenoisingModel):
+            module = module.module
+        out.append(module)
+    return out
+
+
+class EmaCallback(pl.Callback):
+    """Averages the weights after every optimizer step and hands the average to the strategy for checkpoints."""
+
+    def __init__(self, rate: float) -> None:
+        self.rate = rate
+        self.ema: ShardedEma | None = None
+
+    def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
+        self.ema = None
+
+    def attach(self, strategy: CosmosStrategy, optimizer: CosmosOptimizer) -> None:
+        """Start from the current weights."""
+        self.ema = strategy.ema = ShardedEma(optimizer.mcore_optimizer, self.rate)
+
+    def on_train_batch_end(self, trainer: pl.Trainer, *args: Any, **kwargs: Any) -> None:
+        assert self.ema is not None
+        self.ema.update(trainer.global_step - 1)
+
+
+class MetricsCallback(pl.Callback):
+    """One object a step in ``metrics.jsonl``, one line on the console, and the same numbers in TensorBoard."""
+
+    def __init__(self, folder: Path, *, tokens_per_step: int, every_n_steps: int, max_steps: int) -> None:
+        self.path = folder / "metrics.jsonl"
+        self.tokens_per_step, self.every_n_steps, self.max_steps = tokens_per_step, every_n_steps, max_steps
+        self.values: torch.Tensor | None = None
+        self.start = 0.0
+        self.elapsed = 0.0
+        self.steps = 0
+
+    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        if trainer.is_global_zero:
+            forget_later_steps(self.path, trainer.global_step)
+
+    def on_train_batch_start(self, trainer: pl.Trainer, *args: Any, **kwargs: Any) -> None:
+        self.start = time.perf_counter()
+
+    def on_megatron_step_end(self, step: Any, microbatch_outputs: Any, reduced: Any = None) -> None:
+        """Called by NeMo on every rank; only the last pipeline stage has numbers."""
+        device = torch.cuda.current_device() if torch.cuda.is_available() else "cpu"
+        values = torch.zeros(len(METRICS), device=device)
+        if isinstance(reduced, dict):
+            values = torch.stack([reduced[name] for name in METRICS]).to(device)
+        if parallel_state.get_pipeline_model_parallel_world_size() > 1:
+            torch.distributed.broadcast(
+                values,
+                parallel_state.get_pipeline_model_parallel_last_rank(),
+                group=parallel_state.get_pipeline_model_parallel_group(),
+            )
+        self.values = values
+
+    def on_train_batch_end(self, trainer: pl.Trainer, pl_module: Any, *args: Any, **kwargs: Any) -> None:
+        step = trainer.global_step
+        assert self.values is not None
+        if step % self.every_n_steps and step != self.max_steps:
+            self.elapsed, self.steps = self.elapsed + time.perf_counter() - self.start, self.steps + 1
+            return
+        values = dict(zip(METRICS, self.values.tolist(), strict=True))
+        seconds = (self.elapsed + time.perf_counter() - self.start) / (self.steps + 1)
+        optimizer: CosmosOptimizer = trainer.optimizers[0]  # type: ignore[assignment]
+        record = {
+            "step": step,
+            **values,
+            "lr": optimizer.param_groups[0]["lr"],
+            "grad_norm": optimizer.grad_norm,
+            "seconds": seconds,
+            "data_wait_seconds": pl_module.data_wait_seconds / (self.steps + 1),
+            "tokens_per_second": self.tokens_per_step / seconds,
+            "memory_bytes": memory_bytes(),
+        }
+        pl_module.data_wait_seconds, self.elapsed, self.steps = 0.0, 0.0, 0
+        if trainer.is_global_zero:
+            with self.path.open("a") as file:
+                file.write(json.dumps(record) + "\n")
+            left = (self.max_steps - step) * seconds
+            Console(highlight=False, soft_wrap=True).print(
+                f"step {step}/{self.max_steps}  loss {record['loss']:.5f}  edm_mse {record['edm_mse']:.5f}  "
+                f"grad_norm {record['grad_norm']:.3f}  lr {record['lr']:.3e}  {seconds:.3f} s/step  "
+                f"wait {record['data_wait_seconds']:.4f} s  {record['tokens_per_second']:,.0f} tokens/s  "
+                f"{record['memory_bytes'] / 2**30:.2f} GiB  {left / 60:.1f} min left"
+            )
+            for logger in trainer.loggers:
+                logger.log_metrics({k: v for k, v in record.items() if k != "step"}, step=step)
+
+
+def memory_bytes() -> int:
+    """Most memory held so far: allocated on the GPU, or resident in this process on a CPU."""
+    if torch.cuda.is_available():
+        return torch.cuda.max_memory_allocated()
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+
+
+def forget_later_steps(path: Path, step: int) -> None:
+    """Drop lines that a resumed run will write again."""
+    if not path.exists():
+        return
+    kept = []
+    for line in path.read_text().splitlines():
+        try:
+            record = json.loads(line)
+        except json.JSONDecodeError:  # the last line of a run that was killed while it wrote
+            continue
+        if record["step"] <= step:
+            kept.append(line)
+    temporary = path.with_name(f".{path.name}.tmp")
+    temporary.write_text("".join(f"{line}\n" for line in kept))
+    os.replace(temporary, path)
+
+
+class CheckpointCallback(pl.Callback):
+    """Saves every n steps and at the end: the distributed checkpoint, and the original layout beside it.
+
+    A save is written under a temporary name and renamed, and ``latest_checkpoint.txt`` is rewritten last, so a run
+    that dies while it saves resumes from the save before.
+    """
+
+    def __init__(self, folder: Path, config: CheckpointConfig, ema: EmaCallback | None) -> None:
+        self.folder, self.config, self.ema = folder, config, ema
+        self.saved_step: int | None = None
+
+    def on_train_start(self, trainer: pl.Trainer, pl_module: CosmosModule) -> None:  # type: ignore[override]
+        if trainer.is_global_zero:
+            self.folder.mkdir(parents=True, exist_ok=True)
+            (self.folder / MODEL_CONFIG).write_text(json.dumps(pl_module.options.dit.to_dict(), indent=2) + "\n")
+            for leftover in self.folder.glob(".*"):
+                remove_leftover(leftover)
+
+    def on_train_batch_end(self, trainer: pl.Trainer, *args: Any, **kwargs: Any) -> None:
+        if trainer.global_step % self.config.every_n_steps == 0:
+            self.save(trainer)
+
+    def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        if self.saved_step != trainer.global_step:
+            self.save(trainer)
+
+    def save(self, trainer: pl.Trainer) -> None:
+        """Collective over all ranks."""
+        step = trainer.global_step
+        name = iteration_name(step)
+        temporary = self.folder / f".{name}.tmp"
+        trainer.save_checkpoint(temporary)
+        torch.distributed.barrier()
+        if self.config.export:
+            self.export(trainer, step)
+        if trainer.is_global_zero:
+            os.replace(temporary, self.folder / name)
+            write_latest(self.folder, step)
+            for old in saved_steps(self.folder)[: -self.config.keep]:
+                remove_checkpoint(self.folder, old)
+        self.saved_step = step
+        torch.distributed.barrier()
+
+    def export(self, trainer: pl.Trainer, step: int) -> None:
+        """Regular weights, and the moving average in fp32, as flat files with the released names."""
+        models = denoising_models(trainer)
+        nets: list[CosmosDiT] = [model.net for model in models]
+        scratch = self.folder / ".export"
+        logvar = next((model.logvar for model in models if model.logvar is not None), None)
+        head = {} if logvar is None else {f"logvar.{k}": v.cpu() for k, v in logvar.state_dict().items()}
+        head = self._from_last_stage(head)
+        regular = gather_original(nets, lambda parameters: [p.detach() for p in parameters], scratch)
+        if regular is not None:
+            save_tensors(weights_file(self.folder, step, "reg"), {**regular, **head})
+        if self.ema is not None and self.ema.ema is not None:
+            averages = gather_original(nets, self.ema.ema.whole, scratch)
+            if averages is not None:
+                save_tensors(weights_file(self.folder, step, "ema"), {**averages, **head})
+
+    @staticmethod
+    def _from_last_stage(head: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+        if parallel_state.get_pipeline_model_parallel_world_size() == 1:
+            return head
+        box = [head]
+        torch.distributed.broadcast_object_list(
+            box,
+            parallel_state.get_pipeline_model_parallel_last_rank(),
+            group=parallel_state.get_pipeline_model_parallel_group(),
+        )
+        return box[0]
+
+
+def remove_leftover(path: Path) -> None:
+    """Delete what an interrupted save left."""
+    if path.is_dir():
+        shutil.rmtree(path)
+    else:
+        path.unlink()

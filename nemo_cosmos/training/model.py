@@ -1,0 +1,215 @@
+"""The denoising objective around the network, and its NeMo module."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import lightning.pytorch as pl
+import torch
+from megatron.core import parallel_state
+from megatron.core.enums import ModelType
+from megatron.core.transformer.module import MegatronModule
+from megatron.core.transformer.transformer_config import TransformerConfig
+from megatron.core.transformer.utils import ensure_metadata_has_dp_cp_group
+from megatron.core.utils import make_sharded_tensor_for_checkpoint
+from torch import Tensor
+
+from nemo.lightning.megatron_parallel import MegatronLossReduction
+from nemo_cosmos.config import DiffusionConfig
+from nemo_cosmos.data.sample import LatentBatch
+from nemo_cosmos.diffusion.conditioning import augmented_input, denoised, plain_input
+from nemo_cosmos.diffusion.loss import LogVariance, denoising_loss
+from nemo_cosmos.diffusion.noise import ConditionFrames, SigmaDistribution, TrainingDraw, draw_training_noise
+from nemo_cosmos.diffusion.preconditioning import EDMPreconditioning
+from nemo_cosmos.models.dit import CosmosDiT, DiTConfig, LayerOptions, build_dit
+from nemo_cosmos.parallel.groups import ParallelGroups
+
+METRICS = ("loss", "edm_mse", "edm_loss")
+
+
+class DenoisingModel(MegatronModule):
+    """One pipeline stage of the network with, on the last one, the log-variance head and the loss.
+
+    Noise is drawn on every rank for the whole latent from generators keyed by (seed, global sample position), so all
+    ranks of one sample see the same numbers and the loss is computed alike on each of them.
+    """
+
+    def __init__(self, net: CosmosDiT, diffusion: DiffusionConfig, seed: int) -> None:
+        super().__init__(net.config)
+        self.net = net
+        self.diffusion = diffusion
+        self.seed = seed
+        self.vp_stage = net.vp_stage
+        self.pre_process, self.post_process = net.pre_process, net.post_process
+        # Megatron's schedules ask for both: nothing is tied, and there is one stack of layers.
+        self.share_embeddings_and_output_weights = False
+        self.model_type = ModelType.encoder_or_decoder
+        self.preconditioning = EDMPreconditioning(diffusion.sigma_data)
+        self.logvar = LogVariance(seed=seed) if self.post_process and diffusion.loss_add_logvar else None
+
+    def set_input_tensor(self, input_tensor: Tensor | list[Tensor]) -> None:
+        self.net.set_input_tensor(input_tensor)
+
+    def draw(self, batch: LatentBatch) -> TrainingDraw:
+        """All that is random about a batch, the same on every rank that works on it."""
+        d, video2world = self.diffusion, self.net.dit_config.condition_mask
+        c = d.condition
+        device = batch.latent.device
+        return draw_training_noise(
+            batch.position.tolist(),
+            batch.latent.shape[1:],
+            seed=self.seed,
+            sigma=SigmaDistribution(d.p_mean, d.p_std, d.sigma_multiplier),
+            condition_frames=ConditionFrames(minimum=c.min_frames, maximum=c.max_frames) if video2world else None,
+            augment_sigma=(
+                SigmaDistribution(c.augment_sigma_mean, c.augment_sigma_std, c.augment_sigma_multiplier)
+                if video2world
+                else None
+            ),
+            text_drop_rate=d.text_dropout,
+            device=device,
+            generator_device=device.type,
+        )
+
+    def forward(self, batch: LatentBatch) -> Tensor:
+        """(3,) loss, edm_mse and edm_loss on the last stage; the hidden state on the others."""
+        d = self.diffusion
+        draw = self.draw(batch)
+        clean = d.sigma_data * batch.latent.float()
+        noisy = clean + draw.sigma[:, None, None, None, None] * draw.epsilon
+        if draw.indicator is None:
+            inputs = plain_input(self.preconditioning, noisy, draw.sigma)
+        else:
+            assert draw.augment_sigma is not None and draw.augment_noise is not None
+            inputs = augmented_input(
+                self.preconditioning, noisy, draw.sigma, clean, draw.indicator,
+                augment_sigma=draw.augment_sigma, augment_noise=draw.augment_noise,
+            )  # fmt: skip
+        output = self.net(
+            inputs.sample,
+            inputs.timesteps,
+            batch.text * (~draw.drop_text)[:, None, None],
+            fps=batch.fps,
+            padding_mask=batch.padding_mask,
+            condition_mask=inputs.condition_mask,
+            plucker=batch.plucker,
+            view_ids=batch.view_ids,
+            frame_repeat=batch.frame_repeat,
+        )
+        if not self.post_process:
+            return output
+        prediction = denoised(
+            self.preconditioning, inputs, output.float(), replace_given=not d.condition.compute_loss_for_condition_region
+        )
+        log_variance = None
+        if self.logvar is not None:
+            # Every context rank computes the whole head; its gradients are summed over them.
+            log_variance = scale_gradient(
+                self.logvar(self.preconditioning.c_noise(draw.sigma)), 1 / self.net.groups.context_size
+            )
+        result = denoising_loss(prediction, clean, draw.sigma, self.preconditioning, log_variance=log_variance)
+        return torch.stack([result.loss, result.edm_mse, result.edm_loss])
+
+    def sharded_state_dict(
+        self, prefix: str = "", sharded_offsets: tuple = (), metadata: dict[str, Any] | None = None
+    ) -> dict[str, Any]:
+        out = self.net.sharded_state_dict(f"{prefix}net.", sharded_offsets, metadata)
+        if self.logvar is not None:
+            group = ensure_metadata_has_dp_cp_group(metadata)["dp_cp_group"]
+            for name, tensor in self.logvar.state_dict(prefix=f"{prefix}logvar.", keep_vars=True).items():
+                out[name] = make_sharded_tensor_for_checkpoint(
+                    tensor, name, tp_group=self.net.groups.tensor, dp_cp_group=group
+                )
+        return out
+
+
+def scale_gradient(x: Tensor, factor: float) -> Tensor:
+    """x with its gradient multiplied by ``factor``."""
+    return x if factor == 1.0 else x * factor + (x * (1 - factor)).detach()
+
+
+class LossReduction(MegatronLossReduction):
+    """Mean over micro batches and data-parallel ranks.
+
+    All micro batches of a step have the same number of elements, so this is the mean over the global batch.
+    """
+
+    def forward(self, batch: LatentBatch, forward_out: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
+        return forward_out[0].clone(), {"metrics": forward_out.detach()}
+
+    def reduce(self, losses_reduced_per_micro_batch: Any) -> dict[str, Tensor]:
+        metrics = torch.stack([out["metrics"] for out in losses_reduced_per_micro_batch]).mean(0)
+        group = parallel_state.get_data_parallel_group()
+        torch.distributed.all_reduce(metrics, group=group)
+        return dict(zip(METRICS, metrics / group.size(), strict=True))
+
+
+@dataclass(frozen=True)
+class NetworkOptions:
+    """What a stage of the network is built from."""
+
+    dit: DiTConfig
+    diffusion: DiffusionConfig
+    layer: LayerOptions
+    seed: int
+    initialise: bool
+    """Draw initial weights; false where weights are loaded next."""
+
+
+class CosmosModule(pl.LightningModule):
+    """NeMo's view of one (virtual) pipeline stage; its schedules call the step functions below."""
+
+    def __init__(self, options: NetworkOptions, config: TransformerConfig) -> None:
+        super().__init__()
+        self.options = options
+        self.config = config
+        self.vp_stage: int | None = None
+        self.data_wait_seconds = 0.0
+        self.device_for_batches = torch.device("cpu")
+
+    def reinit(self) -> CosmosModule:
+        """Another stage of the same network; NeMo asks for it with virtual pipeline stages."""
+        return CosmosModule(self.options, self.config)
+
+    def configure_model(self, vp_stage: int | None = None) -> None:
+        """Build this rank's stage; called by Lightning, and by NeMo for further virtual stages."""
+        if hasattr(self, "module"):
+            return
+        if vp_stage is None and self.config.virtual_pipeline_model_parallel_size:
+            vp_stage = 0
+        self.vp_stage = vp_stage
+        net = build_dit(
+            self.options.dit,
+            transformer=self.config,
+            groups=ParallelGroups.current(sequence=self.config.sequence_parallel),
+            options=self.options.layer,
+            pre_process=parallel_state.is_pipeline_first_stage(ignore_virtual=False, vp_stage=vp_stage),
+            post_process=parallel_state.is_pipeline_last_stage(ignore_virtual=False, vp_stage=vp_stage),
+            vp_stage=vp_stage,
+            seed=self.options.seed if self.options.initialise else None,
+        )
+        self.module = DenoisingModel(net, self.options.diffusion, self.options.seed)
+
+    def forward(self, batch: LatentBatch) -> Tensor:
+        return self.module(batch)
+
+    def data_step(self, dataloader_iter: Iterator[Any]) -> LatentBatch:
+        """The next micro batch, on this rank's device."""
+        start = time.perf_counter()
+        item = next(dataloader_iter)
+        self.data_wait_seconds += time.perf_counter() - start
+        batch: LatentBatch = item[0] if isinstance(item, tuple) else item
+        return batch.to(torch.cuda.current_device() if torch.cuda.is_available() else "cpu")
+
+    def forward_step(self, batch: LatentBatch) -> Tensor:
+        return self(batch)
+
+    def training_step(self, batch: LatentBatch, batch_idx: int | None = None) -> Tensor:
+        return self.forward_step(batch)
+
+    @property
+    def training_loss_reduction(self) -> LossReduction:
+        return LossReduction()

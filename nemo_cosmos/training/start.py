@@ -1,0 +1,47 @@
+"""What happens between building the network and the first step."""
+
+from __future__ import annotations
+
+import logging
+from typing import Any
+
+import lightning.pytorch as pl
+from rich.console import Console
+
+from nemo_cosmos.checkpoint.load import load_original_file
+from nemo_cosmos.config import TrainConfig
+from nemo_cosmos.training.callbacks import EmaCallback, denoising_models
+
+logger = logging.getLogger(__name__)
+
+
+class SetUpCallback(pl.Callback):
+    """Loads the weights to start from and begins the moving average, before a checkpoint is restored."""
+
+    def __init__(self, cfg: TrainConfig, ema: EmaCallback | None) -> None:
+        self.cfg, self.ema = cfg, ema
+
+    def on_fit_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        optimizer: Any = trainer.optimizers[0]
+        resuming = trainer.ckpt_path is not None
+        if self.cfg.model.init_from is not None and not resuming:
+            self.load_weights(trainer)
+            # The optimizer's fp32 copies were made from uninitialised memory.
+            optimizer.reload_model_params()
+        if self.ema is not None:
+            self.ema.attach(trainer.strategy, optimizer)  # type: ignore[arg-type]
+
+    def load_weights(self, trainer: pl.Trainer) -> None:
+        """Into every stage of this rank, strictly unless ``model.strict_init`` is off; the report is printed."""
+        assert self.cfg.model.init_from is not None
+        state = load_original_file(self.cfg.model.init_from)
+        for model in denoising_models(trainer):
+            report = model.net.load_original(state, strict=self.cfg.model.strict_init)
+            if model.logvar is not None:
+                head = {k.removeprefix("logvar."): v for k, v in state.items() if k.startswith("logvar.")}
+                if head:
+                    model.logvar.load_state_dict(head)
+                elif trainer.is_global_zero:
+                    logger.warning("%s has no logvar.*: the head starts anew", self.cfg.model.init_from)
+            if trainer.is_global_zero:
+                Console(highlight=False).print(f"{self.cfg.model.init_from}: {report}")

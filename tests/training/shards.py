@@ -1,0 +1,37 @@
+"""Small shards of random latents."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+
+from nemo_cosmos.data.sample import LatentSample, TokenizerIdentity
+from nemo_cosmos.data.shards import ShardWriter
+
+TOKENIZER = TokenizerIdentity("CV-test", "0" * 64, 4, 8, 16)
+
+
+def write_shards(
+    path: Path, *, count: int = 8, shape: tuple[int, int, int] = (3, 8, 8), text_width: int = 16, seed: int = 0
+) -> Path:
+    """``count`` samples of 16-channel latents with some structure, so that a loss can fall."""
+    generator = torch.Generator().manual_seed(seed)
+    frames, height, width = shape
+    with ShardWriter(path, tokenizer=TOKENIZER, text_encoder="random", samples_per_shard=3) as writer:
+        for i in range(count):
+            latent = torch.randn(16, 1, height, width, generator=generator) + 0.3 * torch.randn(
+                16, frames, height, width, generator=generator
+            )
+            writer.write(
+                LatentSample(
+                    key=f"clip-{i:03d}",
+                    latent=latent,
+                    text=torch.randn(3 + i % 4, text_width, generator=generator),
+                    caption=f"clip {i}",
+                    fps=24.0 + 6 * (i % 2),
+                    num_frames=1 + 4 * (frames - 1),
+                    image_size=(height * 8, width * 8, height * 8, width * 8),
+                )
+            )
+    return path
