@@ -205,6 +205,9 @@ class WorldPipeline:
                     self.defaults.text_encoder,
                 )
             negative = torch.zeros(0, encoder.width)
+            for name, prompt in [*zip((r.name for r in requests), prompts, strict=True), *self._negative()]:
+                if (count := encoder.token_count(prompt)) > encoder.max_length:
+                    logger.warning("%s: only the first %d of %d text tokens are used", name, encoder.max_length, count)
             if self.config.negative_prompt:
                 negative = encoder.encode_trimmed([self.config.negative_prompt])[0].float().cpu()
             # One prompt at a time: a batch would round differently for every set of neighbours.
@@ -287,6 +290,9 @@ class WorldPipeline:
             if is_last:
                 return None
             return tokenizer.encode(to_unit_range(_last_frames(chunks, plan.overlap_frames))).cpu()
+
+    def _negative(self) -> list[tuple[str, str]]:
+        return [("negative prompt", self.config.negative_prompt)] if self.config.negative_prompt else []
 
     def _allows(self, prompt: str) -> bool:
         if self.models.guardrail is None or not prompt:

@@ -82,7 +82,7 @@ class BlockTokenizer:
 class WordEncoder:
     """One row per word, whose entries are its length / 100."""
 
-    name, width = "words", TEXT_WIDTH
+    name, width, max_length = "words", TEXT_WIDTH, 6
 
     def __init__(self) -> None:
         self.seen: list[str] = []
@@ -90,8 +90,12 @@ class WordEncoder:
     def to(self, *, device):
         return self
 
+    def token_count(self, caption):
+        return len(caption.split())
+
     def encode_trimmed(self, captions):
         self.seen += captions
+        captions = [" ".join(c.split()[: self.max_length]) for c in captions]
         return [
             torch.tensor([[len(w) / 100] * TEXT_WIDTH for w in c.split()]).reshape(-1, TEXT_WIDTH) for c in captions
         ]

@@ -120,6 +120,12 @@ def test_texts_are_padded_to_the_length_of_training(models):
     torch.testing.assert_close(negative[0, :, 0], torch.tensor([0.03, 0, 0, 0, 0, 0]))
 
 
+def test_a_prompt_that_is_cut_is_said_aloud(models, caplog):
+    request = GenerationRequest("clip", "one two three four five six seven")
+    WorldPipeline(models("tiny-text2world"), GenerationConfig(), DEFAULTS).prepare_texts([request])
+    assert "clip: only the first 6 of 7 text tokens are used" in caplog.text
+
+
 def test_no_negative_prompt_is_the_zero_embedding(models):
     parts = models("tiny-text2world")
     run(parts, GenerationConfig(num_steps=2), GenerationRequest("a", "two words"))
