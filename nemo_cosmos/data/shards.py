@@ -371,7 +371,7 @@ def disk_error(error: OSError, path: Path) -> Exception:
     """InputError for a full disk or quota, with what to do; any other error as it is."""
     if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
         return InputError(
-            f"no space left while writing shards to {path} ({error.strerror}); finished shards are kept: free some "
+            f"no space left while writing to {path} ({error.strerror}); what is finished is kept: free some "
             "space and run the same command again, it goes on where it was"
         )
     return error

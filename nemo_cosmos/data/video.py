@@ -5,6 +5,7 @@ Frames are uint8 RGB tensors (3, T, H, W). Frames come upright: a rotation recor
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import os
 import tempfile
@@ -13,18 +14,29 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import av
 import numpy as np
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
+from nemo_cosmos.data.resize import FITS, Fit, padding_mask, resize
 from nemo_cosmos.errors import InputError
 
-Fit = Literal["crop", "pad", "stretch"]
-FITS: tuple[Fit, ...] = ("crop", "pad", "stretch")
+__all__ = [
+    "FITS",
+    "Fit",
+    "VideoInfo",
+    "cut",
+    "iter_windows",
+    "padding_mask",
+    "probe",
+    "read_frames",
+    "resize",
+    "write_mp4",
+]
+
 RATE_TOLERANCE = 0.25
 """Frame intervals may differ from the mean by this share before a file counts as variable-rate; container time bases
 round intervals (30 fps in milliseconds alternates between 33 and 34)."""
@@ -51,21 +63,6 @@ class VideoInfo:
     width: int
     duration: float
     variable_rate: bool
-
-
-@dataclass(frozen=True)
-class Geometry:
-    """How a source frame fills a target frame: resize to ``resized``, cut or pad to the target.
-
-    Attributes:
-        resized: (height, width) after scaling.
-        top: first row cut off (positive) or rows of padding above (negative).
-        left: the same for columns.
-    """
-
-    resized: tuple[int, int]
-    top: int
-    left: int
 
 
 def probe(path: str | Path) -> VideoInfo:
@@ -189,59 +186,6 @@ def iter_windows(
         raise InputError(f"{path} is too short: {number} frames, {span} frames needed")
 
 
-def geometry(source: tuple[int, int], size: tuple[int, int], fit: Fit) -> Geometry:
-    """Scaling and cut of a (height, width) source for a (height, width) target; InputError for an unknown ``fit``."""
-    if fit not in FITS:
-        raise InputError(f"fit={fit!r}: expected one of {', '.join(FITS)}")
-    if fit == "stretch":
-        return Geometry(size, 0, 0)
-    scales = (size[0] / source[0], size[1] / source[1])
-    scale = max(scales) if fit == "crop" else min(scales)
-    bound = max if fit == "crop" else min
-    height = max(1, bound(round(source[0] * scale), size[0]))
-    width = max(1, bound(round(source[1] * scale), size[1]))
-    return Geometry((height, width), _half(height - size[0]), _half(width - size[1]))
-
-
-def resize(image: Tensor, size: tuple[int, int], fit: Fit = "crop") -> Tensor:
-    """(3, H, W) uint8 -> (3, *size) uint8, bilinear with antialiasing; bars added by ``pad`` are black."""
-    plan = geometry((image.shape[1], image.shape[2]), size, fit)
-    if tuple(image.shape[1:]) != plan.resized:
-        image = F.interpolate(
-            image.unsqueeze(0).contiguous(memory_format=torch.channels_last),
-            plan.resized,
-            mode="bilinear",
-            antialias=True,
-            align_corners=False,
-        ).squeeze(0)
-    if fit == "pad":
-        top, left = -plan.top, -plan.left
-        image = F.pad(image, (left, size[1] - left - image.shape[2], top, size[0] - top - image.shape[1]))
-        return image.contiguous()
-    return image[:, plan.top : plan.top + size[0], plan.left : plan.left + size[1]].contiguous()
-
-
-def padding_mask(source: tuple[int, int], size: tuple[int, int], fit: Fit, compression: int) -> Tensor | None:
-    """(1, size[0] / compression, size[1] / compression) uint8 with 1 where a latent cell shows padding alone.
-
-    Args:
-        source: (height, width) of the source frames.
-        size: (height, width) of the encoded frames, multiples of ``compression``.
-        fit: as in ``read_frames``.
-        compression: pixels per latent cell.
-
-    Returns:
-        The mask, or None when nothing is padded.
-    """
-    if fit != "pad":
-        return None
-    plan = geometry(source, size, fit)
-    pixels = torch.ones(1, 1, *size)
-    pixels[..., -plan.top : plan.resized[0] - plan.top, -plan.left : plan.resized[1] - plan.left] = 0
-    mask = (-F.max_pool2d(-pixels, compression)).squeeze(0).to(torch.uint8)
-    return mask if bool(mask.any()) else None
-
-
 def write_mp4(path: str | Path, frames: Tensor | np.ndarray, fps: float, quality: int = 18) -> None:
     """Write H.264 in yuv420p with the index in front, which any player and browser opens.
 
@@ -258,28 +202,75 @@ def write_mp4(path: str | Path, frames: Tensor | np.ndarray, fps: float, quality
     images = _as_images(frames)
     if not fps > 0 or not 0 <= quality <= 51:
         raise InputError(f"{path}: fps={fps}, quality={quality}: expected fps > 0 and quality in 0..51")
-    path = Path(path)
+    with (
+        _finished_file(Path(path)) as temporary,
+        av.open(str(temporary), "w", format="mp4", options={"movflags": "+faststart"}) as container,
+    ):
+        # One thread: x264's output depends on the number of threads, and rendered clips must be reproducible.
+        options = {"crf": str(quality), "threads": "1"}
+        stream = container.add_stream("libx264", rate=Fraction(fps).limit_denominator(1001), options=options)
+        stream.width, stream.height, stream.pix_fmt = images.shape[2], images.shape[1], "yuv420p"
+        # Players guess the matrix of an untagged file from its height, and would show 704 rows in other colours.
+        stream.codec_context.colorspace, stream.codec_context.color_range = _BT601, _LIMITED_RANGE
+        for image in images:
+            frame = av.VideoFrame.from_ndarray(np.ascontiguousarray(image), format="rgb24")
+            container.mux(stream.encode(_convert(frame, "yuv420p")))
+        container.mux(stream.encode())
+
+
+def cut(source: str | Path, target: str | Path, start: float, end: float, quality: int = 18) -> int:
+    """Write the frames of ``source`` shown from ``start`` to before ``end`` (seconds) as H.264, without sound.
+
+    Cuts at frames, not at key frames; keeps the distances between frames. Gives the number of frames.
+
+    Raises:
+        InputError: undecodable source, or no frame in the span.
+    """
+    if not 0 <= start < end:
+        raise InputError(f"{source}: span {start} to {end} s, expected 0 <= start < end")
+    target = Path(target)
+    with _open(source) as container, _finished_file(target) as temporary:
+        stream = _video_stream(container, source)
+        # Seeking lands on the key frame before the start, so that long files are not decoded from their beginning.
+        container.seek(int(start / stream.time_base) + (stream.start_time or 0), stream=stream)
+        begin = (stream.start_time or 0) * stream.time_base
+        count, first = 0, 0
+        with av.open(str(temporary), "w", format="mp4", options={"movflags": "+faststart"}) as out:
+            copy = out.add_stream("libx264", rate=stream.average_rate, options={"crf": str(quality)})
+            copy.pix_fmt, copy.time_base = "yuv420p", stream.time_base
+            copy.codec_context.time_base = stream.time_base
+            for frame in _guard(container.decode(stream), source):
+                time = float(frame.pts * stream.time_base - begin)
+                if time >= end:
+                    break
+                if time < start:
+                    continue
+                if count == 0:
+                    first = frame.pts
+                    copy.width, copy.height = frame.width // 2 * 2, frame.height // 2 * 2
+                image = frame.reformat(width=copy.width, height=copy.height, format="yuv420p")
+                image.pts, image.time_base, image.pict_type = frame.pts - first, stream.time_base, 0
+                out.mux(copy.encode(image))
+                count += 1
+            if count:
+                out.mux(copy.encode())
+        if not count:
+            raise InputError(f"{source} has no frame from {start} to {end} s")
+    return count
+
+
+@contextlib.contextmanager
+def _finished_file(path: Path) -> Iterator[Path]:
+    """A temporary name beside ``path``; renamed to it at the end, deleted on an error."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.stem[:40]}.", suffix=".tmp")
+    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.stem[:40]}.", suffix=".tmp")
     os.close(handle)
     try:
-        with av.open(temporary, "w", format="mp4", options={"movflags": "+faststart"}) as container:
-            # One thread: x264's output depends on the number of threads, and rendered clips must be reproducible.
-            options = {"crf": str(quality), "threads": "1"}
-            stream = container.add_stream("libx264", rate=Fraction(fps).limit_denominator(1001), options=options)
-            stream.width, stream.height, stream.pix_fmt = images.shape[2], images.shape[1], "yuv420p"
-            # Players guess the matrix of an untagged file from its height, and would show 704 rows in other colours.
-            stream.codec_context.colorspace, stream.codec_context.color_range = _BT601, _LIMITED_RANGE
-            for image in images:
-                frame = av.VideoFrame.from_ndarray(np.ascontiguousarray(image), format="rgb24")
-                for packet in stream.encode(_convert(frame, "yuv420p")):
-                    container.mux(packet)
-            for packet in stream.encode():
-                container.mux(packet)
-        os.chmod(temporary, 0o644)
-        os.replace(temporary, path)
+        yield Path(name)
+        os.chmod(name, 0o644)
+        os.replace(name, path)
     except BaseException:
-        Path(temporary).unlink(missing_ok=True)
+        Path(name).unlink(missing_ok=True)
         raise
 
 
@@ -390,11 +381,6 @@ def _first_rotation(path: str | Path) -> int:
 def _quarter_turns(frame: Any) -> int:
     """Counter-clockwise quarter turns that set a frame upright."""
     return round((frame.rotation or 0) / 90) % 4
-
-
-def _half(value: int) -> int:
-    """Half of a difference, rounded towards zero, so that padding (negative) splits like cropping."""
-    return value // 2 if value >= 0 else -(-value // 2)
 
 
 def _reason(error: Exception) -> str:

@@ -12,7 +12,8 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, IterableDataset, get_worker_info
 
-from nemo_cosmos.data.video import Fit, iter_windows, padding_mask, probe, read_frames
+from nemo_cosmos.data.resize import Fit, padding_mask
+from nemo_cosmos.data.video import iter_windows, probe, read_frames
 from nemo_cosmos.errors import InputError
 from nemo_cosmos.prepare.sources import Clip
 from nemo_cosmos.prepare.text_embeddings import read_embedding
@@ -29,7 +30,7 @@ class WindowPlan:
     Attributes:
         frames: pixel frames of a sample.
         size: (height, width) to scale to.
-        fit: how a source of another shape fills ``size`` (see ``data.video``).
+        fit: how a source of another shape fills ``size`` (see ``data.resize``).
         step: distance between the frames taken.
         stride: distance between the first frames of the windows of a clip; 0 takes the first window alone.
         fps: constant rate to resample to; None keeps each clip's own rate.

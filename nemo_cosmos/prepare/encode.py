@@ -28,9 +28,9 @@ from nemo_cosmos.data.manifest import (
     remove_unfinished,
     write_json,
 )
+from nemo_cosmos.data.resize import FITS
 from nemo_cosmos.data.sample import LatentSample, TokenizerIdentity
 from nemo_cosmos.data.shards import SAMPLES_PER_SHARD, ShardWriter, disk_error
-from nemo_cosmos.data.video import FITS
 from nemo_cosmos.errors import InputError
 from nemo_cosmos.models.text import TextEncoder
 from nemo_cosmos.prepare.decode import ClipDecoder, Failure, Window, WindowPlan, decode_ahead, normalise

@@ -14,9 +14,10 @@ import torch
 from torch import Tensor
 
 from nemo_cosmos.data.manifest import Manifest, write_bytes
+from nemo_cosmos.data.resize import resize
 from nemo_cosmos.data.sample import TEXT_LENGTH, LatentSample, TokenizerIdentity, collate
 from nemo_cosmos.data.shards import ShardDataset
-from nemo_cosmos.data.video import resize, write_mp4
+from nemo_cosmos.data.video import write_mp4
 from nemo_cosmos.errors import InputError
 
 TEMPLATE = Path(__file__).with_name("preview_template.html")

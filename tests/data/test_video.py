@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from nemo_cosmos.data.video import geometry, padding_mask, probe, read_frames, resize, write_mp4
+from nemo_cosmos.data.video import cut, iter_windows, probe, read_frames, write_mp4
 from nemo_cosmos.errors import InputError
 
 
@@ -163,33 +163,6 @@ def test_audio_alone_is_no_video(tmp_path):
         probe(tmp_path / "a.mp4")
 
 
-@pytest.mark.parametrize("source", [(100, 50), (50, 100), (64, 64), (7, 301), (33, 17)])
-@pytest.mark.parametrize("fit", ["crop", "pad", "stretch"])
-def test_every_fit_gives_the_target_size(source, fit):
-    image = torch.full((3, *source), 200, dtype=torch.uint8)
-    out = resize(image, (32, 48), fit)
-    assert out.shape == (3, 32, 48)
-    assert (out == 200).all() or fit == "pad"
-
-
-def test_crop_takes_the_middle_without_distortion():
-    image = torch.zeros(3, 40, 120, dtype=torch.uint8)
-    image[:, :, 40:80] = 255
-    assert (resize(image, (40, 40), "crop") == 255).all()
-    plan = geometry((40, 120), (20, 20), "crop")
-    assert plan.resized == (20, 60) and plan.left == 20
-
-
-def test_padding_mask_marks_whole_cells_of_padding():
-    mask = padding_mask((100, 50), (64, 64), "pad", 8)  # 32 columns of picture between two bars of 16
-    assert mask.shape == (1, 8, 8) and mask.dtype == torch.uint8
-    assert mask[0, 0].tolist() == [1, 1, 0, 0, 0, 0, 1, 1]
-    out = resize(torch.full((3, 100, 50), 200, dtype=torch.uint8), (64, 64), "pad")
-    assert (out[:, :, :16] == 0).all() and (out[:, :, 16:48] == 200).all() and (out[:, :, 48:] == 0).all()
-    assert padding_mask((100, 50), (64, 64), "crop", 8) is None
-    assert padding_mask((32, 32), (64, 64), "pad", 8) is None
-
-
 @pytest.mark.parametrize(
     ("frames", "fps"), [(torch.zeros(3, 2, 8, 8), 24), (torch.zeros(2, 8, 8, 4, dtype=torch.uint8), 24), (ramp(2), 0)]
 )
@@ -197,3 +170,44 @@ def test_writer_refuses_wrong_frames(tmp_path, frames, fps):
     with pytest.raises(InputError):
         write_mp4(tmp_path / "x.mp4", frames, fps)
     assert not list(tmp_path.iterdir())
+
+
+def test_windows_are_the_frames_that_reading_gives(tmp_path):
+    write_mp4(tmp_path / "a.mp4", ramp(8), 24)
+    for step, stride, starts in ((1, 2, [0, 2, 4]), (2, 1, [0, 1]), (1, 4, [0, 4])):
+        windows = list(iter_windows(tmp_path / "a.mp4", 4, stride=stride, step=step, size=(16, 16)))
+        assert [start for start, _ in windows] == starts
+        for start, frames in windows:
+            assert torch.equal(frames, read_frames(tmp_path / "a.mp4", start, 4, (16, 16), step=step))
+    with pytest.raises(InputError, match=r"too short: 8 frames, 9 frames needed"):
+        list(iter_windows(tmp_path / "a.mp4", 9, stride=1))
+
+
+def test_cut_takes_the_frames_of_the_span(tmp_path):
+    write_mp4(tmp_path / "a.mp4", ramp(8, 33, 51), 4)
+    assert cut(tmp_path / "a.mp4", tmp_path / "b.mp4", 0.5, 1.5) == 4
+    assert frame_numbers(read_frames(tmp_path / "b.mp4")) == [2, 3, 4, 5]
+    info = probe(tmp_path / "b.mp4")
+    assert info.fps == pytest.approx(4) and not info.variable_rate and (info.height, info.width) == (34, 52)
+
+
+def test_cut_keeps_uneven_times(tmp_path):
+    write_times(tmp_path / "v.mp4", [0, 10, 20, 60, 70])
+    assert cut(tmp_path / "v.mp4", tmp_path / "b.mp4", 0.1, 0.65) == 3
+    assert frame_numbers(read_frames(tmp_path / "b.mp4", fps=10))[:6] == [1, 2, 2, 2, 2, 3]
+
+
+def test_cut_far_into_a_long_video(tmp_path):
+    video = torch.zeros(3, 400, 32, 32, dtype=torch.uint8)
+    video[:, 300:] = 200  # beyond the first key frames
+    write_mp4(tmp_path / "long.mp4", video, 25)
+    assert cut(tmp_path / "long.mp4", tmp_path / "b.mp4", 11.8, 12.2) == 10
+    assert (read_frames(tmp_path / "b.mp4").float().mean(dim=(0, 2, 3)) > 100).tolist() == [False] * 5 + [True] * 5
+
+
+@pytest.mark.parametrize("span", [(5.0, 6.0), (1.0, 1.0), (-1.0, 1.0)])
+def test_cut_outside_the_video_leaves_nothing(tmp_path, span):
+    write_mp4(tmp_path / "a.mp4", ramp(4), 4)
+    with pytest.raises(InputError, match=r"a\.mp4"):
+        cut(tmp_path / "a.mp4", tmp_path / "b.mp4", *span)
+    assert [p.name for p in tmp_path.iterdir()] == ["a.mp4"]

@@ -1,0 +1,207 @@
+"""Example data of the Cosmos guides: download HD-VILA videos and cut the described clips out of them.
+
+``hdvila-100M.jsonl`` has a line per clip: ``url``, ``video_id``, ``clip_id``, ``caption``, ``span_start``,
+``span_end``. Clips are paired with videos by ``video_id``; both steps keep what is there and can be repeated.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import tempfile
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Any
+
+from nemo_cosmos.data.manifest import read_json, write_bytes, write_json
+from nemo_cosmos.data.shards import disk_error
+from nemo_cosmos.data.video import cut
+from nemo_cosmos.errors import InputError
+
+LIST_NAME = "hdvila-100M.jsonl"
+Downloader = Callable[[str, Path], None]
+"""Writes the video at a URL to a path, or raises ``DownloadError``."""
+
+
+class DownloadError(Exception):
+    """A video could not be had: it was removed, is private, or the connection failed."""
+
+
+@dataclass(frozen=True)
+class ClipRecord:
+    """One line of the list."""
+
+    url: str
+    video_id: str
+    clip_id: str
+    caption: str
+    span_start: str
+    span_end: str
+
+    @property
+    def stem(self) -> str:
+        """File name without suffix, the same in ``videos``, ``metas`` and ``t5_xxl``."""
+        return self.clip_id.removesuffix(".mp4")
+
+    @classmethod
+    def from_json(cls, values: dict[str, Any], where: str) -> ClipRecord:
+        """Take the fields out of a JSON object; InputError names a missing one and names that leave the folder."""
+        for f in fields(cls):
+            if not isinstance(values.get(f.name), str):
+                raise InputError(f"{where}: {f.name!r} is {values.get(f.name)!r}, expected a string")
+        record = cls(**{f.name: values[f.name] for f in fields(cls)})
+        for name in (record.video_id, record.clip_id):
+            if not name or Path(name).name != name:
+                raise InputError(f"{where}: {name!r} is no plain file name")
+        return record
+
+
+@dataclass
+class Outcome:
+    """What became of one item: ``done``, ``present`` (was there before) or ``failed`` with a reason."""
+
+    name: str
+    state: str
+    reason: str = ""
+
+
+def read_list(dataset: str | Path, num_videos: int) -> list[ClipRecord]:
+    """The first clip of each of the first ``num_videos`` different URLs.
+
+    Raises:
+        InputError: the list is missing, has a malformed line, or names no video.
+    """
+    file = Path(dataset) / LIST_NAME
+    if num_videos < 1:
+        raise InputError(f"N_videos={num_videos}: expected at least 1")
+    if not file.is_file():
+        raise InputError(
+            f"{file} is missing: download it as the HD-VILA-100M page (https://github.com/microsoft/XPretrain) "
+            f"describes and put it into {dataset}"
+        )
+    records: dict[str, ClipRecord] = {}
+    with file.open(encoding="utf-8") as lines:
+        for number, line in enumerate(lines, start=1):
+            if len(records) == num_videos:
+                break
+            if line.strip():
+                record = ClipRecord.from_json(_object(line, f"{file} line {number}"), f"{file} line {number}")
+                records.setdefault(record.url, record)
+    if not records:
+        raise InputError(f"{file} names no videos")
+    return list(records.values())
+
+
+def download(dataset: str | Path, num_videos: int, downloader: Downloader) -> Iterator[Outcome]:
+    """Fetch videos to ``videos_orig/VIDEO_ID.mp4`` and write ``metas/CLIP.{txt,json}``; yields what became of each.
+
+    A video that cannot be had is skipped, and leaves no caption behind.
+    """
+    dataset = Path(dataset)
+    records = read_list(dataset, num_videos)
+    for name in ("videos_orig", "metas"):
+        (dataset / name).mkdir(exist_ok=True)
+    for record in records:
+        target = dataset / "videos_orig" / f"{record.video_id}.mp4"
+        present = target.is_file()
+        if not present:
+            try:
+                _fetch(record.url, target, downloader)
+            except DownloadError as error:
+                yield Outcome(record.video_id, "failed", f"{record.url}: {error}")
+                continue
+        write_bytes(dataset / "metas" / f"{record.stem}.txt", record.caption.encode())
+        write_json(dataset / "metas" / f"{record.stem}.json", vars(record))
+        yield Outcome(record.video_id, "present" if present else "done")
+
+
+def clip(dataset: str | Path) -> Iterator[Outcome]:
+    """Cut ``videos/CLIP.mp4`` out of ``videos_orig`` for every ``metas/CLIP.json``; yields what became of each.
+
+    Raises:
+        InputError: no ``metas/*.json``.
+    """
+    dataset = Path(dataset)
+    metas = sorted((dataset / "metas").glob("*.json"))
+    if not metas:
+        raise InputError(f"{dataset / 'metas'} holds no *.json: run with --do_download first")
+    (dataset / "videos").mkdir(exist_ok=True)
+    for meta in metas:
+        record = ClipRecord.from_json(read_json(meta), str(meta))
+        target = dataset / "videos" / f"{record.stem}.mp4"
+        if target.is_file():
+            yield Outcome(record.stem, "present")
+            continue
+        try:
+            start, end = parse_time(record.span_start), parse_time(record.span_end)
+            cut(dataset / "videos_orig" / f"{record.video_id}.mp4", target, start, end)
+            yield Outcome(record.stem, "done")
+        except InputError as error:
+            yield Outcome(record.stem, "failed", str(error))
+
+
+def parse_time(text: str) -> float:
+    """``h:m:s.fraction`` -> seconds; InputError when it has another form."""
+    parts = text.split(":")
+    try:
+        hours, minutes, seconds = int(parts[0]), int(parts[1]), float(parts[2])
+        if len(parts) == 3 and hours >= 0 and 0 <= minutes < 60 and 0 <= seconds < 60:
+            return hours * 3600 + minutes * 60 + seconds
+    except (ValueError, IndexError):
+        pass
+    raise InputError(f"time {text!r}: expected hours:minutes:seconds, for example 0:01:05.250")
+
+
+def youtube_downloader() -> Downloader:
+    """Downloader through pytubefix, at the highest resolution that has picture and sound in one file.
+
+    Raises:
+        InputError: pytubefix is not installed.
+    """
+    try:
+        from pytubefix import YouTube
+        from pytubefix.exceptions import PytubeFixError
+    except ImportError as error:
+        raise InputError("pytubefix is not installed: pip install 'nemo_cosmos[download]'") from error
+    from http.client import HTTPException
+
+    def fetch(url: str, path: Path) -> None:
+        try:
+            streams = YouTube(url).streams.filter(progressive=True, file_extension="mp4")
+            best = streams.order_by("resolution").desc().first()
+            if best is None:
+                raise DownloadError("no mp4 with picture and sound in one file")
+            best.download(output_path=str(path.parent), filename=path.name, skip_existing=False)
+        # KeyError: what pytubefix raises when the site's answer has lost a field.
+        except (PytubeFixError, HTTPException, OSError, KeyError) as error:
+            if isinstance(error, OSError) and isinstance(disk_error(error, path.parent), InputError):
+                raise disk_error(error, path.parent) from error
+            raise DownloadError(f"{type(error).__name__}: {error}") from error
+
+    return fetch
+
+
+def _fetch(url: str, target: Path, downloader: Downloader) -> None:
+    handle, name = tempfile.mkstemp(dir=target.parent, prefix=f".{target.stem[:40]}.", suffix=".mp4")
+    os.close(handle)
+    temporary = Path(name)
+    try:
+        downloader(url, temporary)
+        if temporary.stat().st_size == 0:
+            raise DownloadError("the downloaded file is empty")
+        temporary.chmod(0o644)
+        temporary.replace(target)
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise
+
+
+def _object(line: str, where: str) -> dict[str, Any]:
+    try:
+        values = json.loads(line)
+    except ValueError as error:
+        raise InputError(f"{where} is not JSON: {error}") from error
+    if not isinstance(values, dict):
+        raise InputError(f"{where}: expected a JSON object")
+    return values
