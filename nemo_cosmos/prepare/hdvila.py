@@ -6,10 +6,12 @@
 
 from __future__ import annotations
 
+import argparse
 import json
 import os
 import tempfile
-from collections.abc import Callable, Iterator
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
@@ -151,6 +153,46 @@ def parse_time(text: str) -> float:
     except (ValueError, IndexError):
         pass
     raise InputError(f"time {text!r}: expected hours:minutes:seconds, for example 0:01:05.250")
+
+
+def main(description: str, arguments: Sequence[str] | None = None, downloader: Downloader | None = None) -> None:
+    """Command line of ``tools/download_{diffusion,tokenizer}_example_data.py``.
+
+    Args:
+        description: help text.
+        arguments: command line; None: that of the process.
+        downloader: fetches a video; None: YouTube.
+
+    Raises:
+        InputError: nothing to do, no list, or not one clip to show for it.
+    """
+    parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--dataset_path", default="datasets/hdvila", help=f"folder with {LIST_NAME}")
+    parser.add_argument("--N_videos", type=int, default=128, help="videos to download, one clip each")
+    parser.add_argument("--do_download", action="store_true", help="download to videos_orig/ and write metas/")
+    parser.add_argument("--do_clip", action="store_true", help="cut videos/ out of videos_orig/")
+    options = parser.parse_args(arguments)
+    if not options.do_download and not options.do_clip:
+        raise InputError("nothing to do: give --do_download, --do_clip or both")
+    if options.do_download:
+        fetch = youtube_downloader() if downloader is None else downloader
+        _report("downloaded", "videos", download(options.dataset_path, options.N_videos, fetch))
+    if options.do_clip:
+        _report("cut", "clips", clip(options.dataset_path))
+
+
+def _report(verb: str, things: str, outcomes: Iterable[Outcome]) -> None:
+    """Show progress and failures, then counts; InputError when every item failed."""
+    from rich.progress import track
+
+    counts: Counter[str] = Counter()
+    for outcome in track(outcomes, verb):
+        counts[outcome.state] += 1
+        if outcome.state == "failed":
+            print(f"skipped {outcome.name}: {outcome.reason}")
+    print(f"{verb} {counts['done']} {things}, {counts['present']} were there already, {counts['failed']} skipped")
+    if counts["failed"] == counts.total():
+        raise InputError(f"none of {counts.total()} {things} could be had; the reasons are above")
 
 
 def youtube_downloader() -> Downloader:

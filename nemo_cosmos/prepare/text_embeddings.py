@@ -18,7 +18,14 @@ from torch import Tensor
 
 from nemo_cosmos.data.manifest import read_json, write_bytes, write_json
 from nemo_cosmos.errors import InputError
-from nemo_cosmos.models.text import DEFAULT_TEXT_ENCODER, TextEncoder
+from nemo_cosmos.models.text import (
+    DEFAULT_TEXT_ENCODER,
+    TEXT_LENGTH,
+    TextEncoder,
+    load_text_encoder,
+    text_encoder_name,
+)
+from nemo_cosmos.prepare.device import resolve_device, resolve_dtype
 from nemo_cosmos.prepare.sources import read_caption_file
 
 EMBEDDINGS_FOLDER = "t5_xxl"
@@ -142,3 +149,46 @@ def embed_captions(
             write_embedding(folder / f"{path.stem}.pickle", row, dtype)
         done += len(batch)
         yield done
+
+
+def embed_dataset(
+    dataset_path: str | Path,
+    *,
+    pretrained_model_name_or_path: str = DEFAULT_TEXT_ENCODER,
+    max_length: int = TEXT_LENGTH,
+    cache_dir: str | Path | None = None,
+    dtype: str = "float32",
+    batch_size: int = 8,
+    device: str = "auto",
+    offload: bool = False,
+    on_caption: Callable[[int, int], None] = lambda done, total: None,
+) -> None:
+    """``embed_captions`` with the options of ``tools/get_t5_embeddings.py``.
+
+    Args:
+        dataset_path: folder with ``metas/*.txt``.
+        pretrained_model_name_or_path: T5 folder or repository.
+        max_length: text tokens kept.
+        cache_dir: folder that models are downloaded to; a copy at ``cache_dir/REPOSITORY`` is used when there.
+        dtype: of the encoder's computation; the files hold float16 in any case.
+        batch_size: captions per call of the encoder.
+        device: auto, cpu or cuda.
+        offload: see ``load_text_encoder``.
+        on_caption: called with (captions done, captions in all).
+
+    Raises:
+        InputError: no captions, no such encoder, or embeddings of another encoder in the folder.
+    """
+    place = resolve_device(device)
+    precision = resolve_dtype(dtype, place)
+    local = None if cache_dir is None else Path(cache_dir) / pretrained_model_name_or_path
+    source = str(local) if local is not None and (local / "config.json").is_file() else pretrained_model_name_or_path
+
+    def load() -> TextEncoder:
+        return load_text_encoder(
+            source, max_length=max_length, device=place, dtype=precision, offload=offload, cache_dir=cache_dir
+        )
+
+    total = len(find_captions(dataset_path))
+    for done in embed_captions(dataset_path, load, encoder_name=text_encoder_name(source), batch_size=batch_size):
+        on_caption(done, total)

@@ -1,0 +1,38 @@
+#!/usr/bin/env python
+"""Embed the captions of a dataset with T5: metas/*.txt -> t5_xxl/*.pickle, as Cosmos tools read them.
+
+Example: python tools/get_t5_embeddings.py --dataset_path datasets/hdvila
+"""
+
+from __future__ import annotations
+
+import argparse
+
+from nemo_cosmos.commands.options import run_tool
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--dataset_path", default="datasets/hdvila", help="folder with metas/*.txt")
+    parser.add_argument("--max_length", type=int, default=512, help="text tokens kept")
+    parser.add_argument("--pretrained_model_name_or_path", default="google-t5/t5-11b", help="T5 folder or repository")
+    parser.add_argument("--cache_dir", default="checkpoints", help="folder that models are downloaded to")
+    parser.add_argument("--dtype", default="float32", help="of the encoder: float32 (as released) or bfloat16")
+    parser.add_argument("--batch_size", type=int, default=8, help="captions per call of the encoder")
+    parser.add_argument("--device", default="auto", help="auto, cpu or cuda")
+    parser.add_argument("--offload", action="store_true", help="weights on the CPU, one block at a time on the GPU")
+    arguments = parser.parse_args()
+
+    from rich.progress import Progress
+
+    from nemo_cosmos.prepare.text_embeddings import embed_dataset
+
+    with Progress() as progress:
+        task = progress.add_task("embedding captions", total=None)
+        embed_dataset(
+            **vars(arguments), on_caption=lambda done, total: progress.update(task, completed=done, total=total)
+        )
+
+
+if __name__ == "__main__":
+    run_tool(main)
