@@ -47,11 +47,15 @@ def gather_original(
             scratch.mkdir(parents=True, exist_ok=True)
             save_file({k: v.contiguous() for k, v in mine.items()}, scratch / f"stage_{groups.pipeline_rank}")
         torch.distributed.barrier()
-    if torch.distributed.get_rank() != 0:
+    is_first = torch.distributed.get_rank() == 0
+    if is_first:
+        for stage in range(1, groups.pipeline_size):
+            mine.update(load_file(scratch / f"stage_{stage}"))
+        shutil.rmtree(scratch, ignore_errors=True)
+    if groups.pipeline_size > 1:
+        torch.distributed.barrier()
+    if not is_first:
         return None
-    for stage in range(1, groups.pipeline_size):
-        mine.update(load_file(scratch / f"stage_{stage}"))
-    shutil.rmtree(scratch, ignore_errors=True)
     return to_original(chunks[0].dit_config, mine, chunks[0].original_extras)
 
 

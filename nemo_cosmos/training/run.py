@@ -133,6 +133,9 @@ def _fit(
         virtual_pipeline_model_parallel_size=parallel.virtual_pipeline,
         context_parallel_size=parallel.context,
         sequence_parallel=parallel.sequence,
+        # Batched exchanges of the interleaved schedule mix up their messages between two stages.
+        overlap_p2p_comm=parallel.virtual_pipeline is not None,
+        batch_p2p_comm=parallel.virtual_pipeline is None,
     )
     options = NetworkOptions(
         dit=dit,
