@@ -97,13 +97,7 @@ def load_text_encoder(
     """
     from transformers import AutoConfig, AutoTokenizer, T5EncoderModel
 
-    path, target = Path(path_or_repo), torch.device(device)
-    is_local = path.is_dir()
-    if not is_local and (path.is_absolute() or str(path_or_repo).count("/") != 1):
-        raise InputError(
-            f"text encoder {str(path_or_repo)!r} is neither a folder nor a repository name such as "
-            f"{DEFAULT_TEXT_ENCODER}"
-        )
+    name, target = text_encoder_name(path_or_repo), torch.device(device)
     if max_length < 1:
         raise InputError(f"max_length={max_length}: expected at least 1 token")
     try:
@@ -134,14 +128,22 @@ def load_text_encoder(
         _offload_blocks(model, target)
     else:
         model.to(target)
-    name = text_encoder_name(path_or_repo)
     return TextEncoder(model, tokenizer, name=name, max_length=max_length, device=target)
 
 
 def text_encoder_name(path_or_repo: str | Path) -> str:
-    """The name that ``load_text_encoder`` gives an encoder, without loading it."""
+    """The name that ``load_text_encoder`` gives an encoder, without loading it.
+
+    Raises:
+        InputError: neither a folder nor of the form of a repository name.
+    """
     path = Path(path_or_repo)
     if not path.is_dir():
+        if path.is_absolute() or str(path_or_repo).count("/") != 1:
+            raise InputError(
+                f"text encoder {str(path_or_repo)!r} is neither a folder nor a repository name such as "
+                f"{DEFAULT_TEXT_ENCODER}"
+            )
         return str(path_or_repo)
     digest = hashlib.sha256()
     for name in _HASHED_FILES:

@@ -133,6 +133,10 @@ def prepare(
     _check_plan(plan, tokenizer)
     if latent_dtype not in LATENT_DTYPES:
         raise InputError(f"latent dtype {latent_dtype!r}: expected one of {', '.join(LATENT_DTYPES)}")
+    if samples_per_shard < 1 or workers < 0:
+        raise InputError(
+            f"samples_per_shard={samples_per_shard}, workers={workers}: expected at least 1 and at least 0"
+        )
     out, rank = Path(out), _rank()
     settings = {**asdict(plan), "size": list(plan.size), "latent_dtype": latent_dtype}
     record = {**settings, "tokenizer": tokenizer.identity.to_json(), "text_encoder": text_encoder_name}
@@ -168,10 +172,19 @@ def prepare(
         everyone = _gather(rank, (progress, skipped))
         skipped = [failure for _, failures in everyone for failure in failures]
         if rank.index == 0:
-            _finish_out(out, existed, settings, skipped, len(clips))
+            if not completed_shards(out):
+                if not existed:
+                    _remove_if_unused(out)
+                reasons = "; ".join(failure.reason for failure in skipped[:3])
+                raise InputError(f"none of {len(clips)} clips could be prepared: {reasons}")
+            merge_manifest(out, settings=settings, skipped=[asdict(failure) for failure in skipped])
         _barrier(rank)
     except OSError as error:
         raise disk_error(error, out) from error
+    except InputError:
+        if rank.count == 1 and not existed:
+            _remove_if_unused(out)
+        raise
     return PrepareResult(
         written=sum(p.samples for p, _ in everyone),
         frames=sum(p.frames for p, _ in everyone),
@@ -266,17 +279,12 @@ def _open_out(out: Path, record: dict[str, Any], rank: Rank) -> frozenset[str]:
     return done
 
 
-def _finish_out(out: Path, existed: bool, settings: dict[str, Any], skipped: list[Failure], clips: int) -> None:
-    """Write the manifest; when nothing was usable, say why and leave no folder behind."""
-    if completed_shards(out):
-        merge_manifest(out, settings=settings, skipped=[asdict(failure) for failure in skipped])
-        return
-    if not existed:
-        (out / SETTINGS_NAME).unlink()
+def _remove_if_unused(out: Path) -> None:
+    """Leave no folder behind when a first call wrote no shard."""
+    if out.is_dir() and not completed_shards(out):
+        (out / SETTINGS_NAME).unlink(missing_ok=True)
         if not any(out.iterdir()):
             out.rmdir()
-    reasons = "; ".join(failure.reason for failure in skipped[:3])
-    raise InputError(f"none of {clips} clips could be prepared: {reasons}")
 
 
 def _rank() -> Rank:
