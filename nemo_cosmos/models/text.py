@@ -153,22 +153,26 @@ def text_encoder_name(path_or_repo: str | Path) -> str:
 
 
 def _offload_blocks(model: nn.Module, device: torch.device) -> None:
-    """Keep the transformer blocks on the CPU and move each to ``device`` for the time of its forward pass."""
-    blocks = model.encoder.block  # type: ignore[union-attr]
-    in_blocks = {id(p) for p in blocks.parameters()}  # type: ignore[union-attr]
+    """Keep the weights of the transformer blocks on the CPU; each is on ``device`` during its forward pass alone."""
+    blocks: Any = model.encoder.block  # type: ignore[union-attr]
+    in_blocks = {id(p) for p in blocks.parameters()}
     for parameter in model.parameters():
         if id(parameter) not in in_blocks:
             parameter.data = parameter.data.to(device)
+    for block in blocks:
+        # The CPU tensors stay referenced, so that nothing has to be copied back.
+        weights = [(parameter, parameter.data) for parameter in block.parameters()]
 
-    def bring(module: nn.Module, _: Any) -> None:
-        module.to(device)
+        def bring(module: nn.Module, _: Any, weights: list[tuple[nn.Parameter, Tensor]] = weights) -> None:
+            for parameter, value in weights:
+                parameter.data = value.to(device)
 
-    def take_back(module: nn.Module, _: Any, __: Any) -> None:
-        module.to("cpu")
+        def leave(module: nn.Module, _: Any, __: Any, weights: list[tuple[nn.Parameter, Tensor]] = weights) -> None:
+            for parameter, value in weights:
+                parameter.data = value
 
-    for block in blocks:  # type: ignore[union-attr]
         block.register_forward_pre_hook(bring)
-        block.register_forward_hook(take_back)
+        block.register_forward_hook(leave)
 
 
 def save_tiny_text_encoder(path: str | Path, width: int = 64, seed: int = 0, *, num_layers: int = 2) -> None:

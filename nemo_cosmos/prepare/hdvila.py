@@ -205,7 +205,7 @@ def youtube_downloader() -> Downloader:
         from pytubefix import YouTube
         from pytubefix.exceptions import PytubeFixError
     except ImportError as error:
-        raise InputError("pytubefix is not installed: pip install 'nemo_cosmos[download]'") from error
+        raise InputError("pytubefix is not installed: pip install pytubefix") from error
     from http.client import HTTPException
 
     def fetch(url: str, path: Path) -> None:

@@ -4,6 +4,7 @@ import pytest
 import torch
 
 from nemo_cosmos.errors import InputError
+from nemo_cosmos.models import text as text_module
 from nemo_cosmos.models.text import load_text_encoder, save_tiny_text_encoder
 
 
@@ -85,3 +86,24 @@ def test_tiny_encoder_never_replaces_a_foreign_folder(tmp_path):
     with pytest.raises(InputError, match="data"):
         save_tiny_text_encoder(tmp_path / "data")
     assert (tmp_path / "data" / "precious.txt").exists()
+
+
+def test_offloading_brings_each_block_and_takes_it_away_again(folder, monkeypatch):
+    expected = load_text_encoder(folder).encode(["a red disc moves left"])
+    encoder = load_text_encoder(folder)
+    blocks = encoder.model.encoder.block
+    resting = {name: p.data_ptr() for name, p in blocks.named_parameters()}
+    text_module._offload_blocks(encoder.model, torch.device("cpu"))
+    brought = []
+    real = torch.Tensor.to
+
+    def copying(self, *args, **kwargs):  # a move between devices always copies; on the CPU alone it would not
+        brought.append(self.data_ptr())
+        return real(self, *args, **kwargs).clone()
+
+    monkeypatch.setattr(torch.Tensor, "to", copying)
+    output = encoder.model(input_ids=torch.tensor([[3, 4, 1]])).last_hidden_state
+    monkeypatch.undo()
+    assert set(resting.values()) <= set(brought)
+    assert {name: p.data_ptr() for name, p in blocks.named_parameters()} == resting
+    assert torch.equal(encoder.encode(["a red disc moves left"]), expected) and output.isfinite().all()
