@@ -119,16 +119,22 @@ def _bar(shown: bool) -> Any:
     @contextlib.contextmanager
     def bar() -> Iterator[Any]:
         columns = ("preparing", BarColumn(), MofNCompleteColumn(), TextColumn("{task.description}"))
-        with Progress(*columns, TimeRemainingColumn(), disable=not shown) as progress:
-            task = progress.add_task("", total=None)
+        progress = Progress(*columns, TimeRemainingColumn(), disable=not shown)
 
-            def move(state: State) -> None:
-                text = f"{state.clips_per_second:.2f} clips/s {state.frames_per_second:.0f} frames/s"
-                if state.skipped:
-                    text += f" {state.skipped} skipped"
-                progress.update(task, completed=state.clips, total=state.total, description=text)
+        def move(state: State) -> None:
+            if not progress.tasks:
+                progress.add_task("", total=state.total)
+                progress.start()
+            text = f"{state.clips_per_second:.2f} clips/s {state.frames_per_second:.0f} frames/s"
+            if state.skipped:
+                text += f" {state.skipped} skipped"
+            progress.update(progress.task_ids[0], completed=state.clips, description=text)
 
+        try:
             yield move
+        finally:
+            if progress.tasks:
+                progress.stop()
 
     return bar()
 
