@@ -1,5 +1,5 @@
 """Post-training on NeMo and Megatron-Core."""
 
-from nemo_cosmos.training.nemo import prepare_nemo
+from nemo_cosmos.training.upstream import prepare_nemo
 
 prepare_nemo()

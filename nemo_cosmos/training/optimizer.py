@@ -17,6 +17,7 @@ from nemo.core.optim import McoreDistributedOptimizer
 from nemo.lightning.megatron_parallel import MegatronParallel
 from nemo.lightning.pytorch.optim import MegatronOptimizerModule
 from nemo_cosmos.config import OptimizerConfig
+from nemo_cosmos.training.upstream import load_adam_without_step
 
 
 def learning_rate(config: OptimizerConfig, step: int) -> float:
@@ -59,6 +60,14 @@ class CosmosOptimizer(McoreDistributedOptimizer):
         loss, grad_norm, zeros = super().step(closure)
         self.grad_norm = float(grad_norm) if grad_norm is not None else 0.0
         return loss, grad_norm, zeros
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        super().load_state_dict(state_dict)
+        # Megatron gives all parameters one step tensor, which torch's Adam would then count up once for each of them.
+        for part in parts(self.mcore_optimizer):
+            for state in part.optimizer.state.values():
+                if torch.is_tensor(state.get("step")):
+                    state["step"] = state["step"].clone()
 
     def sharded_state_dict(
         self, model_sharded_state_dict: Any, optimizer_state_dict: Any = None, is_loading: bool = False, **kwargs: Any
@@ -108,6 +117,8 @@ def initialise_state(optimizer: MegatronOptimizer) -> None:
         inner = part.optimizer
         if not isinstance(inner, torch.optim.Optimizer) or inner.state:
             continue
+        if isinstance(part, DistributedOptimizer):
+            load_adam_without_step(part)
         for group in inner.param_groups:
             for parameter in group["params"]:
                 inner.state[parameter] = {

@@ -112,15 +112,14 @@ def _fit(
     from nemo_cosmos.training.callbacks import CheckpointCallback, EmaCallback, MetricsCallback
     from nemo_cosmos.training.data import CosmosDataModule
     from nemo_cosmos.training.model import CosmosModule, NetworkOptions
-    from nemo_cosmos.training.nemo import save_without_helper_process, silence_telemetry
     from nemo_cosmos.training.optimizer import CosmosOptimizerModule
     from nemo_cosmos.training.start import SetUpCallback
     from nemo_cosmos.training.strategy import build_strategy
+    from nemo_cosmos.training.upstream import patch_nemo
 
     from nemo import lightning as nl
 
-    silence_telemetry()
-    save_without_helper_process()
+    patch_nemo(on_cpu=on_cpu)
     for name in ("lightning.pytorch", "nemo_logger"):
         logging.getLogger(name).setLevel(logging.WARNING)
     dtype = torch.bfloat16 if cfg.trainer.precision == "bf16" else torch.float32

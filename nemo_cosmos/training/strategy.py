@@ -30,7 +30,7 @@ class CosmosStrategy(MegatronStrategy):
             metadata = self.unwrapped_checkpoint_io.load_content_metadata(checkpoint_path)
             model = self.megatron_parallel.sharded_state_dict(metadata=metadata)
             wanted = {"ema": self.ema.sharded_state_dict(model, is_loading=True)}
-            loaded = self.checkpoint_io.load_checkpoint(checkpoint_path, sharded_state_dict=wanted, strict=True)
+            loaded = self.checkpoint_io.load_checkpoint(checkpoint_path, sharded_state_dict=wanted, strict="raise_unexpected")
             self.ema.load(model, loaded["ema"])
         return checkpoint
 
@@ -61,6 +61,7 @@ def build_strategy(parallel: ParallelConfig, *, dtype: torch.dtype) -> CosmosStr
         ckpt_parallel_load=parallel.virtual_pipeline is None,
         # torch's Adam saves in this format only; it loads on any layout.
         ckpt_optim_fully_reshardable=parallel.distributed_optimizer,
-        ckpt_load_strictness="raise_all",
+        # What a run asks for must be there; the average beside it is loaded on its own.
+        ckpt_load_strictness="raise_unexpected",
         replace_progress_bar=False,
     )

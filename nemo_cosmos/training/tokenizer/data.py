@@ -57,7 +57,9 @@ def resolve_source(value: str, config: TokenizerDataConfig) -> ClipSource:
         if value in registry:
             name, digits = value, None
         if name not in registry:
-            raise InputError(f"unknown video dataset {value!r}: registered are {', '.join(sorted(registry))}; or give a glob")
+            raise InputError(
+                f"unknown video dataset {value!r}: registered are {', '.join(sorted(registry))}; or give a glob"
+            )
         pattern = registry[name]
         resolution = int(digits) if digits else resolution
     if resolution is not None and resolution not in RESOLUTIONS:

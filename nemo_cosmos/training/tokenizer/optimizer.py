@@ -63,6 +63,8 @@ class Ema:
         """Take averaged parameters from a checkpoint; InputError when names differ."""
         if set(values) != set(self.shadow):
             difference = sorted(set(values) ^ set(self.shadow))
-            raise InputError(f"the checkpoint's moving average is of another network (first difference {difference[0]})")
+            raise InputError(
+                f"the checkpoint's moving average is of another network (first difference {difference[0]})"
+            )
         for name, value in values.items():
             self.shadow[name].copy_(value)

@@ -117,7 +117,8 @@ def frames_of(video: Tensor) -> Tensor:
 def feature_distance(first: list[Tensor], second: list[Tensor]) -> Tensor:
     """Σ_k λ_k · mean |V_k(x) − V_k(x̂)|, absolute differences of unnormalised features."""
     terms = [
-        weight * (a.float() - b.float()).abs().mean() for weight, a, b in zip(LAYER_WEIGHTS, first, second, strict=True)
+        weight * (a.float() - b.float()).abs().mean()
+        for weight, a, b in zip(LAYER_WEIGHTS, first, second, strict=True)
     ]
     return torch.stack(terms).sum()
 

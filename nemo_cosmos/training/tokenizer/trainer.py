@@ -19,6 +19,7 @@ from torch.nn.parallel import DistributedDataParallel
 from nemo_cosmos.config import dump_config
 from nemo_cosmos.errors import InputError
 from nemo_cosmos.models.tokenizer import TokenizerModule, build_tokenizer, save_tokenizer
+from nemo_cosmos.models.tokenizer.initialisation import initialise
 from nemo_cosmos.models.tokenizer.metrics import code_usage, psnr
 from nemo_cosmos.models.tokenizer.state_dict import normalise_keys
 from nemo_cosmos.training.tokenizer import checkpoint as files
@@ -58,6 +59,8 @@ class TokenizerTrainer:
         self.loss = TokenizerLoss(config.loss, self.module.config).to(self.device)
         if config.model.init_from is not None:
             files.load_weights(self.module, config.model.init_from)
+        else:
+            initialise(self.module)
         self.module.to(self.device)
         if self.device.type == "cuda":
             torch.backends.cudnn.benchmark = True
@@ -246,7 +249,9 @@ class TokenizerTrainer:
         config = self.config
         latest = files.latest_checkpoint(self.checkpoints)
         if latest is not None and not config.resume:
-            raise InputError(f"{self.checkpoints} already holds {latest.name}: resume it, or choose another output_dir")
+            raise InputError(
+                f"{self.checkpoints} already holds {latest.name}: resume it, or choose another output_dir"
+            )
         if latest is None:
             if not config.model.load_training_state:
                 return
