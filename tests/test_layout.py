@@ -11,7 +11,7 @@ import pytest
 PACKAGE = Path(__file__).parents[1] / "nemo_cosmos"
 
 ENTRANCE = {"cli", "__main__", "commands", "recipes"}
-STAGES = {"prepare", "training", "inference", "checkpoint", "report"}
+STAGES = {"prepare", "training", "inference", "checkpoint", "report", "benchmark"}
 MATHEMATICS = {"models", "data", "diffusion"}
 GROUND = {"parallel", "config", "compose", "errors", "conf"}
 FLOORS = [GROUND, MATHEMATICS, STAGES, ENTRANCE]

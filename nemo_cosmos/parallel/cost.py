@@ -1,0 +1,79 @@
+"""Arithmetic of a Cosmos transformer, counted from its shape alone."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class NetworkShape:
+    """The numbers of a network that a layout must divide and that its cost follows from."""
+
+    num_layers: int
+    num_attention_heads: int
+    hidden_size: int = 0
+    text_width: int = 1024
+    adaln_lora_dim: int = 256
+    patch_features: int = 0
+    """Values of one patch that enter the network."""
+    output_features: int = 0
+    """Values of one patch that leave it."""
+    position_parameters: int = 0
+    """Elements of the position tables, which every pipeline stage holds."""
+    position: bool = False
+    """Whether a position embedding is added to the tokens at every layer."""
+
+    @property
+    def layer_parameters(self) -> int:
+        """Self attention 4·D², cross attention 2·D² + 2·text·D, MLP 8·D², modulations 12·D·r, gains."""
+        d, r = self.hidden_size, self.adaln_lora_dim
+        return 14 * d * d + 2 * self.text_width * d + 12 * d * r + 4 * self.head_dim
+
+    @property
+    def tensor_parallel_parameters(self) -> int:
+        """The part of :attr:`layer_parameters` that tensor parallelism splits."""
+        return 14 * self.hidden_size**2 + 2 * self.text_width * self.hidden_size
+
+    @property
+    def entry_parameters(self) -> int:
+        """Patch embedding, time embedding and its norm: on the first pipeline stage."""
+        return self.patch_features * self.hidden_size + 4 * self.hidden_size**2 + self.hidden_size
+
+    @property
+    def exit_parameters(self) -> int:
+        """Modulation and projection at the end: on the last pipeline stage."""
+        d, r = self.hidden_size, self.adaln_lora_dim
+        return 3 * d * r + d * self.output_features
+
+    @property
+    def parameters(self) -> int:
+        return (
+            self.num_layers * self.layer_parameters
+            + self.entry_parameters
+            + self.exit_parameters
+            + self.position_parameters
+        )
+
+    @property
+    def head_dim(self) -> int:
+        return self.hidden_size // self.num_attention_heads
+
+
+def layer_forward_flops(shape: NetworkShape, tokens: int, text_tokens: int) -> tuple[float, float]:
+    """(matrix products, attention) of one layer for one sample, two operations a multiplication.
+
+    Matrix products: 28·S·D² of the six projections and the MLP, 4·M·text·D of the text. Attention over S tokens and M
+    text tokens: 4·S·(S + M)·D, not causal.
+    """
+    d = shape.hidden_size
+    matrices = 28.0 * tokens * d * d + 4.0 * text_tokens * shape.text_width * d
+    return matrices, 4.0 * tokens * (tokens + text_tokens) * d
+
+
+def training_flops(shape: NetworkShape, tokens: int, text_tokens: int = 512) -> float:
+    """Model FLOPs of forward and backward for one sample: three times the layers' forward pass.
+
+    Recomputation, modulations, embeddings and element-wise work are not counted; this is the convention of the
+    published figures for NeMo's diffusion transformers.
+    """
+    return 3 * shape.num_layers * sum(layer_forward_flops(shape, tokens, text_tokens))
