@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
 import shutil
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Literal
 
 import torch
+from safetensors import SafetensorError
 from torch import Tensor
 
 from nemo_cosmos.errors import InputError
@@ -76,6 +78,27 @@ def save_tensors(path: Path, tensors: Mapping[str, Tensor]) -> None:
         # torch's zip writer reports a full disk as a RuntimeError.
         temporary.unlink(missing_ok=True)
         raise InputError(f"{path}: could not be written ({error}); free space or choose another output_dir") from error
+
+
+@contextlib.contextmanager
+def replacing_folder(folder: Path) -> Iterator[Path]:
+    """A folder to write into that takes the name ``folder`` at the end, in place of one that has it.
+
+    Raises:
+        InputError: the disk is full or the folder not writable; what stood there before stays.
+    """
+    temporary = folder.with_name(f".{folder.name}.tmp")
+    try:
+        shutil.rmtree(temporary, ignore_errors=True)
+        temporary.mkdir(parents=True)
+        yield temporary
+        if folder.exists():
+            shutil.rmtree(folder)
+        os.replace(temporary, folder)
+    except (OSError, SafetensorError) as error:
+        raise InputError(f"{folder}: could not be written ({error}); free space or choose another folder") from error
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
 
 
 def read_tensors(path: Path) -> dict[str, Tensor]:

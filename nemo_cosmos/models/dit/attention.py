@@ -94,13 +94,19 @@ class ContextParallelAttention(nn.Module):
         """q, k, v (context tokens, B, h, d) of this rank -> the same shape; padding never serves as key."""
         group, total = self.groups.context, split.num_tokens
         if group is None:
-            return self._pad(scaled_dot_product(q[:total], k[:total], v[:total]), q.shape[0])
+            return self._attend(q, k, v, total)
         if self.backend == "all_to_all":
             q, k, v = (sequence_to_heads(x, group) for x in (q, k, v))
-            out = self._pad(scaled_dot_product(q[:total], k[:total], v[:total]), q.shape[0])
-            return heads_to_sequence(out, group)
+            return heads_to_sequence(self._attend(q, k, v, total), group)
         keys_values = gather_sequence(torch.stack((k, v), dim=1), group)[:total]
         return scaled_dot_product(q, *keys_values.unbind(1))
+
+    @classmethod
+    def _attend(cls, q: Tensor, k: Tensor, v: Tensor, total: int) -> Tensor:
+        if q.shape[0] == total:
+            # Cutting nothing off would still cost a copy of each gradient.
+            return scaled_dot_product(q, k, v)
+        return cls._pad(scaled_dot_product(q[:total], k[:total], v[:total]), q.shape[0])
 
     @staticmethod
     def _pad(x: Tensor, length: int) -> Tensor:

@@ -37,9 +37,7 @@ def unpatchify(tokens: Tensor, grid: TokenGrid, patch: int) -> Tensor:
     """(T·H'·W', B, p²·C) -> (B, C, T, H, W); here a feature is indexed (row offset, column offset, channel)."""
     b = tokens.shape[1]
     x = tokens.reshape(grid.frames, grid.rows, grid.columns, b, patch, patch, -1)
-    return x.permute(3, 6, 0, 1, 4, 2, 5).reshape(
-        b, x.shape[-1], grid.frames, grid.rows * patch, grid.columns * patch
-    )
+    return x.permute(3, 6, 0, 1, 4, 2, 5).reshape(b, x.shape[-1], grid.frames, grid.rows * patch, grid.columns * patch)
 
 
 def resize_nearest(mask: Tensor, height: int, width: int) -> Tensor:

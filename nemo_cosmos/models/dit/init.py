@@ -18,8 +18,8 @@ _MODULATION_2 = re.compile(r"blocks\..*(adaLN_modulation|adaln_modulation_\w+)\.
 class InitialWeights(Mapping[str, Tensor]):
     """A state dict with released names whose tensors are drawn one at a time, when asked for.
 
-    Each tensor has a generator seeded by (seed, name). Predict1 draws Xavier-uniform matrices, Predict2 normal ones cut
-    at three standard deviations; the second matrix of every layer's modulation starts at zero.
+    Each tensor has a generator seeded by (seed, name). Predict1 draws Xavier-uniform matrices, Predict2 normal ones
+    cut at three standard deviations; the second matrix of every layer's modulation starts at zero.
     """
 
     def __init__(self, config: DiTConfig, seed: int) -> None:
@@ -47,7 +47,9 @@ class InitialWeights(Mapping[str, Tensor]):
             return out.normal_(generator=generator)
         if name.startswith("extra_pos_embedder."):
             return out.normal_(std=0.02, generator=generator)
-        if _MODULATION_2.match(name) or (self.config.family == "predict2" and name.endswith("adaln_modulation.2.weight")):
+        if _MODULATION_2.match(name) or (
+            self.config.family == "predict2" and name.endswith("adaln_modulation.2.weight")
+        ):
             return out.zero_()
         if self.config.family == "predict1":
             if name.startswith("t_embedder."):

@@ -11,7 +11,13 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from nemo_cosmos.models.dit.attention import CrossAttention, SelfAttention
-from nemo_cosmos.models.dit.ops import add_position, gated_add, gated_add_modulated_norm, gelu, modulated_norm
+from nemo_cosmos.models.dit.ops import (
+    add_position_modulated_norm,
+    gated_add,
+    gated_add_modulated_norm,
+    gelu,
+    modulated_norm,
+)
 from nemo_cosmos.parallel.context import SequenceSplit
 from nemo_cosmos.parallel.groups import ParallelGroups
 
@@ -136,10 +142,12 @@ class CosmosLayer(MegatronModule):
         return checkpoint(self._after_attention, x, gate, out, c, use_reentrant=False, preserve_rng_state=False)
 
     def _before_attention(self, x: Tensor, c: Conditioning) -> tuple[Tensor, ...]:
-        if c.position is not None:
-            x = add_position(x, c.position)
         shift, scale, gate = self.modulation_self_attention(c)
-        return x, gate, *self.self_attention.project(modulated_norm(x, shift, scale), c.rotary)
+        if c.position is None:
+            u = modulated_norm(x, shift, scale)
+        else:
+            x, u = add_position_modulated_norm(x, c.position, shift, scale)
+        return x, gate, *self.self_attention.project(u, c.rotary)
 
     def _after_attention(self, x: Tensor, gate: Tensor, out: Tensor, c: Conditioning) -> Tensor:
         out, _ = self.self_attention.linear_proj(out.flatten(2))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 import torch.nn.functional as F
@@ -26,7 +26,7 @@ from nemo_cosmos.models.dit.embeddings import (
     resize_nearest,
     unpatchify,
 )
-from nemo_cosmos.models.dit.layer import Conditioning, CosmosLayer, Modulation
+from nemo_cosmos.models.dit.layer import Conditioning, Modulation
 from nemo_cosmos.models.dit.ops import modulated_norm
 from nemo_cosmos.models.dit.sharding import (
     mark_replicated_parameters,
@@ -37,6 +37,9 @@ from nemo_cosmos.models.dit.specs import layer_spec
 from nemo_cosmos.models.dit.state_dict import LoadReport
 from nemo_cosmos.parallel.context import SequenceSplit
 from nemo_cosmos.parallel.groups import ParallelGroups
+
+if TYPE_CHECKING:
+    from nemo_cosmos.models.dit.lora import LoraSpec
 
 
 @dataclass(frozen=True)
@@ -90,6 +93,8 @@ class CosmosDiT(MegatronModule):
         self.share_embeddings_and_output_weights = False
         self.input_tensor: Tensor | None = None
         self.original_extras: dict[str, Tensor] = {}
+        self.lora: LoraSpec | None = None
+        """Set by :func:`~nemo_cosmos.models.dit.lora.add_adapters`."""
 
         width = config.hidden_size
         if pre_process:

@@ -7,6 +7,7 @@ the matrix products, attention and communication between them stay eager, so tha
 from __future__ import annotations
 
 import functools
+import math
 from collections.abc import Callable
 from typing import Any, TypeVar
 
@@ -25,10 +26,19 @@ def fused(function: _Function) -> _Function:
 
     @functools.wraps(function)
     def dispatch(x: Tensor, *args: Any, **kwargs: Any) -> Any:
-        chosen = compiled if x.is_cuda and not torch.compiler.is_compiling() else function
-        return chosen(x, *args, **kwargs)
+        if not x.is_cuda or torch.compiler.is_compiling():
+            return function(x, *args, **kwargs)
+        _allow_many_shapes()
+        return compiled(x, *args, **kwargs)
 
     return dispatch  # type: ignore[return-value]
+
+
+@functools.cache
+def _allow_many_shapes() -> None:
+    # After 8 shapes of one function PyTorch would run it eagerly from then on, several times slower.
+    config = torch._dynamo.config
+    config.recompile_limit = max(config.recompile_limit, 64)
 
 
 def _modulated_norm(x: Tensor, shift: Tensor, scale: Tensor) -> Tensor:
@@ -52,9 +62,12 @@ def modulated_norm(x: Tensor, shift: Tensor, scale: Tensor) -> Tensor:
 
 
 @fused
-def add_position(x: Tensor, position: Tensor) -> Tensor:
-    """x (s, B, D) + position (s, 1, D)."""
-    return x + position.to(x.dtype)
+def add_position_modulated_norm(
+    x: Tensor, position: Tensor, shift: Tensor, scale: Tensor
+) -> tuple[Tensor, Tensor]:
+    """x (s, B, D) + position (s, 1, D), and the modulated norm of the sum."""
+    out = x.float() + position.float()
+    return out.to(x.dtype), _modulated_norm(out, shift, scale).to(x.dtype)
 
 
 @fused
@@ -92,10 +105,45 @@ def split_heads_norm_rotate(
     return q.to(qkv.dtype), k.to(qkv.dtype), v.contiguous()
 
 
-@fused
 def gelu(x: Tensor) -> Tensor:
-    """The exact (erf) GELU."""
-    return F.gelu(x)
+    """The exact (erf) GELU; in half precision on CUDA by formulas that cost less than the error function."""
+    return _Gelu.apply(x) if x.is_cuda and x.dtype in (torch.bfloat16, torch.float16) else F.gelu(x)
+
+
+def _normal_distribution(x: Tensor) -> tuple[Tensor, Tensor]:
+    """Cumulative distribution and density of the normal distribution at x, in fp32; the first to within 1e-7.
+
+    Abramowitz and Stegun, Handbook of Mathematical Functions, 7.1.26, with erf's argument |x| / √2.
+    """
+    t = 1.0 / (1.0 + (0.3275911 * 0.5**0.5) * x.abs())
+    series = t * (0.254829592 + t * (-0.284496736 + t * (1.421413741 + t * (-1.453152027 + t * 1.061405429))))
+    bell = torch.exp(-0.5 * x * x)
+    tail = 0.5 * series * bell
+    return torch.where(x < 0, tail, 1.0 - tail), bell * (2 * math.pi) ** -0.5
+
+
+@fused
+def _gelu_forward(x: Tensor) -> Tensor:
+    value = x.float()
+    return (value * _normal_distribution(value)[0]).to(x.dtype)
+
+
+@fused
+def _gelu_backward(x: Tensor, grad: Tensor) -> Tensor:
+    value = x.float()
+    cumulative, density = _normal_distribution(value)
+    return (grad.float() * (cumulative + value * density)).to(x.dtype)
+
+
+class _Gelu(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, x: Tensor) -> Tensor:
+        ctx.save_for_backward(x)
+        return _gelu_forward(x)
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> Tensor:  # type: ignore[override]
+        return _gelu_backward(*ctx.saved_tensors, grad)
 
 
 @fused

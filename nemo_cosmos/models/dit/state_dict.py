@@ -175,53 +175,52 @@ def original_buffers(config: DiTConfig) -> dict[str, Tensor]:
     return {**buffers, **{f"{prefix}.{name}": t.clone() for prefix in prefixes for name, t in tables.items()}}
 
 
-def load(net: CosmosDiT, state_dict: Mapping[str, Tensor], *, strict: bool) -> LoadReport:
-    """See :meth:`CosmosDiT.load_original`."""
-    config, report = net.dit_config, LoadReport()
+def compare(config: DiTConfig, state_dict: Mapping[str, Tensor]) -> LoadReport:
+    """What a load of ``state_dict`` (released names, with or without ``net.``) would find; nothing is read."""
+    report = LoadReport()
     given = {name.removeprefix("net."): name for name in state_dict}
     shapes, buffers = original_shapes(config), original_buffers(config)
     report.missing = [name for name in shapes if name not in given]
-    carried: dict[str, Tensor] = {}
-    for name, key in given.items():
+    for name in given:
         if name in shapes:
             continue
-        if name in buffers:
-            carried[name] = state_dict[key]
-            report.passed_over.append(name)
-        elif name.startswith("logvar.") or name.endswith("_extra_state"):
-            report.passed_over.append(name)
-        else:
-            report.unexpected.append(name)
-    usable = _check_shapes(given, state_dict, shapes, report)
+        known = name in buffers or name.startswith("logvar.") or name.endswith("_extra_state")
+        (report.passed_over if known else report.unexpected).append(name)
+    # A mapping that makes tensors on demand knows their shapes without making them.
+    shape_of = getattr(state_dict, "shape_of", None) or (lambda key: tuple(state_dict[key].shape))
+    for name, shape in shapes.items():
+        if name in given:
+            found = shape_of(given[name])
+            if found == shape:
+                report.matched += 1
+            else:
+                report.misshapen.append(f"{name}: {list(found)}, expected {list(shape)}")
+    return report
+
+
+def check(config: DiTConfig, state_dict: Mapping[str, Tensor], *, strict: bool = True) -> LoadReport:
+    """:func:`compare`, and InputError where something is missing, unknown or misshapen and ``strict`` is true."""
+    report = compare(config, state_dict)
     if strict and not report.complete:
         raise InputError(f"the state dict does not fit the network {config.family} ({config.num_layers} layers of "
                          f"width {config.hidden_size})\n{report}")  # fmt: skip
+    return report
+
+
+def load(net: CosmosDiT, state_dict: Mapping[str, Tensor], *, strict: bool) -> LoadReport:
+    """See :meth:`CosmosDiT.load_original`."""
+    config = net.dit_config
+    report = check(config, state_dict, strict=strict)
+    given = {name.removeprefix("net."): name for name in state_dict}
+    usable = set(original_shapes(config)) - set(report.missing) - {text.split(":")[0] for text in report.misshapen}
     parameters = {global_name(net, name): parameter for name, parameter in net.named_parameters()}
     with torch.no_grad():
         for entry in entries(config):
             if entry.name in parameters and all(name in usable for name in entry.originals):
                 tensors = [state_dict[given[name]] for name in entry.originals]
                 _copy_shard(net, parameters[entry.name], entry.fuse(tensors))
-    report.matched = len(usable)
-    net.original_extras = carried
+    net.original_extras = {name: state_dict[given[name]] for name in original_buffers(config) if name in given}
     return report
-
-
-def _check_shapes(
-    given: Mapping[str, str], state_dict: Mapping[str, Tensor], shapes: dict[str, tuple[int, ...]], report: LoadReport
-) -> set[str]:
-    # A mapping that makes tensors on demand knows their shapes without making them.
-    shape_of = getattr(state_dict, "shape_of", None) or (lambda key: tuple(state_dict[key].shape))
-    usable = set()
-    for name, shape in shapes.items():
-        if name not in given:
-            continue
-        found = shape_of(given[name])
-        if found == shape:
-            usable.add(name)
-        else:
-            report.misshapen.append(f"{name}: {list(found)}, expected {list(shape)}")
-    return usable
 
 
 def _copy_shard(net: CosmosDiT, parameter: Tensor, whole: Tensor) -> None:
@@ -235,6 +234,8 @@ def export(net: CosmosDiT) -> dict[str, Tensor]:
     """See :meth:`CosmosDiT.to_original`."""
     if net.groups.tensor_size > 1 or net.groups.pipeline_size > 1:
         raise RuntimeError("the network is split over processes; export it through nemo_cosmos.checkpoint")
+    if net.lora is not None:
+        raise RuntimeError("the network has adapters, which these names do not hold; merge them first")
     parameters = dict(net.named_parameters())
     whole = {entry.name: parameters[entry.name].detach() for entry in entries(net.dit_config)}
     return to_original(net.dit_config, whole, net.original_extras)

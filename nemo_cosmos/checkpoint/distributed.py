@@ -1,0 +1,128 @@
+"""Distributed checkpoints of a run, read and written by one process without process groups.
+
+A save holds ``module.net.*`` (the network under this package's names), ``module.logvar.*``, the average of everything
+trained under ``ema.`` and the optimizer's state. Tensors are whole in its index, whatever layout wrote them.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+import pickle
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.distributed.checkpoint import FileSystemReader, FileSystemWriter
+from torch.distributed.checkpoint.metadata import Metadata, TensorStorageMetadata
+from torch.distributed.checkpoint.state_dict_loader import load
+from torch.distributed.checkpoint.state_dict_saver import save
+
+from nemo_cosmos.checkpoint.files import Weights
+from nemo_cosmos.errors import InputError
+
+NETWORK = "module.net."
+LOGVAR = "module.logvar."
+EMA = "ema."
+_FOLDER = "weights"
+_FORMAT = {"sharded_backend": "torch_dist", "sharded_backend_version": 1, "common_backend": "torch",
+           "common_backend_version": 1}  # fmt: skip
+
+_RECORDS = tuple(f"torch.distributed.checkpoint.{name}" for name in ("metadata", "planner", "filesystem"))
+_OTHERS = {("torch", "Size"), ("torch.serialization", "_get_layout")}
+
+
+class _IndexUnpickler(pickle.Unpickler):
+    """Admits the record classes of torch's distributed checkpoint and what they are made of, nothing else."""
+
+    def find_class(self, module: str, name: str) -> Any:
+        if module in _RECORDS or module == "torch" or (module, name) in _OTHERS:
+            found = super().find_class(module, name)
+            is_record = isinstance(found, type) and found.__module__ == module and module in _RECORDS
+            if is_record or isinstance(found, torch.dtype) or (module, name) in _OTHERS:
+                return found
+        raise pickle.UnpicklingError(f"it refers to {module}.{name}, which has no place in a checkpoint's index")
+
+
+class _Reader(FileSystemReader):
+    """torch's reader with a restricted unpickler and the index read once."""
+
+    def __init__(self, folder: Path) -> None:
+        super().__init__(folder)
+        path = folder / ".metadata"
+        try:
+            index = _IndexUnpickler(io.BytesIO(path.read_bytes())).load()
+        except FileNotFoundError:
+            raise InputError(f"{folder}: no distributed checkpoint there, its index {path.name} is missing") from None
+        except Exception as error:  # a broken pickle raises nearly anything
+            raise InputError(f"{path}: not a readable index ({type(error).__name__}: {error})") from error
+        if not isinstance(index, Metadata):
+            raise InputError(f"{path}: expected the index of a checkpoint, found {type(index).__name__}")
+        self.index = index
+
+    def read_metadata(self, *args: Any, **kwargs: Any) -> Metadata:
+        return self.index
+
+
+class DistributedCheckpoint(Mapping[str, Tensor]):
+    """The tensors of one save, each put together when it is asked for.
+
+    Args:
+        folder: ``iter_…`` of a run.
+
+    Raises:
+        InputError: there is no distributed checkpoint, or a file of it is broken.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder / _FOLDER if (folder / _FOLDER).is_dir() else folder
+        self._reader = _Reader(self.folder)
+        self._tensors: dict[str, TensorStorageMetadata] = {
+            name: value
+            for name, value in self._reader.index.state_dict_metadata.items()
+            if isinstance(value, TensorStorageMetadata)
+        }
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._tensors)
+
+    def __len__(self) -> int:
+        return len(self._tensors)
+
+    def shape_of(self, name: str) -> tuple[int, ...]:
+        """The shape of a tensor, without reading it."""
+        return tuple(self._tensors[name].size)
+
+    def __getitem__(self, name: str) -> Tensor:
+        entry = self._tensors[name]
+        box = {name: torch.empty(entry.size, dtype=entry.properties.dtype)}
+        try:
+            load(box, storage_reader=self._reader, no_dist=True)
+        except Exception as error:  # torch wraps what went wrong in a file in several types
+            raise InputError(f"{self.folder}: {name} cannot be read ({type(error).__name__}: {error})") from error
+        return box[name]
+
+    def key(self, ours: str, weights: Weights, *, prefix: str = NETWORK) -> str:
+        """Where a tensor is kept: the average has what was trained; the rest never changed."""
+        average = f"{EMA}{prefix}{ours}"
+        return average if weights == "ema" and average in self._tensors else f"{prefix}{ours}"
+
+    @property
+    def has_ema(self) -> bool:
+        return any(name.startswith(EMA) for name in self._tensors)
+
+
+def write_distributed(folder: Path, network: Mapping[str, Tensor], logvar: Mapping[str, Tensor]) -> None:
+    """Write the network (this package's names) and the log-variance head as a checkpoint of Megatron's format.
+
+    It holds no optimizer state: a run starts from it through ``model.init_from``.
+    """
+    state = {f"{NETWORK}{name}": tensor.contiguous() for name, tensor in network.items()}
+    state |= {f"{LOGVAR}{name}": tensor.contiguous() for name, tensor in logvar.items()}
+    target = folder / _FOLDER
+    target.mkdir(parents=True)
+    save(state, storage_writer=FileSystemWriter(target, single_file_per_rank=True), no_dist=True)
+    torch.save({}, target / "common.pt")
+    (target / "metadata.json").write_text(json.dumps(_FORMAT))
