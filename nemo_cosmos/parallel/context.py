@@ -75,7 +75,7 @@ class SequenceSplit:
             x = _GatherFirstDim.apply(x, self.groups.tensor)
         if self.groups.context is not None:
             x = _GatherFirstDim.apply(x, self.groups.context)
-        return x[: self.num_tokens]
+        return x if x.shape[0] == self.num_tokens else x[: self.num_tokens]
 
 
 class _GatherFirstDim(torch.autograd.Function):

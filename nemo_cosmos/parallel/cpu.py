@@ -1,14 +1,13 @@
 """NeMo and Megatron-Core on a machine without a GPU.
 
 Both name CUDA outright in places where any device would do (nemo_toolkit 2.7.3, megatron-core 0.16.1, PyTorch 2.13).
-:func:`enable_cpu` redirects those places to the CPU for the rest of the process. It does nothing where a GPU is present.
+:func:`enable_cpu` redirects those places to the CPU for the rest of the process; with a GPU it does nothing.
 Each redirect stands below with its reason; nothing here changes arithmetic.
 """
 
 from __future__ import annotations
 
 import contextlib
-import functools
 import logging
 from collections.abc import Iterator
 from typing import Any
@@ -86,25 +85,20 @@ def _is_cuda(device: Any) -> bool:
     return isinstance(device, torch.device) and device.type == "cuda"
 
 
+_enabled = False
+
+
 def enable_cpu() -> bool:
-    """Redirect CUDA calls to the CPU when there is no GPU; says whether it did (now or earlier)."""
-    if torch.cuda.is_available():
-        return False
-    if not _redirected():
+    """Redirect CUDA calls to the CPU when there is no GPU; says whether calls are redirected."""
+    global _enabled
+    if not _enabled and not torch.cuda.is_available():
+        _redirect()
+        _enabled = True
         logger.info("no GPU: NeMo and Megatron-Core run on the CPU")
-    return True
+    return _enabled
 
 
-@functools.cache
-def _once() -> dict[str, bool]:
-    return {"done": False}
-
-
-def _redirected() -> bool:
-    state = _once()
-    if state["done"]:
-        return True
-    state["done"] = True
+def _redirect() -> None:
     cuda = torch.cuda
     cpu = torch.device("cpu")
     replacements: dict[str, Any] = {
@@ -141,5 +135,5 @@ def _redirected() -> bool:
     cuda.nvtx.range_pop = lambda *args, **kwargs: 0  # type: ignore[assignment]
     torch.Tensor.cuda = lambda self, *args, **kwargs: self  # type: ignore[assignment,method-assign]
     torch.nn.Module.cuda = lambda self, *args, **kwargs: self  # type: ignore[assignment,method-assign]
+    # Entered for good: there is no place in NeMo's run where it could end.
     _CudaToCpu().__enter__()
-    return False

@@ -7,9 +7,9 @@ from typing import Any
 
 import lightning.pytorch as pl
 from megatron.core import parallel_state
+from nemo.lightning.pytorch.plugins import MegatronDataSampler
 from torch.utils.data import DataLoader
 
-from nemo.lightning.pytorch.plugins import MegatronDataSampler
 from nemo_cosmos.config import DataConfig
 from nemo_cosmos.data.positions import PositionDataset, PositionSampler, SampleSource
 from nemo_cosmos.data.sample import collate

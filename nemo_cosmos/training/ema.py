@@ -42,7 +42,9 @@ class ShardedEma:
 
         Collective over the data-parallel group; ``parameters`` in the same order on all its ranks.
         """
-        own = {id(shard.parameter): (shard, average) for shard, average in zip(self.shards, self.averages, strict=True)}
+        own = {
+            id(shard.parameter): (shard, average) for shard, average in zip(self.shards, self.averages, strict=True)
+        }
         split = any(hasattr(part, "gbuf_ranges") for part in parts(self.optimizer))
         group = parallel_state.get_data_parallel_group(with_context_parallel=True)
         out = []

@@ -15,9 +15,9 @@ from megatron.core.transformer.module import MegatronModule
 from megatron.core.transformer.transformer_config import TransformerConfig
 from megatron.core.transformer.utils import ensure_metadata_has_dp_cp_group
 from megatron.core.utils import make_sharded_tensor_for_checkpoint
+from nemo.lightning.megatron_parallel import MegatronLossReduction
 from torch import Tensor
 
-from nemo.lightning.megatron_parallel import MegatronLossReduction
 from nemo_cosmos.config import DiffusionConfig
 from nemo_cosmos.data.sample import LatentBatch
 from nemo_cosmos.diffusion.conditioning import augmented_input, denoised, plain_input
@@ -102,7 +102,10 @@ class DenoisingModel(MegatronModule):
         if not self.post_process:
             return output
         prediction = denoised(
-            self.preconditioning, inputs, output.float(), replace_given=not d.condition.compute_loss_for_condition_region
+            self.preconditioning,
+            inputs,
+            output.float(),
+            replace_given=not d.condition.compute_loss_for_condition_region,
         )
         log_variance = None
         if self.logvar is not None:
@@ -168,7 +171,6 @@ class CosmosModule(pl.LightningModule):
         self.config = config
         self.vp_stage: int | None = None
         self.data_wait_seconds = 0.0
-        self.device_for_batches = torch.device("cpu")
 
     def reinit(self) -> CosmosModule:
         """Another stage of the same network; NeMo asks for it with virtual pipeline stages."""

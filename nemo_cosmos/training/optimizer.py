@@ -11,11 +11,11 @@ from megatron.core.optimizer import MegatronOptimizer, get_megatron_optimizer
 from megatron.core.optimizer import OptimizerConfig as MegatronOptimizerConfig
 from megatron.core.optimizer.distrib_optimizer import DistributedOptimizer
 from megatron.core.optimizer.optimizer import ChainedOptimizer, Float16OptimizerWithFloat16Params
-from torch import Tensor
-
 from nemo.core.optim import McoreDistributedOptimizer
 from nemo.lightning.megatron_parallel import MegatronParallel
 from nemo.lightning.pytorch.optim import MegatronOptimizerModule
+from torch import Tensor
+
 from nemo_cosmos.config import OptimizerConfig
 from nemo_cosmos.training.upstream import load_adam_without_step
 
@@ -97,7 +97,7 @@ class CosmosOptimizerModule(MegatronOptimizerModule):
         """Megatron's reductions, then non-finite gradients become zero before the norm is taken."""
         super().finalize_model_grads(model, *args, **kwargs)
         for chunk in model:
-            for buffer in getattr(chunk, "module", chunk).buffers if not hasattr(chunk, "buffers") else chunk.buffers:
+            for buffer in chunk.buffers:
                 buffer.grad_data.nan_to_num_(nan=0.0, posinf=0.0, neginf=0.0)
 
     def on_train_batch_start(self, trainer: Any, pl_module: Any, batch: Any, batch_idx: int) -> None:

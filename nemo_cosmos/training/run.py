@@ -26,20 +26,22 @@ logger = logging.getLogger(__name__)
 def train(cfg: TrainConfig, *, callbacks: Sequence[Any] = ()) -> None:
     """Train as ``cfg`` says; under torchrun, or alone in this process.
 
-    Resumes from the newest checkpoint of ``cfg.output_dir``. ``callbacks`` are Lightning callbacks that run beside this
-    package's own.
+    Resumes from the newest checkpoint of ``cfg.output_dir``. ``callbacks`` are Lightning callbacks that run beside
+    this package's own.
 
     Raises:
         InputError: the configuration, the data or the layout does not fit; raised before any process group is made.
     """
     warnings.filterwarnings("ignore", module="megatron|lightning|nemo")
     world_size = int(os.environ.get("WORLD_SIZE", "1"))
-    dit = DiTConfig.preset(
-        cfg.model.preset, **{"rope_table_dtype": cfg.model.rope_table_dtype, **cfg.model.overrides}
-    )
+    dit = DiTConfig.preset(cfg.model.preset, **{"rope_table_dtype": cfg.model.rope_table_dtype, **cfg.model.overrides})
     shape = NetworkShape(dit.num_layers, dit.num_attention_heads)
     validate_layout(
-        cfg.parallel, shape, world_size=world_size, micro_batch=cfg.data.micro_batch, global_batch=cfg.data.global_batch
+        cfg.parallel,
+        shape,
+        world_size=world_size,
+        micro_batch=cfg.data.micro_batch,
+        global_batch=cfg.data.global_batch,
     )
     source = open_samples(cfg, dit)
     folder = Path(cfg.output_dir)
@@ -58,9 +60,7 @@ def open_samples(cfg: TrainConfig, dit: DiTConfig) -> ShardDataset:
         )
     shape = manifest.latent_shape
     if shape[0] != dit.in_channels:
-        raise InputError(
-            f"{cfg.data.path}: latents have {shape[0]} channels, the network takes {dit.in_channels}"
-        )
+        raise InputError(f"{cfg.data.path}: latents have {shape[0]} channels, the network takes {dit.in_channels}")
     if manifest.text_width != dit.text_width:
         raise InputError(
             f"{cfg.data.path}: text embeddings are {manifest.text_width} wide, the network takes {dit.text_width} "
@@ -107,8 +107,9 @@ def _fit(
         raise InputError(f"trainer.precision={cfg.trainer.precision} needs a GPU; use trainer.precision=fp32 here")
     _single_process_environment()
     # Imported after the CPU is set up: these modules look at CUDA when they load.
-    import lightning.pytorch as pl
     from lightning.pytorch.loggers import TensorBoardLogger
+    from nemo import lightning as nl
+
     from nemo_cosmos.training.callbacks import CheckpointCallback, EmaCallback, MetricsCallback
     from nemo_cosmos.training.data import CosmosDataModule
     from nemo_cosmos.training.model import CosmosModule, NetworkOptions
@@ -116,8 +117,6 @@ def _fit(
     from nemo_cosmos.training.start import SetUpCallback
     from nemo_cosmos.training.strategy import build_strategy
     from nemo_cosmos.training.upstream import patch_nemo
-
-    from nemo import lightning as nl
 
     patch_nemo(on_cpu=on_cpu)
     for name in ("lightning.pytorch", "nemo_logger"):

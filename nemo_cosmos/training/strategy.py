@@ -7,8 +7,8 @@ from typing import Any
 
 import torch
 from megatron.core.distributed import DistributedDataParallelConfig
-
 from nemo.lightning.pytorch.strategies import MegatronStrategy
+
 from nemo_cosmos.config import ParallelConfig
 from nemo_cosmos.training.ema import ShardedEma
 
@@ -30,7 +30,9 @@ class CosmosStrategy(MegatronStrategy):
             metadata = self.unwrapped_checkpoint_io.load_content_metadata(checkpoint_path)
             model = self.megatron_parallel.sharded_state_dict(metadata=metadata)
             wanted = {"ema": self.ema.sharded_state_dict(model, is_loading=True)}
-            loaded = self.checkpoint_io.load_checkpoint(checkpoint_path, sharded_state_dict=wanted, strict="raise_unexpected")
+            loaded = self.checkpoint_io.load_checkpoint(
+                checkpoint_path, sharded_state_dict=wanted, strict="raise_unexpected"
+            )
             self.ema.load(model, loaded["ema"])
         return checkpoint
 

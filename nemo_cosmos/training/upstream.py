@@ -1,4 +1,4 @@
-"""What is changed in nemo_toolkit 2.7.3 and megatron-core 0.16.1 while they run, all in this file, each with its reason."""
+"""What is changed in nemo_toolkit 2.7.3 and megatron-core 0.16.1 while they run: all of it, each with its reason."""
 
 from __future__ import annotations
 

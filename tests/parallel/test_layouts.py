@@ -41,7 +41,9 @@ def run(shards: Path, output: Path, world_size: int, overrides: list[str], prese
 
 
 @pytest.fixture(scope="session", params=["tiny-text2world", "tiny-video2world"])
-def reference(request: pytest.FixtureRequest, shards: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[str, Path]:
+def reference(
+    request: pytest.FixtureRequest, shards: Path, tmp_path_factory: pytest.TempPathFactory
+) -> tuple[str, Path]:
     preset = request.param
     return preset, run(shards, tmp_path_factory.mktemp(preset) / "one", 1, [], preset)
 

@@ -75,9 +75,7 @@ PREDICT2 = {
 @pytest.mark.parametrize("case", PREDICT2)
 def test_predict2(case: str) -> None:
     preset, extra, (batch, frames), mean_abs, norm, first, last, middle = PREDICT2[case]
-    config = DiTConfig.preset(
-        preset, hidden_size=256, num_attention_heads=2, num_layers=2, adaln_lora_dim=32, **extra
-    )
+    config = DiTConfig.preset(preset, hidden_size=256, num_attention_heads=2, num_layers=2, adaln_lora_dim=32, **extra)
     net = build_dit(config)
     net.load_original(normal_parameters(original_shapes(config)))
     views = 3 if case == "C" else 1
