@@ -33,7 +33,7 @@ DIFFUSERS_NAMES = [
 ]  # fmt: skip
 
 KERNEL_KINDS = (
-    ("attention", ("cudnn_generated", "flash", "fmha", "sdpa", "attention")),
+    ("attention", ("cudnn", "flash", "fmha", "sdpa", "attention")),
     ("compiled element-wise", ("triton_",)),
     ("matrix products", ("gemm", "nvjet", "cutlass", "sm90_xmma", "cublas", "splitk")),
     ("memory copies", ("memcpy", "memset")),
