@@ -16,7 +16,18 @@ from typing import Annotated
 import typer
 
 from nemo_cosmos import __version__
-from nemo_cosmos.commands import demo, doctor, experiments, generate, prepare, sample_data, train
+from nemo_cosmos.commands import (
+    demo,
+    doctor,
+    experiments,
+    generate,
+    prepare,
+    preview,
+    sample_data,
+    tokenizer,
+    train,
+    validate,
+)
 from nemo_cosmos.errors import InputError
 
 app = typer.Typer(
@@ -31,7 +42,10 @@ app = typer.Typer(
 app.command()(doctor.doctor)
 app.command()(demo.demo)
 app.command(no_args_is_help=True)(sample_data.sample_data)
+app.add_typer(tokenizer.app, name="tokenizer")
 app.command(no_args_is_help=True)(prepare.prepare)
+app.command(no_args_is_help=True)(validate.validate)
+app.command(no_args_is_help=True)(preview.preview)
 app.command(no_args_is_help=True)(train.train)
 app.command(no_args_is_help=True)(generate.generate)
 app.add_typer(experiments.app, name="experiments")

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import sys
-from typing import Annotated, Literal
+from typing import Annotated
 
 import typer
 
 app = typer.Typer(invoke_without_command=True, rich_markup_mode="rich")
+
+COLUMNS = ("name", "network", "parameters", "trains", "processes", "data")
 
 
 @app.callback()
@@ -18,31 +20,27 @@ def experiments(context: typer.Context) -> None:
     """
     if context.invoked_subcommand is not None:
         return
-    import torch
     from rich.console import Console
     from rich.table import Table
 
-    from nemo_cosmos.config import TrainConfig, experiment_names, load_config
-    from nemo_cosmos.models.dit import DiTConfig, build_dit
-
-    table = Table(title="Experiments of `nemo-cosmos train experiment=NAME`")
-    for column in ("name", "network", "parameters", "trains", "processes", "data"):
-        justify: Literal["left", "right"] = "right" if column in ("parameters", "processes") else "left"
-        table.add_column(column, justify=justify, overflow="fold", no_wrap=column in ("name", "parameters"))
-    for name in experiment_names():
-        config = load_config(TrainConfig, [f"experiment={name}"])
-        with torch.device("meta"):
-            network = build_dit(DiTConfig.preset(config.model.preset, **config.model.overrides))
-        table.add_row(
-            name,
-            config.model.preset,
-            f"{sum(p.numel() for p in network.parameters()):,}",
-            f"adapters of rank {config.lora.rank}" if config.lora.enabled else "all weights",
-            str(config.trainer.devices * config.trainer.num_nodes),
-            config.data.path,
-        )
-    # Written to a file or pipe, the table keeps whole names instead of folding to the 80 columns assumed there.
-    Console(width=None if sys.stdout.isatty() else 150).print(table)
+    # Written to a file or pipe, the tables keep whole names instead of folding to the 80 columns assumed there.
+    console = Console(width=None if sys.stdout.isatty() else 150)
+    for title, rows in (
+        ("nemo-cosmos train experiment=NAME", _world_models()),
+        ("nemo-cosmos tokenizer train experiment=NAME", _tokenizers()),
+    ):
+        table = Table(title=title, title_justify="left")
+        for column in COLUMNS:
+            number = column in ("parameters", "processes")
+            table.add_column(
+                column,
+                justify="right" if number else "left",
+                overflow="fold",
+                no_wrap=column in ("name", "parameters"),
+            )
+        for row in rows:
+            table.add_row(*row)
+        console.print(table)
 
 
 @app.command(no_args_is_help=True)
@@ -54,6 +52,47 @@ def show(
 
     [bold]Example:[/bold] nemo-cosmos experiments show video2world_7b_example_hdvila parallel.context=4
     """
-    from nemo_cosmos.config import TrainConfig, dump_config, load_config
+    from nemo_cosmos.config import TrainConfig, dump_config, experiment_names, load_config
 
-    print(dump_config(load_config(TrainConfig, [f"experiment={name}", *(overrides or [])])), end="")
+    arguments = [f"experiment={name}", *(overrides or [])]
+    if name in experiment_names("tokenizer_train"):
+        from nemo_cosmos.training.tokenizer.config import TokenizerTrainConfig
+
+        print(dump_config(load_config(TokenizerTrainConfig, arguments, root="tokenizer_train")), end="")
+    else:
+        print(dump_config(load_config(TrainConfig, arguments)), end="")
+
+
+def _world_models() -> list[tuple[str, ...]]:
+    import torch
+
+    from nemo_cosmos.config import TrainConfig, experiment_names, load_config
+    from nemo_cosmos.models.dit import DiTConfig, build_dit
+
+    rows = []
+    for name in experiment_names():
+        config = load_config(TrainConfig, [f"experiment={name}"])
+        with torch.device("meta"):
+            network = build_dit(DiTConfig.preset(config.model.preset, **config.model.overrides))
+        trains = f"adapters of rank {config.lora.rank}" if config.lora.enabled else "all weights"
+        processes = str(config.trainer.devices * config.trainer.num_nodes)
+        rows.append((name, config.model.preset, _count(network), trains, processes, config.data.path))
+    return rows
+
+
+def _tokenizers() -> list[tuple[str, ...]]:
+    from nemo_cosmos.config import experiment_names, load_config
+    from nemo_cosmos.models.tokenizer import build_tokenizer
+    from nemo_cosmos.training.tokenizer.config import TokenizerTrainConfig
+
+    rows = []
+    for name in experiment_names("tokenizer_train"):
+        config = load_config(TokenizerTrainConfig, [f"experiment={name}"], root="tokenizer_train")
+        network = build_tokenizer(config.model.preset, **config.model.overrides)
+        processes = f"up to {config.data.global_batch // config.data.micro_batch}"
+        rows.append((name, config.model.preset, _count(network), "all weights", processes, config.data.train))
+    return rows
+
+
+def _count(network: object) -> str:
+    return f"{sum(parameter.numel() for parameter in network.parameters()):,}"  # type: ignore[attr-defined]
