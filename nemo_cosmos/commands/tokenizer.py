@@ -37,3 +37,47 @@ def train(
     from nemo_cosmos.training.tokenizer.trainer import train as run
 
     print(f"tokenizer written to {run(config)}")
+
+
+@app.command(no_args_is_help=True)
+def stats(
+    tokenizer: Annotated[str, typer.Option(help="Tokenizer folder; latent_stats.json is written into it.")],
+    videos: Annotated[str, typer.Option(help="Glob of videos, or a registered name such as hdvila_video720.")],
+    max_clips: Annotated[int, typer.Option(min=1, help="Clips at most, one per video.")] = 256,
+    height: Annotated[int, typer.Option(min=8, help="Height of the centre crop, pixels.")] = 256,
+    width: Annotated[int, typer.Option(min=8, help="Width of the centre crop, pixels.")] = 256,
+    resolution: Annotated[int | None, typer.Option(help="Resize to cover this class (256 … 1080) first.")] = None,
+    device: Annotated[str, typer.Option(help="cpu or cuda.")] = "cpu",
+) -> None:
+    """Mean and std of a tokenizer's latents per channel and latent frame, which diffusion training needs.
+
+    [bold]Example:[/bold] nemo-cosmos tokenizer stats --tokenizer runs/tok/tokenizer --videos 'clips/*.mp4' --device cuda
+    """
+    from pathlib import Path
+
+    from nemo_cosmos.training.tokenizer.stats import measure_folder
+
+    written = measure_folder(
+        Path(tokenizer), videos, max_clips=max_clips, crop=(height, width), resolution=resolution, device=device
+    )
+    print(f"statistics written to {written}")
+
+
+@app.command(no_args_is_help=True)
+def export(
+    source: Annotated[str, typer.Argument(help="Tokenizer folder, or an iter_*.pt, .safetensors or .jit file.")],
+    target: Annotated[str, typer.Argument(help="Folder to write.")],
+    form: Annotated[str, typer.Option("--format", help="folder, jit or diffusers.")] = "folder",
+    name: Annotated[str | None, typer.Option(help="Name of a file's tokenizer, for example CV8x8x8-720p.")] = None,
+    regular: Annotated[bool, typer.Option("--reg", help="Regular instead of averaged weights.")] = False,
+) -> None:
+    """Turn a checkpoint into a tokenizer folder, TorchScript files, or diffusers' AutoencoderKLCosmos.
+
+    [bold]Example:[/bold] nemo-cosmos tokenizer export checkpoints/iter_000020000.pt my_vae --format diffusers --name CV8x8x8-720p
+    """  # noqa: E501
+    from pathlib import Path
+
+    from nemo_cosmos.training.tokenizer.export import export as run
+
+    for path in run(Path(source), Path(target), form=form, name=name, regular=regular):
+        print(path)

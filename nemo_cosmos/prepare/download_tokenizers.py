@@ -1,4 +1,4 @@
-"""Fetch released Cosmos-Tokenize1 folders from the hub: checkpoints/Cosmos-Tokenize1-TYPE/{config.json,*.jit,model.pt}."""
+"""Fetch released Cosmos-Tokenize1 folders from the hub into checkpoints/Cosmos-Tokenize1-TYPE/."""
 
 from __future__ import annotations
 
@@ -54,8 +54,8 @@ def download(types: Sequence[str], checkpoint_dir: str | Path, fetch: Fetch | No
             fetch(repo, local_dir=str(folder), allow_patterns=list(PATTERNS))
         except (HfHubHTTPError, LocalEntryNotFoundError, OSError) as error:
             raise InputError(
-                f"{repo} cannot be downloaded ({type(error).__name__}: {str(error).splitlines()[0]}); accept its licence "
-                f"at https://huggingface.co/{repo}, then `huggingface-cli login` or set HF_TOKEN"
+                f"{repo} cannot be downloaded ({type(error).__name__}: {str(error).splitlines()[0]}); accept its "
+                f"licence at https://huggingface.co/{repo}, then `huggingface-cli login` or set HF_TOKEN"
             ) from error
         if name in VIDEO_TYPES:
             missing = [file for file in REQUIRED if not (folder / file).is_file()]

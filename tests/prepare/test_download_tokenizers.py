@@ -38,5 +38,5 @@ def test_errors_name_what_to_do(tmp_path: Path) -> None:
         download(["CV8x8x8"], tmp_path, refuse)
     with pytest.raises(InputError, match="accept its licence"):
         download(["CV8x8x8-720p"], tmp_path, refuse)
-    with pytest.raises(InputError, match="model.pt is missing"):
+    with pytest.raises(InputError, match=r"model\.pt is missing"):
         download(["CV8x8x8-720p"], tmp_path, incomplete)

@@ -2,13 +2,21 @@
 
 from __future__ import annotations
 
+import json
+import os
 import re
+import shutil
 from collections.abc import Mapping
-from typing import TYPE_CHECKING
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from torch import Tensor
 
+from nemo_cosmos.errors import InputError
 from nemo_cosmos.models.tokenizer.state_dict import CONSTANT_BUFFERS
+
+if TYPE_CHECKING:
+    from nemo_cosmos.models.tokenizer.video_tokenizer import VideoTokenizer
 
 if TYPE_CHECKING:
     pass
@@ -44,3 +52,59 @@ def to_diffusers_state_dict(state_dict: Mapping[str, Tensor]) -> dict[str, Tenso
             name = re.sub(pattern, replacement, name)
         out[name] = value
     return out
+
+
+def diffusers_config(tokenizer: VideoTokenizer) -> dict[str, Any]:
+    """Arguments of AutoencoderKLCosmos for a continuous tokenizer.
+
+    Raises:
+        InputError: a discrete or VAE tokenizer, which that class cannot hold.
+    """
+    config = tokenizer.config
+    if config.discrete or config.formulation != "AE" or config.legacy_mode:
+        raise InputError(
+            f"{config.name} is {'discrete' if config.discrete else 'not a plain autoencoder'}: diffusers' "
+            "AutoencoderKLCosmos holds continuous ones only"
+        )
+    widths = tuple(config.channels * mult for mult in config.channels_mult)
+    return {
+        "_class_name": "AutoencoderKLCosmos",
+        "in_channels": config.in_channels,
+        "out_channels": config.out_channels,
+        "latent_channels": config.latent_channels,
+        "encoder_block_out_channels": [config.channels, *widths],
+        # diffusers widens by one level more than there are: the last entry is the width at the bottleneck.
+        "decode_block_out_channels": [*widths, widths[-1]],
+        "attention_resolutions": [32],
+        "resolution": 1024,
+        "num_layers": config.num_res_blocks,
+        "patch_size": config.patch_size,
+        "patch_type": "haar",
+        "scaling_factor": 1.0,
+        "spatial_compression_ratio": config.spatial_compression,
+        "temporal_compression_ratio": config.temporal_compression,
+        "latents_mean": tokenizer.mean.flatten().tolist(),
+        "latents_std": tokenizer.std.flatten().tolist(),
+    }
+
+
+def export_diffusers(tokenizer: VideoTokenizer, path: str | Path) -> Path:
+    """Write a folder for ``AutoencoderKLCosmos.from_pretrained``; an existing one is replaced at the end."""
+    from safetensors.torch import save_file
+
+    from nemo_cosmos.models.tokenizer.pretrained import replace_folder
+
+    config = diffusers_config(tokenizer)
+    target = Path(path)
+    temporary = target.with_name(f".{target.name}.tmp{os.getpid()}")
+    shutil.rmtree(temporary, ignore_errors=True)
+    temporary.mkdir(parents=True)
+    state = to_diffusers_state_dict(tokenizer.module.to_original())
+    save_file(
+        {key: value.cpu().contiguous() for key, value in state.items()},
+        temporary / "diffusion_pytorch_model.safetensors",
+        metadata={"format": "pt"},
+    )
+    (temporary / "config.json").write_text(json.dumps(config, indent=2) + "\n")
+    replace_folder(temporary, target)
+    return target

@@ -16,7 +16,7 @@ def to_uint8_levels(video: Tensor) -> Tensor:
 
 
 def psnr(video: Tensor, reconstruction: Tensor) -> Tensor:
-    """Mean over clips and frames of 10·log10(255²/mse), dB, for (B, 3, T, H, W); identical frames give about 117 dB."""
+    """Mean over clips and frames of 10·log10(255²/mse), dB, of (B, 3, T, H, W); about 117 dB for equal frames."""
     difference = to_uint8_levels(video) - to_uint8_levels(reconstruction)
     mse = difference.square().mean(dim=(1, 3, 4))
     return (10.0 * torch.log10(255.0**2 / (mse + torch.finfo(torch.float32).eps))).mean()

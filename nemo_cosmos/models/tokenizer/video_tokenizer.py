@@ -156,9 +156,7 @@ def _statistics(values: Tensor | None, default: float, shape: tuple[int, int], t
     if values is None:
         return torch.full(shape, default)
     if values.shape[0] != shape[0] or values.shape[1] < shape[1]:
-        raise InputError(
-            f"latent {title} of shape {tuple(values.shape)}: expected {shape[0]} channels, at least {shape[1]} positions"
-        )
+        raise InputError(f"latent {title} of shape {tuple(values.shape)}: expected ({shape[0]}, at least {shape[1]})")
     return values.float().cpu()[:, : shape[1]].contiguous()
 
 

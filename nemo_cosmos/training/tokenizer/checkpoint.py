@@ -1,8 +1,8 @@
 """Tokenizer checkpoints: ``iter_{step:09d}.pt`` with its TorchScript companions, and the newest one's name.
 
-The file is a dictionary of model, optimizer, scheduler, grad_scaler and iteration. ``model`` holds ``network.<key>`` and,
-with EMA, ``ema.network-<key with . as ->``, parameters only, as released training checkpoints do; it is read without
-unpickling anything but tensors and plain containers.
+The file is a dictionary of model, optimizer, scheduler, grad_scaler and iteration. ``model`` holds ``network.<key>``
+and, with EMA, ``ema.network-<key with . as ->``: parameters only, as released training checkpoints do. It is read
+without unpickling anything but tensors and plain containers.
 """
 
 from __future__ import annotations

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from pathlib import Path
 
 import torch
 from torch import Tensor
 
 from nemo_cosmos.errors import InputError
-from nemo_cosmos.models.tokenizer import TokenizerModule
+from nemo_cosmos.models.tokenizer import TokenizerModule, load_tokenizer
+from nemo_cosmos.models.tokenizer.pretrained import write_statistics
+from nemo_cosmos.training.tokenizer.config import TokenizerDataConfig
+from nemo_cosmos.training.tokenizer.data import resolve_source, validation_clips
 
 
 @torch.no_grad()
@@ -44,3 +48,32 @@ def latent_statistics(module: TokenizerModule, clips: Iterable[Tensor]) -> tuple
     if not bool((variance > 0).all()):
         raise InputError("a latent channel is constant over these clips: give more, or different, videos")
     return mean.float(), variance.sqrt().float()
+
+
+def measure_folder(
+    folder: Path, videos: str, *, max_clips: int, crop: tuple[int, int], resolution: int | None, device: str
+) -> Path:
+    """Compute the statistics of a tokenizer folder on centre clips of videos and store them beside its weights.
+
+    Args:
+        videos: glob or registered dataset name.
+        crop: height and width of the clips, multiples of the spatial compression.
+
+    Raises:
+        InputError: no video long enough for one chunk, a wrong crop, or a discrete tokenizer.
+    """
+    import warnings
+
+    from tqdm import tqdm
+
+    with warnings.catch_warnings():
+        # Missing statistics are the reason for this call.
+        warnings.simplefilter("ignore", UserWarning)
+        tokenizer = load_tokenizer(folder, device=device)
+    config = TokenizerDataConfig(
+        train=videos, num_frames=tokenizer.chunk_frames, crop=list(crop), resolution=resolution
+    )
+    clips = validation_clips(resolve_source(videos, config), config, max_clips)
+    bar = tqdm(clips, desc="latent statistics", disable=len(clips) < 2)
+    mean, std = latent_statistics(tokenizer.module, (clip.unsqueeze(0).to(device) for clip in bar))
+    return write_statistics(folder, mean, std)

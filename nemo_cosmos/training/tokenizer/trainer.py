@@ -240,7 +240,7 @@ class TokenizerTrainer:
                 statistics = validation_clips(source, chunk, config.checkpoint.statistics_clips)
             except InputError as error:
                 raise InputError(
-                    f"the latent statistics need training videos of {frames} frames (chunk_frames), and there are none; "
+                    f"the latent statistics need training videos of {frames} frames (chunk_frames): there are none; "
                     f"set model.overrides.chunk_frames={config.data.num_frames} or checkpoint.statistics_clips=0"
                 ) from error
         return dataset, clips, statistics

@@ -1,0 +1,58 @@
+"""Turn a training checkpoint into a tokenizer folder, TorchScript files or a diffusers folder."""
+
+from __future__ import annotations
+
+import warnings
+from pathlib import Path
+
+from nemo_cosmos.errors import InputError
+from nemo_cosmos.models.tokenizer import TokenizerModule, VideoTokenizer, load_tokenizer, save_tokenizer
+from nemo_cosmos.models.tokenizer.diffusers_export import export_diffusers
+from nemo_cosmos.models.tokenizer.jit import export_jit
+from nemo_cosmos.models.tokenizer.pretrained import read_weights_file
+from nemo_cosmos.models.tokenizer.state_dict import infer_config, normalise_keys
+
+FORMATS = ("folder", "jit", "diffusers")
+
+
+def open_source(path: Path, *, name: str | None, regular: bool) -> VideoTokenizer:
+    """The tokenizer in a folder or in one weights file.
+
+    Args:
+        path: tokenizer folder, or an iter_*.pt, .safetensors or .jit file.
+        name: recorded name of a file's tokenizer; a preset's name also fixes its chunk length.
+        regular: the regular instead of the averaged weights of a training checkpoint.
+
+    Raises:
+        InputError: unreadable, or a training checkpoint without averaged weights when those are asked for.
+    """
+    if path.is_dir():
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", UserWarning)
+            return load_tokenizer(path)
+    state = read_weights_file(path)
+    is_checkpoint = any(key.startswith("network.") for key in state)
+    weights = normalise_keys(state, ema=is_checkpoint and not regular)
+    config = infer_config(weights, name=name or path.stem)
+    module = TokenizerModule(config)
+    module.load_original(weights)
+    return VideoTokenizer(module)
+
+
+def export(source: Path, target: Path, *, form: str, name: str | None = None, regular: bool = False) -> list[Path]:
+    """Write ``source`` in one of :data:`FORMATS`; returns what was written.
+
+    ``jit`` writes encoder.jit, decoder.jit and autoencoder.jit into the folder ``target``.
+    """
+    if form not in FORMATS:
+        raise InputError(f"format {form!r}: expected one of {', '.join(FORMATS)}")
+    tokenizer = open_source(source, name=name, regular=regular)
+    if form == "diffusers":
+        return [export_diffusers(tokenizer, target)]
+    if form == "jit":
+        target.mkdir(parents=True, exist_ok=True)
+        files = {part: target / f"{part}.jit" for part in ("encoder", "decoder", "autoencoder")}
+        export_jit(tokenizer.module, files)
+        return list(files.values())
+    statistics = (tokenizer.mean, tokenizer.std) if tokenizer.has_statistics else (None, None)
+    return [save_tokenizer(target, tokenizer.module, name=tokenizer.name, mean=statistics[0], std=statistics[1])]

@@ -1,0 +1,229 @@
+"""Tokenizer training end to end on tiny clips: it learns, resumes exactly, and agrees over processes."""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+from nemo_cosmos.config import experiment_names, load_config
+from nemo_cosmos.data.video import write_mp4
+from nemo_cosmos.errors import InputError
+from nemo_cosmos.models.tokenizer import TokenizerConfig, load_tokenizer
+from nemo_cosmos.training.tokenizer.checkpoint import load_weights, read_checkpoint
+from nemo_cosmos.training.tokenizer.config import TokenizerTrainConfig
+from nemo_cosmos.training.tokenizer.trainer import TokenizerTrainer, train
+
+TINY = "model.overrides={channels:4,channels_mult:[1,2,2],num_res_blocks:1,chunk_frames:5}"
+
+
+@pytest.fixture(scope="module")
+def clips(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Six 32x48 clips of 12 frames: coloured squares that move."""
+    folder = tmp_path_factory.mktemp("clips")
+    for i in range(6):
+        video = torch.full((3, 12, 32, 48), 40 + 30 * i, dtype=torch.uint8)
+        for t in range(12):
+            video[i % 3, t, 8:20, 4 + 2 * t : 16 + 2 * t] = 230
+        write_mp4(folder / f"{i}.mp4", video, 8.0)
+    return folder
+
+
+def configure(clips: Path, out: Path, *overrides: str) -> TokenizerTrainConfig:
+    return load_config(
+        TokenizerTrainConfig,
+        [
+            "experiment=demo_tokenizer",
+            f"data.train={clips}/*.mp4",
+            f"data.val={clips}/[01].mp4",
+            f"output_dir={out}",
+            "model.preset=CV4x8x8-360p",
+            "trainer.device=cpu",
+            TINY,
+            "data.num_frames=5",
+            "data.crop=[16,16]",
+            "data.num_workers=0",
+            "data.global_batch=2",
+            "data.micro_batch=1",
+            "trainer.max_steps=4",
+            "trainer.log_every_n_steps=1",
+            "checkpoint.every_n_steps=2",
+            "checkpoint.keep=3",
+            "checkpoint.statistics_clips=4",
+            # Adam's first steps are lr * sign(gradient): a large eps keeps rounding noise from deciding signs.
+            "optimizer.eps=1e-3",
+            *overrides,
+        ],
+        root="tokenizer_train",
+    )
+
+
+def records(out: Path) -> list[dict]:
+    return [json.loads(line) for line in (out / "metrics.jsonl").read_text().splitlines()]
+
+
+def weights(out: Path, step: int) -> dict[str, torch.Tensor]:
+    return read_checkpoint(out / "checkpoints" / f"iter_{step:09d}.pt")["model"]
+
+
+def test_resume_continues_exactly(clips: Path, tmp_path: Path) -> None:
+    """Four steps at once equal two, an interruption, and two more, bit for bit."""
+    whole, parts = tmp_path / "whole", tmp_path / "parts"
+    folder = train(configure(clips, whole, "checkpoint.export_jit=true"))
+    train(configure(clips, parts, "trainer.max_steps=2"))
+    train(configure(clips, parts))
+    first, second = weights(whole, 4), weights(parts, 4)
+    for key, value in first.items():
+        assert torch.equal(value, second[key]), key
+    wanted = ("step", "loss", "psnr", "lr", "grad_norm")
+    assert [[r[k] for k in wanted] for r in records(whole)[1:]] == [[r[k] for k in wanted] for r in records(parts)[1:]]
+    wanted = ("seconds", "data_wait_seconds", "memory_bytes", "loss_color", "loss_color_weighted")
+    assert set(wanted) <= set(records(whole)[1])
+    names = {p.name for p in (whole / "checkpoints").iterdir()}
+    assert names == {"latest_checkpoint.txt"} | {
+        f"iter_00000000{n}{suffix}" for n in (2, 4) for suffix in (".pt", "_enc.jit", "_dec.jit", "_ema.jit")
+    }
+    with pytest.raises(InputError, match="already holds iter_000000004"):
+        TokenizerTrainer(configure(clips, whole, "resume=false"))
+
+    tokenizer = load_tokenizer(folder)
+    assert tokenizer.has_statistics and tokenizer.chunk_frames == 5 and tokenizer.name == "demo-CV4x8x8"
+    ema = load_weights(tokenizer.module, whole / "checkpoints" / "iter_000000004.pt", ema=True)
+    assert load_tokenizer(folder).identity == tokenizer.identity
+    assert torch.equal(ema["quant_conv.conv3d.bias"], load_tokenizer(folder).module.quant_conv.conv3d.bias)
+    full = torch.jit.load(str(whole / "checkpoints" / "iter_000000004_ema.jit"))
+    video = torch.rand(1, 3, 9, 24, 32) * 2 - 1
+    torch.testing.assert_close(full(video)[0], load_tokenizer(folder).module(video).reconstruction, rtol=0, atol=1e-6)
+
+
+def test_two_processes_equal_one(clips: Path, tmp_path: Path) -> None:
+    """Same clips, same global batch: one process with accumulation and two processes give the same weights."""
+    train(configure(clips, tmp_path / "one", "trainer.max_steps=2"))
+    (tmp_path / "two.py").write_text(
+        "import sys\n"
+        "from nemo_cosmos.training.tokenizer.config import TokenizerTrainConfig\n"
+        "from nemo_cosmos.training.tokenizer.trainer import train\n"
+        "from nemo_cosmos.config import read_config\n"
+        "if __name__ == '__main__':\n"
+        "    train(read_config(TokenizerTrainConfig, sys.argv[1]))\n"
+    )
+    from nemo_cosmos.config import dump_config
+
+    config = configure(clips, tmp_path / "two", "trainer.max_steps=2")
+    (tmp_path / "two.yaml").write_text(dump_config(config))
+    with socket.socket() as server:
+        server.bind(("127.0.0.1", 0))
+        port = server.getsockname()[1]
+    root = str(Path(__file__).parents[3])
+    processes = []
+    for rank in range(2):
+        env = os.environ | {
+            "RANK": str(rank),
+            "LOCAL_RANK": str(rank),
+            "WORLD_SIZE": "2",
+            "MASTER_ADDR": "127.0.0.1",
+            "MASTER_PORT": str(port),
+            "PYTHONPATH": root,
+            "OMP_NUM_THREADS": "1",
+        }
+        command = [sys.executable, "-W", "ignore", str(tmp_path / "two.py"), str(tmp_path / "two.yaml")]
+        processes.append(subprocess.Popen(command, env=env, stderr=subprocess.PIPE, text=True))
+    for process in processes:
+        _, errors = process.communicate(timeout=300)
+        assert process.returncode == 0, errors[-2000:]
+    one, two = weights(tmp_path / "one", 2), weights(tmp_path / "two", 2)
+    for key, value in one.items():
+        torch.testing.assert_close(two[key], value, rtol=1e-4, atol=1e-6)
+    losses = [[r["loss"] for r in records(tmp_path / name)[1:]] for name in ("one", "two")]
+    assert losses[1] == pytest.approx(losses[0], rel=1e-5)
+
+
+def test_all_terms_and_a_discrete_tokenizer(clips: Path, tmp_path: Path) -> None:
+    out = tmp_path / "all"
+    train(
+        configure(
+            clips,
+            out,
+            "model.preset=DV4x8x8-360p",
+            "model.overrides={channels:4,channels_mult:[1,2,2],num_res_blocks:1,z_channels:16,chunk_frames:9}",
+            "data.num_frames=9",
+            "data.crop=[32,32]",
+            "trainer.max_steps=2",
+            "loss.perceptual.enabled=true",
+            "loss.perceptual.weights=random",
+            "loss.perceptual.gram.enabled=true",
+            "loss.perceptual.gram.boundaries=[0]",
+            "loss.perceptual.gram.values=[0.05]",
+            "loss.flow.enabled=true",
+            "loss.flow.boundaries=[0]",
+            "loss.flow.values=[0.01]",
+            "loss.video_consistency.enabled=true",
+            "loss.video_consistency.boundaries=[0]",
+            "loss.video_consistency.values=[0.1]",
+            "loss.video_consistency.num_frames=5",
+            "loss.adversarial.enabled=true",
+            "loss.adversarial.boundaries=[0]",
+            "loss.adversarial.values=[0.1]",
+            "loss.adversarial.channels=4",
+            "loss.adversarial.feature_matching=1.0",
+            "trainer.activation_checkpointing=true",
+        )
+    )
+    last = records(out)[-1]
+    terms = ("color", "perceptual", "gram", "flow", "video_consistency", "adversarial")
+    assert last["loss"] == pytest.approx(sum(last[f"loss_{t}_weighted"] for t in terms), rel=1e-5)
+    assert {"code_usage", "perplexity", "validation_code_usage", "validation_ssim_ema", "loss_discriminator"} <= set(
+        last
+    )
+    assert "discriminator" in read_checkpoint(out / "checkpoints" / "iter_000000002.pt")
+    events = b"".join(p.read_bytes() for p in (out / "tensorboard").iterdir())
+    assert b"validation/input_reconstruction" in events and b"GIF89a" in events
+
+
+def test_post_training_starts_from_given_weights(clips: Path, tmp_path: Path) -> None:
+    folder = train(configure(clips, tmp_path / "first", "trainer.max_steps=2"))
+    start = TokenizerTrainer(configure(clips, tmp_path / "second", f"model.init_from={folder}"))
+    assert torch.equal(start.module.quant_conv.conv3d.bias, load_tokenizer(folder).module.quant_conv.conv3d.bias)
+    file = tmp_path / "first" / "checkpoints" / "iter_000000002.pt"
+    state = ("model.load_training_state=true", f"model.init_from={file}")
+    assert TokenizerTrainer(configure(clips, tmp_path / "third", *state)).step == 2
+    with pytest.raises(InputError, match="weights do not fit"):
+        TokenizerTrainer(configure(clips, tmp_path / "fourth", "model.preset=DV4x8x8-360p", f"model.init_from={file}"))
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("data.train=/nowhere/*.mp4", "no video matches"),
+        ("data.train=nowhere_video720", "unknown video dataset"),
+        ("data.num_frames=6", "nearest legal 5 or 9"),
+        ("data.crop=[20,16]", "nearest legal 16 or 24"),
+        ("data.num_frames=13", "has data.num_frames=13"),
+        ("data.global_batch=3", "not a multiple"),
+        ("data.resolution=700", "expected one of 256"),
+        ("model.overrides={chunk_frames:121}", "set model.overrides.chunk_frames=5"),
+        ("model.init_from=/none", "no such tokenizer"),
+    ],
+)
+def test_wrong_settings_stop_before_training(clips: Path, tmp_path: Path, override: str, message: str) -> None:
+    extra = ("data.micro_batch=2",) if "global_batch" in override else ()
+    with pytest.raises(InputError, match=message):
+        train(configure(clips, tmp_path / "run", override, *extra))
+    assert not (tmp_path / "run" / "checkpoints").exists()
+
+
+@pytest.mark.parametrize("name", experiment_names("tokenizer_train"))
+def test_shipped_experiments_resolve(name: str) -> None:
+    config = load_config(TokenizerTrainConfig, [f"experiment={name}"], root="tokenizer_train")
+    tokenizer = TokenizerConfig.preset(config.model.preset, **config.model.overrides)
+    assert (config.data.num_frames - 1) % tokenizer.temporal_compression == 0
+    if name.startswith("Cosmos"):
+        assert config.output_dir.endswith(f"posttraining/tokenizer/Cosmos-Tokenize1-{config.model.preset}-HDVILA")
+        assert config.model.init_from == f"checkpoints/Cosmos-Tokenize1-{config.model.preset}"
+        assert config.data.num_frames == tokenizer.chunk_frames

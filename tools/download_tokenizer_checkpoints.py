@@ -1,0 +1,6 @@
+"""Download released tokenizers; the code is in nemo_cosmos/prepare/download_tokenizers.py."""
+
+from nemo_cosmos.prepare.download_tokenizers import main
+
+if __name__ == "__main__":
+    main()
