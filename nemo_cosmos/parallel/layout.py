@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from importlib.util import find_spec
 
 from nemo_cosmos.config import ParallelConfig
 from nemo_cosmos.errors import InputError
@@ -68,6 +69,11 @@ def validate_layout(
             f"parallel.context_backend=all_to_all needs parallel.context={parallel.context} to divide the "
             f"{heads // parallel.tensor} heads of a tensor rank ({_divisors(heads // parallel.tensor)}); use auto or "
             "all_gather, which have no such limit"
+        )
+    if parallel.context_backend == "transformer_engine" and find_spec("transformer_engine") is None:
+        raise InputError(
+            "parallel.context_backend=transformer_engine: Transformer Engine is not installed; use auto, which needs "
+            "nothing further, or pip install 'nemo_cosmos[gpu]'"
         )
     if parallel.recompute_layers is not None and parallel.recompute == "none":
         raise InputError("parallel.recompute_layers has no effect with parallel.recompute=none")

@@ -337,7 +337,9 @@ def build_dit(
     net = CosmosDiT(
         config,
         transformer,
-        layer_spec(parallel=groups.tensor is not None),
+        layer_spec(
+            parallel=groups.tensor is not None, transformer_engine=options.context_backend == "transformer_engine"
+        ),
         groups=groups,
         options=options,
         pre_process=pre_process,

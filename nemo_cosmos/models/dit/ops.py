@@ -62,9 +62,7 @@ def modulated_norm(x: Tensor, shift: Tensor, scale: Tensor) -> Tensor:
 
 
 @fused
-def add_position_modulated_norm(
-    x: Tensor, position: Tensor, shift: Tensor, scale: Tensor
-) -> tuple[Tensor, Tensor]:
+def add_position_modulated_norm(x: Tensor, position: Tensor, shift: Tensor, scale: Tensor) -> tuple[Tensor, Tensor]:
     """x (s, B, D) + position (s, 1, D), and the modulated norm of the sum."""
     out = x.float() + position.float()
     return out.to(x.dtype), _modulated_norm(out, shift, scale).to(x.dtype)

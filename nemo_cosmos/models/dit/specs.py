@@ -10,13 +10,15 @@ from nemo_cosmos.models.dit.attention import (
     CrossAttentionSubmodules,
     SelfAttention,
     SelfAttentionSubmodules,
+    TransformerEngineAttention,
 )
 from nemo_cosmos.models.dit.layer import MLP, CosmosLayer, LayerSubmodules, MLPSubmodules
 from nemo_cosmos.models.dit.linear import ColumnLinear, LocalLinear, ReplicatedInputColumnLinear, RowLinear
 
 
-def layer_spec(*, parallel: bool) -> ModuleSpec:
+def layer_spec(*, parallel: bool, transformer_engine: bool = False) -> ModuleSpec:
     """The layer with Megatron's tensor-parallel linears, or with plain ones where tensors are not split."""
+    core_attention = TransformerEngineAttention if transformer_engine else ContextParallelAttention
     column, text_column, row = (
         (ColumnLinear, ReplicatedInputColumnLinear, RowLinear) if parallel else (LocalLinear,) * 3
     )
@@ -25,9 +27,7 @@ def layer_spec(*, parallel: bool) -> ModuleSpec:
         submodules=LayerSubmodules(
             self_attention=ModuleSpec(
                 module=SelfAttention,
-                submodules=SelfAttentionSubmodules(
-                    linear_qkv=column, core_attention=ContextParallelAttention, linear_proj=row
-                ),
+                submodules=SelfAttentionSubmodules(linear_qkv=column, core_attention=core_attention, linear_proj=row),
             ),
             cross_attention=ModuleSpec(
                 module=CrossAttention,
