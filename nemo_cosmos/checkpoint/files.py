@@ -28,6 +28,12 @@ def iteration_name(step: int) -> str:
     return f"iter_{step:09d}"
 
 
+def step_of(name: str) -> int | None:
+    """The step in the name of a distributed checkpoint's folder, None for any other name."""
+    match = _ITERATION.fullmatch(name)
+    return int(match.group(1)) if match else None
+
+
 def weights_file(folder: Path, step: int, weights: Weights) -> Path:
     """The exported file of one save, in the original key layout."""
     return folder / f"{iteration_name(step)}_{weights}_model.pt"
@@ -37,8 +43,8 @@ def saved_steps(folder: Path) -> list[int]:
     """Steps whose distributed checkpoint is complete, in order."""
     if not folder.is_dir():
         return []
-    found = (_ITERATION.match(entry.name) for entry in folder.iterdir() if entry.is_dir())
-    return sorted(int(match.group(1)) for match in found if match)
+    found = (step_of(entry.name) for entry in folder.iterdir() if entry.is_dir())
+    return sorted(step for step in found if step is not None)
 
 
 def latest_step(folder: Path) -> int | None:
@@ -124,4 +130,5 @@ def remove_checkpoint(folder: Path, step: int) -> None:
     """Delete one save: the distributed checkpoint and the files exported beside it."""
     shutil.rmtree(folder / iteration_name(step), ignore_errors=True)
     for weights in ("ema", "reg"):
+        shutil.rmtree(folder / f"{iteration_name(step)}_{weights}_lora", ignore_errors=True)
         weights_file(folder, step, weights).unlink(missing_ok=True)  # type: ignore[arg-type]

@@ -12,6 +12,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from nemo_cosmos.models.dit import CosmosDiT
+from nemo_cosmos.models.dit.lora import is_adapter
 from nemo_cosmos.models.dit.sharding import global_name, stage_copy
 from nemo_cosmos.models.dit.state_dict import to_original
 
@@ -19,13 +20,26 @@ from nemo_cosmos.models.dit.state_dict import to_original
 def gather_original(
     chunks: list[CosmosDiT], values: Callable[[list[nn.Parameter]], list[Tensor]], scratch: Path
 ) -> dict[str, Tensor] | None:
-    """The state dict with released names on global rank 0, None elsewhere; collective over all ranks.
+    """The state dict with released names on global rank 0, None elsewhere; see :func:`gather_parameters`."""
+    mine = gather_parameters(chunks, values, scratch, select=lambda name: not is_adapter(name))
+    return None if mine is None else to_original(chunks[0].dit_config, mine, chunks[0].original_extras)
+
+
+def gather_parameters(
+    chunks: list[CosmosDiT],
+    values: Callable[[list[nn.Parameter]], list[Tensor]],
+    scratch: Path,
+    *,
+    select: Callable[[str], bool],
+) -> dict[str, Tensor] | None:
+    """{name in the whole network: whole tensor} on global rank 0, None elsewhere; collective over all ranks.
 
     Args:
         chunks: this rank's (virtual) pipeline stages.
         values: what stands for given parameters, in their tensor-parallel shapes: the parameters themselves or their
             averages. Called alike on all ranks of a stage.
         scratch: a folder that all ranks see; later pipeline stages leave their tensors there for rank 0.
+        select: which parameters, by name.
     """
     groups = chunks[0].groups
     mine: dict[str, Tensor] = {}
@@ -33,7 +47,7 @@ def gather_original(
         named = [
             (global_name(net, name), parameter)
             for name, parameter in net.named_parameters()
-            if not (getattr(parameter, "pipeline_parallel", False) and stage_copy(net) > 0)
+            if select(name) and not (getattr(parameter, "pipeline_parallel", False) and stage_copy(net) > 0)
         ]
         for (name, parameter), value in zip(named, values([p for _, p in named]), strict=True):
             mine[name] = _join_tensor_shards(net, parameter, value)
@@ -54,9 +68,7 @@ def gather_original(
         shutil.rmtree(scratch, ignore_errors=True)
     if groups.pipeline_size > 1:
         torch.distributed.barrier()
-    if not is_first:
-        return None
-    return to_original(chunks[0].dit_config, mine, chunks[0].original_extras)
+    return mine if is_first else None
 
 
 def _join_tensor_shards(net: CosmosDiT, parameter: nn.Parameter, value: Tensor) -> Tensor:

@@ -7,6 +7,7 @@ import os
 import resource
 import shutil
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ from rich.console import Console
 
 from nemo_cosmos.checkpoint.files import (
     MODEL_CONFIG,
+    Weights,
     iteration_name,
     remove_checkpoint,
     save_tensors,
@@ -25,6 +27,7 @@ from nemo_cosmos.checkpoint.files import (
     write_latest,
 )
 from nemo_cosmos.checkpoint.gather import gather_original
+from nemo_cosmos.checkpoint.lora import adapter_folder, export_adapters, write_spec
 from nemo_cosmos.config import CheckpointConfig
 from nemo_cosmos.models.dit import CosmosDiT
 from nemo_cosmos.training.ema import ShardedEma
@@ -160,14 +163,20 @@ class CheckpointCallback(pl.Callback):
     that dies while it saves resumes from the save before.
     """
 
-    def __init__(self, folder: Path, config: CheckpointConfig, ema: EmaCallback | None) -> None:
+    def __init__(
+        self, folder: Path, config: CheckpointConfig, ema: EmaCallback | None, *, base: str | None = None
+    ) -> None:
         self.folder, self.config, self.ema = folder, config, ema
+        self.base = base
+        """Where the weights came from, recorded beside exported adapters."""
         self.saved_step: int | None = None
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: CosmosModule) -> None:  # type: ignore[override]
         if trainer.is_global_zero:
             self.folder.mkdir(parents=True, exist_ok=True)
             (self.folder / MODEL_CONFIG).write_text(json.dumps(pl_module.options.dit.to_dict(), indent=2) + "\n")
+            if pl_module.options.lora is not None:
+                write_spec(self.folder, pl_module.options.lora)
             for leftover in self.folder.glob(".*"):
                 remove_leftover(leftover)
 
@@ -197,20 +206,38 @@ class CheckpointCallback(pl.Callback):
         torch.distributed.barrier()
 
     def export(self, trainer: pl.Trainer, step: int) -> None:
-        """Regular weights, and the moving average in fp32, as flat files with the released names."""
+        """Regular weights, and the moving average in fp32, as flat files with the released names.
+
+        Of a run with adapters, the adapters alone, as PEFT folders.
+        """
         models = denoising_models(trainer)
         nets: list[CosmosDiT] = [model.net for model in models]
         scratch = self.folder / ".export"
-        logvar = next((model.logvar for model in models if model.logvar is not None), None)
-        head = {} if logvar is None else {f"logvar.{k}": v.cpu() for k, v in logvar.state_dict().items()}
-        head = self._from_last_stage(head)
-        regular = gather_original(nets, lambda parameters: [p.detach() for p in parameters], scratch)
-        if regular is not None:
-            save_tensors(weights_file(self.folder, step, "reg"), {**regular, **head})
+        values: dict[Weights, Callable[[list[torch.nn.Parameter]], list[torch.Tensor]]] = {
+            "reg": lambda parameters: [p.detach() for p in parameters]
+        }
         if self.ema is not None and self.ema.ema is not None:
-            averages = gather_original(nets, self.ema.ema.whole, scratch)
-            if averages is not None:
-                save_tensors(weights_file(self.folder, step, "ema"), {**averages, **head})
+            values["ema"] = self.ema.ema.whole
+        for weights, value in values.items():
+            if nets[0].lora is not None:
+                folder = adapter_folder(self.folder, step, weights)
+                export_adapters(folder, nets, value, base=self.base, scratch=scratch)
+                continue
+            head = self._log_variance(models, value)
+            state = gather_original(nets, value, scratch)
+            if state is not None:
+                save_tensors(weights_file(self.folder, step, weights), {**state, **head})
+
+    def _log_variance(
+        self, models: list[DenoisingModel], value: Callable[[list[torch.nn.Parameter]], list[torch.Tensor]]
+    ) -> dict[str, torch.Tensor]:
+        logvar = next((model.logvar for model in models if model.logvar is not None), None)
+        head = {}
+        if logvar is not None:
+            names, parameters = zip(*logvar.named_parameters(), strict=True)
+            trained = dict(zip(names, value(list(parameters)), strict=True))
+            head = {f"logvar.{k}": v.cpu() for k, v in {**logvar.state_dict(), **trained}.items()}
+        return self._from_last_stage(head)
 
     @staticmethod
     def _from_last_stage(head: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:

@@ -25,6 +25,7 @@ from nemo_cosmos.diffusion.loss import LogVariance, denoising_loss
 from nemo_cosmos.diffusion.noise import ConditionFrames, SigmaDistribution, TrainingDraw, draw_training_noise
 from nemo_cosmos.diffusion.preconditioning import EDMPreconditioning
 from nemo_cosmos.models.dit import CosmosDiT, DiTConfig, LayerOptions, build_dit
+from nemo_cosmos.models.dit.lora import LoraSpec, add_adapters
 from nemo_cosmos.parallel.groups import ParallelGroups
 
 METRICS = ("loss", "edm_mse", "edm_loss")
@@ -160,6 +161,8 @@ class NetworkOptions:
     seed: int
     initialise: bool
     """Draw initial weights; false where weights are loaded next."""
+    lora: LoraSpec | None = None
+    """Adapters that are trained instead of the weights."""
 
 
 class CosmosModule(pl.LightningModule):
@@ -193,7 +196,11 @@ class CosmosModule(pl.LightningModule):
             vp_stage=vp_stage,
             seed=self.options.seed if self.options.initialise else None,
         )
+        if self.options.lora is not None:
+            add_adapters(net, self.options.lora, self.options.seed)
         self.module = DenoisingModel(net, self.options.diffusion, self.options.seed)
+        if self.options.lora is not None and self.module.logvar is not None:
+            self.module.logvar.requires_grad_(False)
 
     def forward(self, batch: LatentBatch) -> Tensor:
         return self.module(batch)

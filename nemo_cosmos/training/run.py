@@ -17,8 +17,10 @@ from nemo_cosmos.data.shards import ShardDataset
 from nemo_cosmos.errors import InputError
 from nemo_cosmos.models.dit import DiTConfig, LayerOptions, transformer_config
 from nemo_cosmos.models.dit.embeddings import TokenGrid
+from nemo_cosmos.models.dit.lora import LoraSpec
 from nemo_cosmos.parallel.cpu import enable_cpu
 from nemo_cosmos.parallel.layout import NetworkShape, validate_layout
+from nemo_cosmos.training.lora import adapters_to_train
 
 logger = logging.getLogger(__name__)
 
@@ -46,7 +48,8 @@ def train(cfg: TrainConfig, *, callbacks: Sequence[Any] = ()) -> None:
     source = open_samples(cfg, dit)
     folder = Path(cfg.output_dir)
     resume_from = checkpoint_to_resume(cfg, folder / "checkpoints")
-    _fit(cfg, dit, source, folder, resume_from, callbacks)
+    lora = adapters_to_train(cfg, folder / "checkpoints", resuming=resume_from is not None)
+    _fit(cfg, dit, source, folder, resume_from, lora, callbacks)
 
 
 def open_samples(cfg: TrainConfig, dit: DiTConfig) -> ShardDataset:
@@ -100,6 +103,7 @@ def _fit(
     source: ShardDataset,
     folder: Path,
     resume_from: Path | None,
+    lora: LoraSpec | None,
     callbacks: Sequence[Any],
 ) -> None:
     on_cpu = enable_cpu()
@@ -141,13 +145,14 @@ def _fit(
         layer=LayerOptions(parallel.context_backend, parallel.recompute, parallel.recompute_layers),
         seed=cfg.seed,
         initialise=resume_from is None and cfg.model.init_from is None,
+        lora=lora,
     )
     module = CosmosModule(options, transformer)
     CosmosOptimizerModule(cfg.optimizer, dtype=dtype, distributed=parallel.distributed_optimizer).connect(module)
     grid = token_grid(dit, source.manifest.latent_shape)
     data = CosmosDataModule(source, cfg.data, seed=cfg.seed, sequence_length=_sequence_length(grid, cfg))
     ema = EmaCallback(cfg.ema.rate) if cfg.ema.enabled else None
-    checkpoint = CheckpointCallback(folder / "checkpoints", cfg.checkpoint, ema)
+    checkpoint = CheckpointCallback(folder / "checkpoints", cfg.checkpoint, ema, base=cfg.model.init_from)
     metrics = MetricsCallback(
         folder,
         tokens_per_step=grid.num_tokens * cfg.data.global_batch,

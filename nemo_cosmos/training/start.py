@@ -8,7 +8,7 @@ from typing import Any
 import lightning.pytorch as pl
 from rich.console import Console
 
-from nemo_cosmos.checkpoint.load import load_original_file
+from nemo_cosmos.checkpoint.sources import open_weights
 from nemo_cosmos.config import TrainConfig
 from nemo_cosmos.training.callbacks import EmaCallback, denoising_models
 
@@ -32,13 +32,17 @@ class SetUpCallback(pl.Callback):
             self.ema.attach(trainer.strategy, optimizer)  # type: ignore[arg-type]
 
     def load_weights(self, trainer: pl.Trainer) -> None:
-        """Into every stage of this rank, strictly unless ``model.strict_init`` is off; the report is printed."""
+        """Into every stage of this rank, strictly unless ``model.strict_init`` is off; the report is printed.
+
+        A run folder gives its regular weights. Adapters are trained only beside a base that was loaded as a whole.
+        """
         assert self.cfg.model.init_from is not None
-        state = load_original_file(self.cfg.model.init_from)
+        state = open_weights(self.cfg.model.init_from, weights="reg").state
+        strict = self.cfg.model.strict_init or self.cfg.lora.enabled
         for model in denoising_models(trainer):
-            report = model.net.load_original(state, strict=self.cfg.model.strict_init)
+            report = model.net.load_original(state, strict=strict)
             if model.logvar is not None:
-                head = {k.removeprefix("logvar."): v for k, v in state.items() if k.startswith("logvar.")}
+                head = {k.removeprefix("logvar."): state[k] for k in state if k.startswith("logvar.")}
                 if head:
                     model.logvar.load_state_dict(head)
                 elif trainer.is_global_zero:

@@ -1,0 +1,195 @@
+"""Adapters as PEFT stores them, and weights with adapters merged in."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+
+from nemo_cosmos.checkpoint.files import Weights, iteration_name, replacing_folder
+from nemo_cosmos.checkpoint.gather import gather_parameters
+from nemo_cosmos.errors import InputError
+from nemo_cosmos.models.dit import CosmosDiT, DiTConfig
+from nemo_cosmos.models.dit.lora import LoraSpec, adapter_entries, is_adapter
+from nemo_cosmos.models.dit.state_dict import MAX_NAMED
+
+SPEC_FILE = "lora_config.json"
+"""In a run's checkpoints folder: the adapters that its saves hold."""
+PEFT_CONFIG, PEFT_WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
+_PREFIXES = ("base_model.model.", "transformer.")
+
+
+def adapter_folder(folder: Path, step: int, weights: Weights) -> Path:
+    """The PEFT folder of one save of a run with adapters."""
+    return folder / f"{iteration_name(step)}_{weights}_lora"
+
+
+def write_spec(folder: Path, spec: LoraSpec) -> None:
+    """Record the adapters of a run."""
+    (folder / SPEC_FILE).write_text(json.dumps(dataclasses.asdict(spec), indent=2) + "\n")
+
+
+def read_spec(folder: Path) -> LoraSpec | None:
+    """The adapters of a run, None where every weight is trained."""
+    path = folder / SPEC_FILE
+    if not path.is_file():
+        return None
+    values = json.loads(path.read_text())
+    return LoraSpec(values["rank"], values["alpha"], tuple(values["targets"]))
+
+
+def export_adapters(
+    folder: Path,
+    chunks: list[CosmosDiT],
+    values: Callable[[list[nn.Parameter]], list[Tensor]],
+    *,
+    base: str | None,
+    scratch: Path,
+) -> None:
+    """Write the adapters of a network that is split over processes as a PEFT folder; collective over all ranks.
+
+    Args:
+        chunks, values, scratch: as for :func:`~nemo_cosmos.checkpoint.gather.gather_parameters`.
+        base: where the frozen weights came from, recorded in the folder.
+    """
+    spec = chunks[0].lora
+    assert spec is not None, "a network without adapters"
+    gathered = gather_parameters(chunks, values, scratch, select=is_adapter)
+    if gathered is None:
+        return
+    tensors = {
+        f"{entry.diffusers}.{factor}": gathered[f"{entry.ours}.{factor}"]
+        for entry in adapter_entries(chunks[0].dit_config, spec)
+        for factor in ("lora_A", "lora_B")
+    }
+    save_adapter(folder, spec, tensors, base=base)
+
+
+def save_adapter(folder: Path, spec: LoraSpec, tensors: Mapping[str, Tensor], *, base: str | None = None) -> None:
+    """A folder that ``peft.PeftModel.from_pretrained`` loads onto diffusers' CosmosTransformer3DModel.
+
+    Args:
+        tensors: ``transformer_blocks.0.attn1.to_q.lora_A`` (rank, in) and ``….lora_B`` (out, rank), and so on.
+        base: recorded as ``base_model_name_or_path``.
+
+    Raises:
+        InputError: the folder cannot be written; what stood there before stays.
+    """
+    config = {
+        "peft_type": "LORA",
+        "task_type": None,
+        "base_model_name_or_path": base,
+        "r": spec.rank,
+        "lora_alpha": spec.alpha,
+        "target_modules": list(spec.targets),
+        "lora_dropout": 0.0,
+        "bias": "none",
+        "fan_in_fan_out": False,
+        "init_lora_weights": True,
+        "inference_mode": True,
+    }
+    named = {f"base_model.model.{name}.weight": tensor.contiguous() for name, tensor in tensors.items()}
+    with replacing_folder(folder) as temporary:
+        save_file(named, temporary / PEFT_WEIGHTS, metadata={"format": "pt"})
+        (temporary / PEFT_CONFIG).write_text(json.dumps(config, indent=2) + "\n")
+
+
+def read_adapter(folder: str | Path) -> tuple[LoraSpec, dict[str, Tensor]]:
+    """A PEFT folder -> its size and its tensors, named as :func:`save_adapter` takes them.
+
+    Raises:
+        InputError: files are missing or broken, or the adapter is of a kind that cannot be merged here.
+    """
+    folder = Path(folder)
+    for name in (PEFT_CONFIG, PEFT_WEIGHTS):
+        if not (folder / name).is_file():
+            raise InputError(f"{folder / name}: no such file; expected a PEFT folder with {PEFT_CONFIG}")
+    config: dict[str, Any] = json.loads((folder / PEFT_CONFIG).read_text())
+    plain = {"peft_type": "LORA", "bias": "none", "use_dora": False, "fan_in_fan_out": False,
+             "use_rslora": False, "modules_to_save": None, "rank_pattern": {}, "alpha_pattern": {}}  # fmt: skip
+    other = [f"{key}={config[key]!r}" for key, value in plain.items() if config.get(key, value) not in (value, None)]
+    if other:
+        raise InputError(f"{folder / PEFT_CONFIG}: {', '.join(other)}: only plain LoRA of one rank can be merged")
+    try:
+        stored = load_file(folder / PEFT_WEIGHTS)
+    except (OSError, SafetensorError) as error:
+        raise InputError(f"{folder / PEFT_WEIGHTS}: not a readable safetensors file ({error})") from error
+    targets = config["target_modules"]
+    spec = LoraSpec(config["r"], config["lora_alpha"], (targets,) if isinstance(targets, str) else tuple(targets))
+    return spec, {_plain_name(name): tensor for name, tensor in stored.items()}
+
+
+def _plain_name(name: str) -> str:
+    for prefix in _PREFIXES:
+        name = name.removeprefix(prefix)
+    return name.removesuffix(".weight").removesuffix(".default")
+
+
+class MergedWeights(Mapping[str, Tensor]):
+    """A state dict with released names in which W + alpha/rank · B·A stands for every W with an adapter.
+
+    Each sum is made in fp32 when the tensor is asked for and has the dtype of W.
+
+    Args:
+        base: the frozen weights, names with or without ``net.``.
+        adapters: ``transformer_blocks.0.attn1.to_q.lora_A`` and so on.
+
+    Raises:
+        InputError: the adapters do not belong to this network.
+    """
+
+    def __init__(
+        self, config: DiTConfig, base: Mapping[str, Tensor], spec: LoraSpec, adapters: Mapping[str, Tensor]
+    ) -> None:
+        self.base, self.scale, self.adapters = base, spec.scale, adapters
+        entries = adapter_entries(config, spec)
+        self._by_original = {entry.original: entry.diffusers for entry in entries}
+        expected = {}
+        for entry in entries:
+            expected[f"{entry.diffusers}.lora_A"] = (spec.rank, entry.shape[1])
+            expected[f"{entry.diffusers}.lora_B"] = (entry.shape[0], spec.rank)
+        _check_adapters(expected, adapters)
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.base)
+
+    def __len__(self) -> int:
+        return len(self.base)
+
+    def shape_of(self, name: str) -> tuple[int, ...]:
+        """The shape of a tensor, without merging it."""
+        shape_of = getattr(self.base, "shape_of", None)
+        return shape_of(name) if shape_of is not None else tuple(self.base[name].shape)
+
+    def __getitem__(self, name: str) -> Tensor:
+        weight = self.base[name]
+        adapter = self._by_original.get(name.removeprefix("net."))
+        if adapter is None:
+            return weight
+        a, b = (self.adapters[f"{adapter}.{factor}"].float() for factor in ("lora_A", "lora_B"))
+        return torch.addmm(weight.float(), b, a, alpha=self.scale).to(weight.dtype)
+
+
+def _check_adapters(expected: Mapping[str, tuple[int, ...]], adapters: Mapping[str, Tensor]) -> None:
+    missing = [name for name in expected if name not in adapters]
+    unexpected = [name for name in adapters if name not in expected]
+    shape_of = getattr(adapters, "shape_of", None) or (lambda name: tuple(adapters[name].shape))
+    misshapen = [
+        f"{name}: {list(shape_of(name))}, expected {list(shape)}"
+        for name, shape in expected.items()
+        if name in adapters and shape_of(name) != shape
+    ]
+    lines = []
+    for title, names in (("missing", missing), ("unexpected", unexpected), ("misshapen", misshapen)):
+        if names:
+            more = f" and {len(names) - MAX_NAMED} more" if len(names) > MAX_NAMED else ""
+            lines.append(f"  {len(names)} {title}: {', '.join(names[:MAX_NAMED])}{more}")
+    if lines:
+        raise InputError("the adapters do not fit the network\n" + "\n".join(lines))

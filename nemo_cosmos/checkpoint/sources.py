@@ -1,0 +1,159 @@
+"""Weights with released names from whatever holds them: a file, a run, a diffusers folder."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor
+
+from nemo_cosmos.checkpoint.diffusers import DiffusersWeights, config_from_diffusers, is_diffusers_folder
+from nemo_cosmos.checkpoint.distributed import LOGVAR, DistributedCheckpoint
+from nemo_cosmos.checkpoint.files import (
+    MODEL_CONFIG,
+    Weights,
+    iteration_name,
+    latest_step,
+    read_tensors,
+    saved_steps,
+    step_of,
+    weights_file,
+)
+from nemo_cosmos.checkpoint.lora import MergedWeights, read_spec
+from nemo_cosmos.errors import InputError
+from nemo_cosmos.models.dit import DiTConfig
+from nemo_cosmos.models.dit.lora import adapter_entries
+from nemo_cosmos.models.dit.state_dict import Entry, entries
+
+
+@dataclass(frozen=True)
+class WeightSource:
+    """Where weights lie, the network they belong to if it is known there, and the tensors, read on demand."""
+
+    path: Path
+    config: DiTConfig | None
+    state: Mapping[str, Tensor]
+    """Released names, with or without the ``net.`` prefix; ``logvar.*`` where the source has it."""
+
+    def require_config(self, preset: str | None = None, **overrides: Any) -> DiTConfig:
+        """The network: the source's own, or that of ``preset`` for a file that does not say.
+
+        Raises:
+            InputError: neither is known.
+        """
+        if preset is not None:
+            return DiTConfig.preset(preset, **overrides)
+        if self.config is None:
+            raise InputError(
+                f"{self.path}: say which network it holds (preset=...), there is no {MODEL_CONFIG} beside it"
+            )
+        return self.config
+
+
+def open_weights(path: str | Path, *, weights: Weights = "ema", step: int | None = None) -> WeightSource:
+    """Find the weights at ``path``; big tensors are read when they are asked for.
+
+    Args:
+        path: a ``.pt`` file in the original layout; a run folder, its ``checkpoints`` or one ``iter_…`` folder in it;
+            or a folder of diffusers (a pipeline or its transformer). A run with adapters gives merged weights.
+        weights: which weights of a run; a file or a diffusers folder is taken as it is.
+        step: which save of a run; by default the newest.
+
+    Raises:
+        InputError: nothing to load there.
+    """
+    path = Path(path)
+    if path.is_file():
+        beside = path.parent / MODEL_CONFIG
+        config = read_model_config(path.parent) if beside.is_file() else None
+        return WeightSource(path, config, read_tensors(path))
+    if not path.is_dir():
+        raise InputError(f"{path}: no such file or folder; expected a .pt file, a run folder or a diffusers folder")
+    if is_diffusers_folder(path):
+        config = config_from_diffusers(path)
+        return WeightSource(path, config, DiffusersWeights(path, config))
+    folder = checkpoints_folder(path)
+    if step is None:
+        step = step_of(path.name) if path != folder and path.parent == folder else latest_step(folder)
+    if step is None:
+        raise InputError(f"{path}: no checkpoint; expected {folder}/latest_checkpoint.txt of a training run")
+    return WeightSource(path, read_model_config(folder), _run_state(folder, step, weights))
+
+
+def checkpoints_folder(path: Path) -> Path:
+    """The folder of a run's saves, from the run folder, itself, or one of its saves."""
+    if (path / "checkpoints").is_dir():
+        return path / "checkpoints"
+    return path.parent if step_of(path.name) is not None else path
+
+
+def read_model_config(folder: Path) -> DiTConfig:
+    """The network of a checkpoints folder."""
+    file = folder / MODEL_CONFIG
+    if not file.is_file():
+        raise InputError(f"{file}: not found; give a run folder that nemo-cosmos train has saved to, or a .pt file")
+    try:
+        return DiTConfig.from_dict(json.loads(file.read_text()))
+    except json.JSONDecodeError as error:
+        raise InputError(f"{file}: not readable ({error})") from error
+
+
+def _run_state(folder: Path, step: int, weights: Weights) -> Mapping[str, Tensor]:
+    exported, save = weights_file(folder, step, weights), folder / iteration_name(step)
+    if exported.is_file():
+        return read_tensors(exported)
+    if not save.is_dir():
+        raise InputError(f"{save}: no such save; {folder} has {saved_steps(folder) or 'none'}")
+    checkpoint = DistributedCheckpoint(save)
+    if weights == "ema" and not checkpoint.has_ema:
+        raise InputError(f"{save}: the run kept no average (ema.enabled=false); ask for the reg weights")
+    config, spec = read_model_config(folder), read_spec(folder)
+    state = RunWeights(checkpoint, config, weights)
+    if spec is None:
+        return state
+    adapters = {
+        f"{entry.diffusers}.{factor}": checkpoint[checkpoint.key(f"{entry.ours}.{factor}", weights)]
+        for entry in adapter_entries(config, spec)
+        for factor in ("lora_A", "lora_B")
+    }
+    return MergedWeights(config, state, spec, adapters)
+
+
+class RunWeights(Mapping[str, Tensor]):
+    """The network and the log-variance head of a distributed checkpoint under their released names."""
+
+    def __init__(self, checkpoint: DistributedCheckpoint, config: DiTConfig, weights: Weights) -> None:
+        self.checkpoint, self.weights = checkpoint, weights
+        self._entries: dict[str, tuple[Entry, int]] = {
+            name: (entry, i) for entry in entries(config) for i, name in enumerate(entry.originals)
+        }
+        self._logvar = [name.removeprefix(LOGVAR) for name in checkpoint if name.startswith(LOGVAR)]
+        self._last: tuple[str, list[Tensor]] = ("", [])
+
+    def __iter__(self) -> Iterator[str]:
+        yield from self._entries
+        for name in self._logvar:
+            yield f"logvar.{name}"
+
+    def __len__(self) -> int:
+        return len(self._entries) + len(self._logvar)
+
+    def shape_of(self, name: str) -> tuple[int, ...]:
+        """The shape of a tensor, without reading it."""
+        entry, _ = self._entries[name]
+        found = self.checkpoint.shape_of(self.checkpoint.key(entry.name, self.weights))
+        return (found[0] // len(entry.originals), *found[1:])
+
+    def __getitem__(self, name: str) -> Tensor:
+        if name.startswith("logvar."):
+            ours = name.removeprefix("logvar.")
+            return self.checkpoint[self.checkpoint.key(ours, self.weights, prefix=LOGVAR)]
+        entry, part = self._entries[name]
+        # Tensors fused in one are asked for one after another.
+        if self._last[0] != entry.name:
+            fused = self.checkpoint[self.checkpoint.key(entry.name, self.weights)]
+            self._last = (entry.name, entry.separate(fused))
+        return self._last[1][part]
