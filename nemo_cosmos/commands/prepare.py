@@ -66,15 +66,16 @@ def prepare(
     checkpoints/Cosmos-Tokenize1-CV8x8x8-720p --text-encoder google-t5/t5-11b --frames 121 --size 704x1280
     """
     height_width = parse_size(size)
-    from nemo_cosmos.prepare.sources import find_clips
+    from nemo_cosmos.data.clips import find_clips
 
     clips = find_clips(source, use_embeddings=text_encoder is None, default_caption=default_caption)
 
     import torch
 
+    from nemo_cosmos.data.windows import WindowPlan
     from nemo_cosmos.models.text import load_text_encoder, text_encoder_name
     from nemo_cosmos.models.tokenizer import load_tokenizer
-    from nemo_cosmos.prepare.decode import WindowPlan, default_workers
+    from nemo_cosmos.prepare.decode import default_workers
     from nemo_cosmos.prepare.device import resolve_device, resolve_dtype
     from nemo_cosmos.prepare.encode import join_ranks
     from nemo_cosmos.prepare.encode import prepare as run

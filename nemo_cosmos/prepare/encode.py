@@ -13,12 +13,13 @@ from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
 from functools import lru_cache
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import torch
 import torch.distributed as dist
 from torch import Tensor
 
+from nemo_cosmos.data.clips import Clip
 from nemo_cosmos.data.manifest import (
     MANIFEST_NAME,
     Manifest,
@@ -28,29 +29,15 @@ from nemo_cosmos.data.manifest import (
     remove_unfinished,
     write_json,
 )
-from nemo_cosmos.data.resize import FITS
-from nemo_cosmos.data.sample import LatentSample, TokenizerIdentity
+from nemo_cosmos.data.sample import LatentSample
 from nemo_cosmos.data.shards import SAMPLES_PER_SHARD, ShardWriter, disk_error
+from nemo_cosmos.data.windows import Tokenizer, Window, WindowPlan, check_finite, check_plan, encode_window
 from nemo_cosmos.errors import InputError
 from nemo_cosmos.models.text import TextEncoder
-from nemo_cosmos.prepare.decode import ClipDecoder, Failure, Window, WindowPlan, decode_ahead, normalise
-from nemo_cosmos.prepare.sources import Clip
+from nemo_cosmos.prepare.decode import ClipDecoder, Failure, decode_ahead
 
 SETTINGS_NAME = "prepare.json"
-PATCH = 2
-"""The networks cut latents into patches of 2 x 2 cells."""
 LATENT_DTYPES = {"bfloat16": torch.bfloat16, "float16": torch.float16, "float32": torch.float32}
-TEXT_DTYPE = torch.float16
-"""Storage type of text embeddings, as in ``t5_xxl`` pickles."""
-
-
-class Tokenizer(Protocol):
-    """What is needed of a ``VideoTokenizer``."""
-
-    @property
-    def identity(self) -> TokenizerIdentity: ...
-    def latent_frames(self, num_frames: int) -> int: ...
-    def encode(self, video: Tensor) -> Tensor: ...
 
 
 @dataclass(frozen=True)
@@ -130,7 +117,7 @@ def prepare(
         InputError: frame count or size do not fit the tokenizer, ``out`` holds something else, no clip was usable, or
             the disk is full.
     """
-    _check_plan(plan, tokenizer)
+    check_plan(plan, tokenizer)
     if latent_dtype not in LATENT_DTYPES:
         raise InputError(f"latent dtype {latent_dtype!r}: expected one of {', '.join(LATENT_DTYPES)}")
     if samples_per_shard < 1 or workers < 0:
@@ -198,24 +185,12 @@ def prepare(
 def _encode(
     window: Window, tokenizer: Tokenizer, encode_text: Callable[[str], Tensor], device: torch.device | str
 ) -> LatentSample | Failure:
-    latent = tokenizer.encode(normalise(window.frames, device))[0].cpu()
-    text = encode_text(window.caption) if window.embedding is None else window.embedding
-    text = text.to(TEXT_DTYPE)
-    for name, value in (("latent", latent), ("text embedding", text)):
-        if not bool(torch.isfinite(value).all()):
-            return Failure(window.name, f"{window.name}: its {name} has numbers that are not finite")
-    frames, (height, width) = window.frames.shape[1], window.frames.shape[2:]
-    return LatentSample(
-        key=window.key,
-        latent=latent,
-        text=text,
-        caption=window.caption,
-        fps=window.fps,
-        num_frames=frames,
-        image_size=(height, width, *window.source_size),
-        padding_mask=window.padding_mask,
-        source=window.name,
-    )
+    sample = encode_window(window, tokenizer, encode_text, device)
+    try:
+        check_finite(sample)
+    except InputError as error:
+        return Failure(window.name, str(error))
+    return sample
 
 
 def _text_embedder(load: Callable[[], TextEncoder] | None) -> Callable[[str], Tensor]:
@@ -230,23 +205,6 @@ def _text_embedder(load: Callable[[], TextEncoder] | None) -> Callable[[str], Te
         return encoders[0].encode_trimmed([caption])[0]
 
     return embed
-
-
-def _check_plan(plan: WindowPlan, tokenizer: Tokenizer) -> None:
-    tokenizer.latent_frames(plan.frames)  # raises InputError naming the nearest legal counts
-    if plan.fit not in FITS:
-        raise InputError(f"fit={plan.fit!r}: expected one of {', '.join(FITS)}")
-    if plan.step < 1 or plan.stride < 0 or (plan.fps is not None and not plan.fps > 0):
-        raise InputError(
-            f"step={plan.step}, stride={plan.stride}, fps={plan.fps}: expected step >= 1, stride >= 0, fps > 0"
-        )
-    multiple = tokenizer.identity.spatial_compression * PATCH
-    if any(side < multiple or side % multiple for side in plan.size):
-        near = "x".join(str(max(multiple, round(side / multiple) * multiple)) for side in plan.size)
-        raise InputError(
-            f"size {plan.size[0]}x{plan.size[1]}: height and width must be multiples of {multiple} (tokenizer "
-            f"{tokenizer.identity.name} and patches of {PATCH}); nearest: {near}"
-        )
 
 
 def _check_out(out: Path, record: dict[str, Any]) -> bool:

@@ -278,8 +278,8 @@ def _report(paths: Paths, source: str, steps: Sequence[Step], log: StepLog) -> N
 
 def _training_clips(paths: Paths, shown: int = 24) -> tuple[list[TrainingClip], int]:
     """A few training clips by their middle frame, and how many there are."""
+    from nemo_cosmos.data.clips import find_clips
     from nemo_cosmos.data.video import read_frames
-    from nemo_cosmos.prepare.sources import find_clips
     from nemo_cosmos.report import TrainingClip
 
     clips = find_clips(paths.train_clips)
@@ -295,9 +295,9 @@ def _held_out_clips(paths: Paths) -> list[HeldOutClip]:
     """The held-out clips with their reconstruction and what was generated; copies the clips to `truth/`."""
     import torch
 
+    from nemo_cosmos.data.clips import find_clips
     from nemo_cosmos.data.video import read_frames
     from nemo_cosmos.models.tokenizer.pretrained import load_tokenizer
-    from nemo_cosmos.prepare.sources import find_clips
     from nemo_cosmos.report import HeldOutClip
 
     tokenizer = load_tokenizer(paths.tokenizer)

@@ -7,9 +7,9 @@ import shutil
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from nemo_cosmos.data.clips import Clip, find_clips
 from nemo_cosmos.data.video import probe, read_frames, write_mp4
 from nemo_cosmos.errors import InputError
-from nemo_cosmos.prepare.sources import Clip, find_clips
 
 if TYPE_CHECKING:
     from torch import Tensor

@@ -10,15 +10,15 @@ import torch
 import torch.distributed as dist
 
 from nemo_cosmos.data import shards as shards_module
+from nemo_cosmos.data.clips import find_clips
 from nemo_cosmos.data.sample import TokenizerIdentity
 from nemo_cosmos.data.shards import ShardDataset, encode_sample
 from nemo_cosmos.data.video import read_frames, write_mp4
+from nemo_cosmos.data.windows import WindowPlan
 from nemo_cosmos.errors import InputError
 from nemo_cosmos.models.text import load_text_encoder, save_tiny_text_encoder, text_encoder_name
 from nemo_cosmos.prepare import decode as decode_module
-from nemo_cosmos.prepare.decode import WindowPlan
 from nemo_cosmos.prepare.encode import prepare
-from nemo_cosmos.prepare.sources import find_clips
 from nemo_cosmos.prepare.text_embeddings import embed_captions, recorded_encoder
 
 

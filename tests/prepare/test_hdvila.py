@@ -6,10 +6,10 @@ import shutil
 import pytest
 import torch
 
+from nemo_cosmos.data.clips import find_clips
 from nemo_cosmos.data.video import probe, read_frames, write_mp4
 from nemo_cosmos.errors import InputError
 from nemo_cosmos.prepare.hdvila import DownloadError, main, parse_time, read_list
-from nemo_cosmos.prepare.sources import find_clips
 
 
 @pytest.fixture

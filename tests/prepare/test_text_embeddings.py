@@ -7,14 +7,10 @@ import numpy as np
 import pytest
 import torch
 
+from nemo_cosmos.data.embeddings import read_embedding, write_embedding
 from nemo_cosmos.errors import InputError
 from nemo_cosmos.models.text import load_text_encoder, save_tiny_text_encoder, text_encoder_name
-from nemo_cosmos.prepare.text_embeddings import (
-    embed_captions,
-    read_embedding,
-    recorded_encoder,
-    write_embedding,
-)
+from nemo_cosmos.prepare.text_embeddings import embed_captions, recorded_encoder
 
 
 @pytest.fixture(scope="module")

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
+from nemo_cosmos.data.embeddings import read_embedding
 from nemo_cosmos.models.text import save_tiny_text_encoder
-from nemo_cosmos.prepare.text_embeddings import read_embedding
 
 TOOLS = Path(__file__).parents[2] / "tools"
 

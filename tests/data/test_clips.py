@@ -4,8 +4,8 @@ import json
 
 import pytest
 
+from nemo_cosmos.data.clips import find_clips, read_caption_file
 from nemo_cosmos.errors import InputError
-from nemo_cosmos.prepare.sources import find_clips, read_caption_file
 
 
 def touch(path, text=""):

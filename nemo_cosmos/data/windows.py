@@ -1,0 +1,195 @@
+"""From a clip to a training record: which frames are decoded, and how they are encoded.
+
+``prepare`` and training on raw videos both go through here, so that they feed the network the same numbers.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Protocol
+
+import torch
+from torch import Tensor
+
+from nemo_cosmos.data.clips import Clip
+from nemo_cosmos.data.embeddings import read_embedding
+from nemo_cosmos.data.resize import FITS, Fit, padding_mask
+from nemo_cosmos.data.sample import LatentSample, TokenizerIdentity
+from nemo_cosmos.data.video import iter_windows, probe, read_frames
+from nemo_cosmos.errors import InputError
+
+PATCH = 2
+"""The networks cut latents into patches of 2 x 2 cells."""
+TEXT_DTYPE = torch.float16
+"""Type in which text embeddings are stored, as in ``t5_xxl`` pickles."""
+
+
+class Tokenizer(Protocol):
+    """What is needed of a ``VideoTokenizer``."""
+
+    @property
+    def identity(self) -> TokenizerIdentity: ...
+    def latent_frames(self, num_frames: int) -> int: ...
+    def encode(self, video: Tensor) -> Tensor: ...
+
+
+@dataclass(frozen=True)
+class WindowPlan:
+    """Which frames of a clip become a sample.
+
+    Attributes:
+        frames: pixel frames of a sample.
+        size: (height, width) to scale to.
+        fit: how a source of another shape fills ``size`` (see ``data.resize``).
+        step: distance between the frames taken.
+        stride: distance between the first frames of the windows of a clip; 0 takes the first window alone.
+        fps: constant rate to resample to; None keeps each clip's own rate.
+    """
+
+    frames: int
+    size: tuple[int, int]
+    fit: Fit = "crop"
+    step: int = 1
+    stride: int = 0
+    fps: float | None = None
+
+    def key(self, clip: Clip, start: int) -> str:
+        """Sample key of a window."""
+        return clip.key if self.stride == 0 else f"{clip.key}-f{start:06d}"
+
+
+@dataclass
+class Window:
+    """Decoded frames with all that the sample records about them.
+
+    Attributes:
+        key: sample key.
+        name: clip and first frame, for people.
+        frames: (3, T, H, W) uint8.
+        fps: frame rate of ``frames``.
+        source_size: (height, width) of the file.
+        padding_mask: (1, H / compression, W / compression) uint8 or None.
+        caption: text of the clip.
+        embedding: (tokens, width) when the source has it ready.
+    """
+
+    key: str
+    name: str
+    frames: Tensor
+    fps: float
+    source_size: tuple[int, int]
+    padding_mask: Tensor | None
+    caption: str
+    embedding: Tensor | None
+
+
+class ClipDataset:
+    """The first window of each clip, decoded when it is asked for.
+
+    Args:
+        clips: the dataset, as ``find_clips`` lists it.
+        plan: which frames; ``stride`` must be 0.
+        compression: pixels per latent cell, for padding masks.
+    """
+
+    def __init__(self, clips: list[Clip], plan: WindowPlan, compression: int) -> None:
+        assert plan.stride == 0, "one window per clip"
+        self.clips, self.plan, self.compression = clips, plan, compression
+
+    def __len__(self) -> int:
+        return len(self.clips)
+
+    def __getitem__(self, index: int) -> Window:
+        """InputError naming the file when the clip does not decode or is too short."""
+        return next(windows_of(self.clips[index], self.plan, self.compression))
+
+
+def windows_of(clip: Clip, plan: WindowPlan, compression: int, done: frozenset[str] = frozenset()) -> Iterator[Window]:
+    """Decode the windows of a clip, those named in ``done`` left out.
+
+    Raises:
+        InputError: the clip does not decode or is too short, or its caption or embedding is unreadable.
+    """
+    caption = clip.read_caption()
+    embedding = None if clip.embedding_file is None else read_embedding(clip.embedding_file)
+    info = probe(clip.video)
+    # Frame numbers of a variable-rate file are no measure of time; its mean rate is, once frames are evenly spaced.
+    fps = plan.fps or (info.fps if info.variable_rate else None)
+    mask = padding_mask((info.height, info.width), plan.size, plan.fit, compression)
+    if plan.stride == 0:
+        frames = read_frames(clip.video, 0, plan.frames, plan.size, fit=plan.fit, step=plan.step, fps=fps)
+        windows = iter([(0, frames)])
+    else:
+        windows = iter_windows(
+            clip.video, plan.frames, stride=plan.stride, size=plan.size, fit=plan.fit, step=plan.step, fps=fps
+        )
+    for start, frames in windows:
+        if plan.key(clip, start) not in done:
+            yield Window(
+                key=plan.key(clip, start),
+                name=clip.name if start == 0 else f"{clip.name} from frame {start}",
+                frames=frames,
+                fps=(fps or info.fps) / plan.step,
+                source_size=(info.height, info.width),
+                padding_mask=mask,
+                caption=caption,
+                embedding=embedding,
+            )
+
+
+def check_plan(plan: WindowPlan, tokenizer: Tokenizer) -> None:
+    """InputError when the frames or the size of a plan do not fit the tokenizer; names the nearest that do."""
+    tokenizer.latent_frames(plan.frames)
+    if plan.fit not in FITS:
+        raise InputError(f"fit={plan.fit!r}: expected one of {', '.join(FITS)}")
+    if plan.step < 1 or plan.stride < 0 or (plan.fps is not None and not plan.fps > 0):
+        raise InputError(
+            f"step={plan.step}, stride={plan.stride}, fps={plan.fps}: expected step >= 1, stride >= 0, fps > 0"
+        )
+    multiple = tokenizer.identity.spatial_compression * PATCH
+    if any(side < multiple or side % multiple for side in plan.size):
+        near = "x".join(str(max(multiple, round(side / multiple) * multiple)) for side in plan.size)
+        raise InputError(
+            f"size {plan.size[0]}x{plan.size[1]}: height and width must be multiples of {multiple} (tokenizer "
+            f"{tokenizer.identity.name} and patches of {PATCH}); nearest: {near}"
+        )
+
+
+def encode_window(
+    window: Window, tokenizer: Tokenizer, embed: Callable[[str], Tensor], device: torch.device | str
+) -> LatentSample:
+    """The record of one window, on the CPU; alone in its batch, so that its bytes do not depend on neighbours.
+
+    Args:
+        window: decoded frames.
+        tokenizer: makes the latent.
+        embed: caption to (tokens, width); called when the window brings no embedding.
+        device: where the tokenizer runs.
+    """
+    latent = tokenizer.encode(normalise(window.frames, device))[0].cpu()
+    text = embed(window.caption) if window.embedding is None else window.embedding
+    frames, (height, width) = window.frames.shape[1], window.frames.shape[2:]
+    return LatentSample(
+        key=window.key,
+        latent=latent,
+        text=text.to(TEXT_DTYPE),
+        caption=window.caption,
+        fps=window.fps,
+        num_frames=frames,
+        image_size=(height, width, *window.source_size),
+        padding_mask=window.padding_mask,
+        source=window.name,
+    )
+
+
+def check_finite(sample: LatentSample) -> None:
+    """InputError naming the clip when its latent or text embedding has numbers that are not finite."""
+    for name, value in (("latent", sample.latent), ("text embedding", sample.text)):
+        if not bool(torch.isfinite(value).all()):
+            raise InputError(f"{sample.source}: its {name} has numbers that are not finite")
+
+
+def normalise(frames: Tensor, device: torch.device | str) -> Tensor:
+    """uint8 (3, T, H, W) -> float32 (1, 3, T, H, W) in [-1, 1]."""
+    return frames.to(device).unsqueeze(0).float() / 127.5 - 1.0
