@@ -270,7 +270,11 @@ class TokenizerModule(nn.Module):
         self.decoder.checkpointing = enabled
 
     def compile_blocks(self, **options: Any) -> None:
-        """torch.compile every residual block, attention, down- and upsampling in place."""
+        """torch.compile every residual block, attention, down- and upsampling in place; options as of torch.compile.
+
+        Blocks of one shape share their compiled code."""
+        # All blocks share nn.Module's call, whose default of 8 variants would leave the later ones uncompiled.
+        torch._dynamo.config.recompile_limit = max(torch._dynamo.config.recompile_limit, 64)
         for module in self.modules():
             if isinstance(module, ResidualBlock | Attention | Downsample | Upsample):
                 module.compile(**options)

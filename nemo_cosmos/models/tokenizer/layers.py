@@ -75,21 +75,25 @@ class FrameNorm(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         frames = frames_to_batch(x)
-        if x.is_cuda:
-            y = _norm_by_moments(frames, self.norm.weight, self.norm.bias)
-        else:
+        if torch.jit.is_scripting():
             y = F.group_norm(frames, 1, self.norm.weight, self.norm.bias, 1e-6)
+        else:
+            y = _frame_norm(frames, self.norm.weight, self.norm.bias)
         if self.silu:
             y = F.silu(y)
         return batch_to_frames(y, x.shape[0])
 
 
-def _norm_by_moments(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
-    """The same normalisation of (N, C, H, W) from fp32 moments.
+@torch.jit.unused
+def _frame_norm(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+    """GroupNorm with one group of (N, C, H, W); from fp32 moments under torch.compile.
 
     On CUDA group_norm leaves channels_last (two extra copies) and reduces each frame in a single thread block, which
-    starves the device at 720p; these reductions split a frame over many blocks and torch.compile fuses the rest.
+    starves the device at 720p. Compiled, the moments are split over many blocks and the rest is fused with SiLU;
+    uncompiled they would cost fp32 copies of the activations, so the library's kernel stays.
     """
+    if not torch.compiler.is_compiling():
+        return F.group_norm(x, 1, weight, bias, 1e-6)
     variance, mean = torch.var_mean(x.float(), dim=[1, 2, 3], correction=0, keepdim=True)
     rstd = torch.rsqrt(variance + 1e-6)
     scale = rstd * weight.float().view(1, -1, 1, 1)

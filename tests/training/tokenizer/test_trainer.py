@@ -227,3 +227,26 @@ def test_shipped_experiments_resolve(name: str) -> None:
         assert config.output_dir.endswith(f"posttraining/tokenizer/Cosmos-Tokenize1-{config.model.preset}-HDVILA")
         assert config.model.init_from == f"checkpoints/Cosmos-Tokenize1-{config.model.preset}"
         assert config.data.num_frames == tokenizer.chunk_frames
+
+
+def test_statistics_and_exports_of_a_checkpoint(clips: Path, tmp_path: Path) -> None:
+    from nemo_cosmos.training.tokenizer.export import export
+    from nemo_cosmos.training.tokenizer.stats import measure_folder
+
+    folder = train(configure(clips, tmp_path / "run", "trainer.max_steps=2", "checkpoint.statistics_clips=0"))
+    with pytest.warns(UserWarning, match="no latent statistics"):
+        assert not load_tokenizer(folder).has_statistics
+    measure_folder(folder, f"{clips}/*.mp4", max_clips=4, crop=(32, 48), resolution=None, device="cpu")
+    tokenizer = load_tokenizer(folder)
+    assert tokenizer.has_statistics and tokenizer.mean.shape == (16, 2)
+    file = tmp_path / "run" / "checkpoints" / "iter_000000002.pt"
+    export(file, tmp_path / "jit", form="jit")
+    export(file, tmp_path / "vae", form="diffusers", regular=True)
+    export(folder, tmp_path / "copy", form="folder")
+    assert load_tokenizer(tmp_path / "copy").identity == tokenizer.identity
+    video = torch.rand(1, 3, 5, 16, 16) * 2 - 1
+    encoder = torch.jit.load(str(tmp_path / "jit" / "encoder.jit"))
+    torch.testing.assert_close(encoder(video)[0], tokenizer.module.encode(video), rtol=0, atol=1e-6)
+    assert (tmp_path / "vae" / "diffusion_pytorch_model.safetensors").is_file()
+    with pytest.raises(InputError, match="expected one of folder"):
+        export(file, tmp_path / "x", form="onnx")
