@@ -17,6 +17,7 @@ import typer
 
 from nemo_cosmos import __version__
 from nemo_cosmos.commands import (
+    convert,
     demo,
     doctor,
     experiments,
@@ -48,6 +49,7 @@ app.command(no_args_is_help=True)(validate.validate)
 app.command(no_args_is_help=True)(preview.preview)
 app.command(no_args_is_help=True)(train.train)
 app.command(no_args_is_help=True)(generate.generate)
+app.command(no_args_is_help=True)(convert.convert)
 app.add_typer(experiments.app, name="experiments")
 
 

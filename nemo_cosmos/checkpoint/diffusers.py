@@ -12,7 +12,6 @@ import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
-from nemo_cosmos.checkpoint.files import replacing_folder
 from nemo_cosmos.errors import InputError
 from nemo_cosmos.models.dit.config import DiTConfig
 from nemo_cosmos.models.dit.state_dict import check, original_shapes
@@ -193,14 +192,3 @@ def build_transformer(config: DiTConfig, state: Mapping[str, Tensor]) -> CosmosT
     tensors = {theirs: state[given[name]] for theirs, name in diffusers_names(config).items()}
     model.load_state_dict(tensors, assign=True)
     return model.eval().requires_grad_(False)
-
-
-def save_transformer(folder: Path, config: DiTConfig, state: Mapping[str, Tensor]) -> None:
-    """Write a folder for ``CosmosTransformer3DModel.from_pretrained``, under a temporary name and then renamed.
-
-    Raises:
-        InputError: diffusers cannot hold the network, or the folder cannot be written.
-    """
-    model = build_transformer(config, state)
-    with replacing_folder(folder) as temporary:
-        model.save_pretrained(temporary)

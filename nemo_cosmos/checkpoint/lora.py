@@ -135,7 +135,7 @@ def _plain_name(name: str) -> str:
 class MergedWeights(Mapping[str, Tensor]):
     """A state dict with released names in which W + alpha/rank · B·A stands for every W with an adapter.
 
-    Each sum is made in fp32 when the tensor is asked for and has the dtype of W.
+    Each sum is made in fp32 when the tensor is asked for; it has the wider of the dtypes of W and of the adapter.
 
     Args:
         base: the frozen weights, names with or without ``net.``.
@@ -173,8 +173,9 @@ class MergedWeights(Mapping[str, Tensor]):
         adapter = self._by_original.get(name.removeprefix("net."))
         if adapter is None:
             return weight
-        a, b = (self.adapters[f"{adapter}.{factor}"].float() for factor in ("lora_A", "lora_B"))
-        return torch.addmm(weight.float(), b, a, alpha=self.scale).to(weight.dtype)
+        a, b = (self.adapters[f"{adapter}.{factor}"] for factor in ("lora_A", "lora_B"))
+        merged = torch.addmm(weight.float(), b.float(), a.float(), alpha=self.scale)
+        return merged.to(torch.promote_types(weight.dtype, a.dtype))
 
 
 def _check_adapters(expected: Mapping[str, tuple[int, ...]], adapters: Mapping[str, Tensor]) -> None:

@@ -1,0 +1,97 @@
+"""The verb `convert`."""
+
+from __future__ import annotations
+
+from enum import Enum
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from nemo_cosmos.errors import InputError
+
+
+class Form(str, Enum):
+    pt = "pt"
+    run = "run"
+    diffusers = "diffusers"
+    pipeline = "pipeline"
+
+
+class Weights(str, Enum):
+    ema = "ema"
+    reg = "reg"
+
+
+class Precision(str, Enum):
+    bf16 = "bf16"
+    fp32 = "fp32"
+
+
+def convert(
+    source: Annotated[Path, typer.Argument(help="A .pt file, a run folder or one save of it, or a diffusers folder.")],
+    target: Annotated[Path, typer.Argument(help="The .pt file or the folder to write.")],
+    to: Annotated[
+        Form | None,
+        typer.Option(help="What to write; a target that ends in .pt needs no word."),
+    ] = None,
+    weights: Annotated[Weights, typer.Option(help="Average or regular weights of a run.")] = Weights.ema,
+    step: Annotated[int | None, typer.Option(help="Which save of a run; by default the newest.")] = None,
+    preset: Annotated[
+        str | None, typer.Option(help="The network of a .pt file outside a run folder, e.g. predict1-7b-video2world.")
+    ] = None,
+    set_: Annotated[
+        list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="A field of that network; repeatable.")
+    ] = None,
+    adapter: Annotated[Path | None, typer.Option(help="A PEFT folder to merge into the weights.")] = None,
+    dtype: Annotated[Precision | None, typer.Option(help="Of the weights; by default as they are.")] = None,
+    vae: Annotated[Path | None, typer.Option(help="Pipeline: a tokenizer folder, or diffusers' own.")] = None,
+    text_encoder: Annotated[
+        str | None, typer.Option(help="Pipeline: a T5 encoder with its tokenizer, e.g. google-t5/t5-11b.")
+    ] = None,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace a target that exists.")] = False,
+) -> None:
+    """Convert weights between original .pt, run folder and diffusers; adapters of a run are merged.
+
+    Runs in one process, without a GPU, whatever layout the run had.
+
+    [bold]Examples:[/bold]
+
+    nemo-cosmos convert checkpoints/posttraining/diffusion_video2world/NAME model.pt --weights ema
+
+    nemo-cosmos convert model.pt transformer --to diffusers --preset predict1-7b-video2world
+    """
+    if to is None:
+        if target.suffix != ".pt":
+            raise InputError(f"{target}: say what to write with --to run, --to diffusers or --to pipeline")
+        to = Form.pt
+    import torch
+    import yaml
+
+    from nemo_cosmos.checkpoint.convert import convert as run
+
+    overrides = {}
+    for setting in set_ or []:
+        key, equals, value = setting.partition("=")
+        if not equals:
+            raise InputError(f"--set {setting}: expected KEY=VALUE, for example num_layers=4")
+        overrides[key] = yaml.safe_load(value)
+    if overrides and preset is None:
+        raise InputError("--set changes fields of --preset, which is missing")
+    dtypes = {Precision.bf16: torch.bfloat16, Precision.fp32: torch.float32}
+    report = run(
+        source,
+        target,
+        to.value,
+        weights=weights.value,
+        step=step,
+        preset=preset,
+        overrides=overrides,
+        adapter=adapter,
+        dtype=dtypes[dtype] if dtype is not None else None,
+        vae=vae,
+        text_encoder=text_encoder,
+        overwrite=overwrite,
+    )
+    print(f"{source}: {report}")
+    print(f"written: {target}")
