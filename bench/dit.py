@@ -4,7 +4,8 @@
     python bench/dit.py --smoke              # a tiny network on the CPU
 
 Both networks have the same weights, see the same sample and ask for cuDNN's attention first. TFLOP/s are model FLOPs,
-3 × L × (28·S·D² + 4·S·(S + M)·D + 4·M·text·D), over the median time of a step. Needs torch, megatron-core and diffusers.
+3 × L × (28·S·D² + 4·S·(S + M)·D + 4·M·text·D), over the median time of a step. Needs torch,
+megatron-core and diffusers.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ import torch
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
-from nemo_cosmos.benchmark import (  # noqa: E402
+from nemo_cosmos.benchmark import (
     Case,
     Measurement,
     build_diffusers,
@@ -32,7 +33,7 @@ from nemo_cosmos.benchmark import (  # noqa: E402
     output_difference,
     time_step,
 )
-from nemo_cosmos.models.dit import DiTConfig  # noqa: E402
+from nemo_cosmos.models.dit import DiTConfig
 
 START = time.perf_counter()
 

@@ -1,0 +1,509 @@
+"""Every parallel layout through the real training path: same losses, time of a step, memory, bytes moved.
+
+    python bench/layouts.py --gpus 4                    # NCCL; writes $OUT/layouts.jsonl and prints tables
+    python bench/layouts.py --gpus 2 --smoke            # tiny networks on the CPU with gloo
+    python bench/layouts.py --gpus 4 --reference r.json # losses of one GPU from an earlier run
+
+`exact`: 20 steps of 4 layers of width 512 on 495 tokens in bf16 on each layout, losses compared with one GPU.
+`time`: steps of a 2-layer slice of the 7B at 56,320 tokens with optimizer and EMA; no checkpoint is written.
+A group of processes works through the runs of its size; when one fails or hangs the group is ended and a new one
+goes on with the next run.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import signal
+import socket
+import statistics
+import subprocess
+import sys
+import time
+from collections import defaultdict
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).parents[1]
+sys.path.insert(0, str(ROOT))
+
+# name, processes, overrides, extra overrides of the timed run
+LAYOUTS: list[tuple[str, int, list[str]]] = [
+    ("one", 1, []),
+    ("tp2", 2, ["parallel.tensor=2"]),
+    ("tp2+sp", 2, ["parallel.tensor=2", "parallel.sequence=true"]),
+    ("pp2", 2, ["parallel.pipeline=2"]),
+    ("pp2+vp2", 2, ["parallel.pipeline=2", "parallel.virtual_pipeline=2"]),
+    ("cp2 all-to-all", 2, ["parallel.context=2", "parallel.context_backend=all_to_all"]),
+    ("cp2 all-gather", 2, ["parallel.context=2", "parallel.context_backend=all_gather"]),
+    ("dp2", 2, []),
+    ("tp2+sp·cp2", 4, ["parallel.tensor=2", "parallel.sequence=true", "parallel.context=2"]),
+    ("pp2·cp2", 4, ["parallel.pipeline=2", "parallel.context=2"]),
+    ("tp2·pp2", 4, ["parallel.tensor=2", "parallel.pipeline=2"]),
+    ("dp2·cp2", 4, ["parallel.context=2"]),
+    ("cp4", 4, ["parallel.context=4"]),
+    ("tp4+sp", 4, ["parallel.tensor=4", "parallel.sequence=true"]),
+    ("dp4", 4, []),
+]
+# Recomputation changes memory, which the planner predicts; timed on one GPU.
+RECOMPUTED = [("one, selective", 1, ["parallel.recompute=selective"]), ("one, full", 1, ["parallel.recompute=full"])]
+
+
+def runs(world: int, arguments: argparse.Namespace) -> list[dict[str, Any]]:
+    """What a group of ``world`` processes does, in order."""
+    out = []
+    for name, size, overrides in LAYOUTS:
+        if size == world and "exact" in arguments.only:
+            out.append({"kind": "exact", "layout": name, "world": world, "overrides": overrides})
+    timed = [*LAYOUTS, *RECOMPUTED] if "time" in arguments.only else []
+    for name, size, overrides in timed:
+        if size == world and "vp2" not in name:  # two layers are too few for four chunks
+            out.append({"kind": "time", "layout": name, "world": world, "overrides": overrides})
+    return [{**run, "smoke": arguments.smoke, "number": number} for number, run in enumerate(out)]
+
+
+def settings(run: dict[str, Any], shards: Path, folder: Path) -> list[str]:
+    """Overrides of the demo experiment for one run."""
+    parallel = dict(item.split("=") for item in run["overrides"])
+    split = [int(parallel.get(f"parallel.{axis}", 1)) for axis in ("tensor", "pipeline", "context")]
+    replicas = run["world"] // (split[0] * split[1] * split[2])
+    smoke = run["smoke"]
+    common = [
+        "experiment=demo_video2world", "parallel=single", f"data.path={shards}", f"output_dir={folder}",
+        "data.micro_batch=1", "data.num_workers=0", "checkpoint.every_n_steps=100000", "checkpoint.export=false",
+        "optimizer.warmup_steps=0", "diffusion.condition.min_frames=0", "diffusion.condition.max_frames=2",
+        f"trainer.precision={'fp32' if smoke else 'bf16'}", *run["overrides"],
+    ]  # fmt: skip
+    if run["kind"] == "exact":
+        size = "{num_layers: 4, hidden_size: 64, num_attention_heads: 4, text_width: 64, adaln_lora_dim: 8}"
+        if not smoke:
+            size = "{num_layers: 4, hidden_size: 512, num_attention_heads: 8, text_width: 64, adaln_lora_dim: 32}"
+        return [*common, f"model.overrides={size}", "data.global_batch=4", "data.text_length=32",
+                f"trainer.max_steps={3 if smoke else 20}", "optimizer.lr=1e-4"]  # fmt: skip
+    # A pipeline needs several micro batches; other layouts run one per replica.
+    batch = replicas * (4 if split[1] > 1 else 1)
+    size = "{num_layers: 2, hidden_size: 64, num_attention_heads: 4, text_width: 64, adaln_lora_dim: 8}"
+    if not smoke:
+        size = "{num_layers: 2, hidden_size: 4096, num_attention_heads: 32, text_width: 1024, adaln_lora_dim: 256}"
+    return [*common, f"model.overrides={size}", f"data.global_batch={batch}", "data.text_length=512",
+            f"trainer.max_steps={3 if smoke else 6}", "optimizer.lr=1e-5"]  # fmt: skip
+
+
+def write_shards(path: Path, latent: tuple[int, int, int], text_width: int, count: int) -> None:
+    import torch
+
+    from nemo_cosmos.data.sample import LatentSample, TokenizerIdentity
+    from nemo_cosmos.data.shards import ShardWriter
+
+    generator = torch.Generator().manual_seed(0)
+    frames, height, width = latent
+    tokenizer = TokenizerIdentity("bench", "0" * 64, 8, 8, 16)
+    with ShardWriter(path, tokenizer=tokenizer, text_encoder="random", samples_per_shard=4) as writer:
+        for number in range(count):
+            smooth = torch.randn(16, 1, height, width, generator=generator)
+            writer.write(
+                LatentSample(
+                    key=f"clip-{number:03d}",
+                    latent=smooth + 0.3 * torch.randn(16, frames, height, width, generator=generator),
+                    text=torch.randn(20 + number, text_width, generator=generator),
+                    caption=f"clip {number}",
+                    fps=24.0,
+                    num_frames=1 + 8 * (frames - 1),
+                    image_size=(height * 8, width * 8, height * 8, width * 8),
+                )
+            )
+
+
+# --- one process of a group -----------------------------------------------------------------------------------------
+
+
+class Traffic:
+    """Bytes that this rank hands to collectives, by (operation, group); installed before Megatron is imported."""
+
+    OPERATIONS = ("all_reduce", "all_gather_into_tensor", "_all_gather_base", "reduce_scatter_tensor",
+                  "_reduce_scatter_base", "all_to_all_single", "broadcast", "isend", "send", "all_gather",
+                  "reduce_scatter", "all_to_all")  # fmt: skip
+
+    def __init__(self) -> None:
+        self.bytes: dict[str, float] = defaultdict(float)
+        self.calls: dict[str, int] = defaultdict(int)
+        self.on = False
+
+    def install(self) -> None:
+        import torch.distributed as dist
+
+        for name in self.OPERATIONS:
+            if hasattr(dist, name):
+                setattr(dist, name, self.counted(name, getattr(dist, name)))
+        batch = dist.batch_isend_irecv
+
+        def batch_isend_irecv(operations: list[Any]) -> Any:
+            for operation in operations:
+                if operation.op.__name__ == "isend":
+                    self.add("isend", operation.tensor, operation.group, 1.0)
+            was, self.on = self.on, False
+            try:
+                return batch(operations)
+            finally:
+                self.on = was
+
+        dist.batch_isend_irecv = batch_isend_irecv
+
+    def counted(self, name: str, function: Any) -> Any:
+        def call(*args: Any, **kwargs: Any) -> Any:
+            if not self.on:
+                return function(*args, **kwargs)
+            self.on = False  # some of these call each other
+            try:
+                return function(*args, **kwargs)
+            finally:
+                self.on = True
+                self.count(name, args, kwargs)
+
+        call.__name__ = name
+        return call
+
+    def count(self, name: str, args: tuple, kwargs: dict[str, Any]) -> None:
+        import torch
+        import torch.distributed as dist
+
+        group = kwargs.get("group")
+        if group is None:
+            group = next((a for a in args if isinstance(a, dist.ProcessGroup)), dist.group.WORLD)
+        tensors = [a for a in [*args, *kwargs.values()] if isinstance(a, torch.Tensor)]
+        if not tensors or group.size() == 1:
+            return
+        # What one rank sends in a ring (or directly): all-reduce passes the tensor twice, the others once.
+        share = (group.size() - 1) / group.size()
+        whole = max(tensors, key=lambda t: t.numel())
+        factor = {"all_reduce": 2 * share, "broadcast": share, "isend": 1.0, "send": 1.0}.get(name, share)
+        self.add(name.removeprefix("_").removesuffix("_base").removesuffix("_tensor"), whole, group, factor)
+
+    def add(self, name: str, tensor: Any, group: Any, factor: float) -> None:
+        if self.on:
+            key = f"{name} {self.group_name(group)}"
+            self.bytes[key] += tensor.numel() * tensor.element_size() * factor
+            self.calls[key] += 1
+
+    @staticmethod
+    def group_name(group: Any) -> str:
+        from megatron.core import parallel_state as state
+
+        from torch.distributed import get_process_group_ranks
+
+        ranks = None if group is None else get_process_group_ranks(group)
+        for name, get in (
+            ("tp", lambda: state.get_tensor_model_parallel_group()),
+            ("cp", lambda: state.get_context_parallel_group()),
+            ("pp", lambda: state.get_pipeline_model_parallel_group()),
+            ("dp", lambda: state.get_data_parallel_group(with_context_parallel=True)),
+        ):
+            known = get()
+            # With one axis split, the context and the data+context group have the same ranks.
+            if ranks == get_process_group_ranks(known):
+                return name
+        return "other"
+
+
+def work(task_file: Path, first: int) -> None:
+    """The runs of a group from number ``first`` on."""
+    tasks = json.loads(task_file.read_text())
+    out = task_file.parent
+    rank = int(os.environ["RANK"])
+    traffic = Traffic()
+    traffic.install()
+    log = (out / f"rank{rank}.jsonl").open("a")
+
+    def write(record: dict[str, Any]) -> None:
+        log.write(json.dumps(record) + "\n")
+        log.flush()
+
+    write({"event": "alive"})
+    import torch
+
+    from nemo_cosmos.parallel.cpu import enable_cpu
+
+    on_cpu = enable_cpu()
+    if not on_cpu:
+        torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))
+    import gc
+    import warnings
+
+    import lightning.pytorch as pl
+
+    from nemo_cosmos.config import TrainConfig, load_config
+    from nemo_cosmos.training.run import train
+
+    warnings.filterwarnings("ignore")
+    from megatron.core import num_microbatches_calculator, parallel_state
+
+    from nemo_cosmos.training.callbacks import CheckpointCallback
+
+    class Watch(pl.Callback):
+        def __init__(self, skip: int) -> None:
+            self.skip, self.seconds, self.losses = skip, [], []
+            self.resident = self.start = 0
+            self.peak = 0
+
+        def on_train_start(self, trainer: Any, module: Any) -> None:
+            self.resident = torch.cuda.memory_allocated()
+
+        def on_train_batch_start(self, trainer: Any, *args: Any, **kwargs: Any) -> None:
+            torch.cuda.synchronize()
+            if trainer.global_step == self.skip:
+                torch.cuda.reset_peak_memory_stats()
+                traffic.bytes.clear()
+                traffic.calls.clear()
+            traffic.on = trainer.global_step >= self.skip
+            self.begin = time.perf_counter()
+
+        def on_train_batch_end(self, trainer: Any, *args: Any, **kwargs: Any) -> None:
+            torch.cuda.synchronize()
+            traffic.on = False
+            if trainer.global_step > self.skip:
+                self.seconds.append(time.perf_counter() - self.begin)
+            self.peak = torch.cuda.max_memory_allocated()
+
+    # What is compared and timed are steps.
+    CheckpointCallback.save = lambda self, trainer: None  # type: ignore[method-assign]
+    for task in tasks[first:]:
+        write({"event": "start", "number": task["number"]})
+        # NeMo sets its groups up only together with the default one, so every run makes all of them anew.
+        os.environ["MASTER_PORT"] = str(task["port"])
+        folder = out / f"{task['kind']}-{task['number']}"
+        watch = Watch(skip=1 if task["smoke"] or task["kind"] == "exact" else 2)
+        overrides = settings(task, out / f"shards-{task['kind']}", folder)
+        begin = time.perf_counter()
+        train(load_config(TrainConfig, overrides), callbacks=[watch])
+        steps = max(1, len(watch.seconds))
+        write(
+            {
+                "event": "end", "number": task["number"], "seconds": watch.seconds, "resident_bytes": watch.resident,
+                "peak_bytes": watch.peak, "setup_and_run_seconds": time.perf_counter() - begin,
+                "sent_bytes_per_step": {key: value / steps for key, value in traffic.bytes.items()},
+                "calls_per_step": {key: value / steps for key, value in traffic.calls.items()},
+            }
+        )  # fmt: skip
+        gc.collect()
+        parallel_state.destroy_model_parallel()
+        num_microbatches_calculator.destroy_num_microbatches_calculator()
+        gc.collect()
+        if not on_cpu:
+            torch.cuda.empty_cache()
+        torch.distributed.barrier()
+        torch.distributed.destroy_process_group()
+    write({"event": "done"})
+    log.close()
+    # NCCL's teardown can wait for ranks that are gone.
+    os._exit(0)
+
+
+# --- the driver -----------------------------------------------------------------------------------------------------
+
+
+def read(path: Path) -> list[dict[str, Any]]:
+    if not path.exists():
+        return []
+    return [json.loads(line) for line in path.read_text().splitlines() if line.endswith("}")]
+
+
+def free_port() -> int:
+    with socket.socket() as server:
+        server.bind(("127.0.0.1", 0))
+        return server.getsockname()[1]
+
+
+def run_group(world: int, tasks: list[dict[str, Any]], folder: Path, timeout: float, stop_at: float) -> None:
+    """Start groups until every task has ended or failed; failures are written to ``failed.jsonl``."""
+    task_file = folder / "tasks.json"
+    first = 0
+    while first < len(tasks) and time.monotonic() < stop_at:
+        for rank in range(world):
+            (folder / f"rank{rank}.jsonl").unlink(missing_ok=True)
+        for task in tasks:
+            task["port"] = free_port()
+        task_file.write_text(json.dumps(tasks))
+        processes = []
+        for rank in range(world):
+            environment = {
+                **os.environ, "RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": str(world),
+                "LOCAL_WORLD_SIZE": str(world), "MASTER_ADDR": "127.0.0.1",
+                "TORCHELASTIC_RUN_ID": "bench", "CUDA_DEVICE_MAX_CONNECTIONS": "1",
+                "TORCHINDUCTOR_CACHE_DIR": f"/tmp/inductor-{rank}", "TORCHINDUCTOR_COMPILE_THREADS": "4",
+            }  # fmt: skip
+            output = (folder / f"rank{rank}.log").open("a")
+            command = [sys.executable, __file__, "--worker", str(task_file), "--first", str(first)]
+            processes.append(
+                subprocess.Popen(command, env=environment, stdout=output, stderr=output, start_new_session=True)
+            )
+        current, changed, count = first, time.monotonic(), -1
+        reason = ""
+        while not reason:
+            time.sleep(0.2)
+            records = read(folder / "rank0.jsonl")
+            if len(records) != count:
+                count, changed = len(records), time.monotonic()
+                for record in records[-1:]:
+                    if record["event"] == "start":
+                        current = record["number"]
+                        say(f"{world} GPUs: {tasks[current]['kind']} {tasks[current]['layout']}")
+                    if record["event"] == "end":
+                        current = record["number"] + 1
+            codes = [process.poll() for process in processes]
+            if all(code == 0 for code in codes):
+                reason = "done"
+            elif any(code not in (None, 0) for code in codes):
+                time.sleep(2)
+                reason = "failed"
+            elif time.monotonic() - changed > timeout:
+                reason = f"no progress for {timeout:.0f} s"
+            elif time.monotonic() > stop_at:
+                reason = "out of time"
+        for process in processes:
+            if process.poll() is None:
+                os.killpg(process.pid, signal.SIGKILL)
+            process.wait()
+        for rank in range(world):
+            for record in read(folder / f"rank{rank}.jsonl"):
+                if record["event"] == "end":
+                    with (folder / "ended.jsonl").open("a") as file:
+                        file.write(json.dumps({"rank": rank, **record}) + "\n")
+        if reason == "done":
+            return
+        tail = next(
+            (text for r in range(world) if "Error" in (text := (folder / f"rank{r}.log").read_text()[-2500:])), ""
+        )
+        say(f"{world} GPUs: {tasks[min(current, len(tasks) - 1)]['layout']}: {reason}\n{tail}")
+        with (folder / "failed.jsonl").open("a") as file:
+            file.write(json.dumps({"number": current, "reason": reason, "tail": tail[-1500:]}) + "\n")
+        first = current + 1
+
+
+START = time.monotonic()
+
+
+def say(text: str) -> None:
+    print(f"[{time.monotonic() - START:6.1f} s] {text}", flush=True)
+
+
+def collect(tasks: list[dict[str, Any]], folder: Path) -> list[dict[str, Any]]:
+    """One record a run: the slowest rank's time, the fullest rank's memory, rank 0's traffic."""
+    ended: dict[int, list[dict[str, Any]]] = defaultdict(list)
+    for record in read(folder / "ended.jsonl"):
+        ended[record["number"]].append(record)
+    failed = {record["number"]: record["reason"] for record in read(folder / "failed.jsonl")}
+    out = []
+    for task in tasks:
+        record: dict[str, Any] = {key: task[key] for key in ("kind", "layout", "world")}
+        ranks = ended.get(task["number"], [])
+        if len(ranks) < task["world"]:
+            out.append({**record, "failed": failed.get(task["number"], "not run")})
+            continue
+        metrics = read(folder / f"{task['kind']}-{task['number']}" / "metrics.jsonl")
+        fullest = max(ranks, key=lambda r: r["peak_bytes"])
+        out.append(
+            {
+                **record,
+                "losses": [m["loss"] for m in metrics],
+                "edm": [m["edm_loss"] for m in metrics],
+                "grad_norms": [m["grad_norm"] for m in metrics],
+                "seconds": max(statistics.median(r["seconds"]) for r in ranks),
+                "resident_bytes": [r["resident_bytes"] for r in sorted(ranks, key=lambda r: r["rank"])],
+                "peak_bytes": [r["peak_bytes"] for r in sorted(ranks, key=lambda r: r["rank"])],
+                "sent_bytes_per_step": fullest["sent_bytes_per_step"],
+                "calls_per_step": fullest["calls_per_step"],
+                "setup_and_run_seconds": ranks[0]["setup_and_run_seconds"],
+                "settings": settings(task, Path("shards"), Path("run")),
+            }
+        )
+    return out
+
+
+def worst(found: list[float], expected: list[float]) -> float:
+    return max(abs(a - b) / abs(b) for a, b in zip(found, expected, strict=True))
+
+
+def report(records: list[dict[str, Any]], reference: dict[str, list[float]] | None) -> None:
+    exact = [r for r in records if r["kind"] == "exact"]
+    one = next((r for r in exact if r["layout"] == "one" and "losses" in r), reference)
+    if exact:
+        print("\nLargest relative difference over the steps")
+        print(f"{'layout':16} {'GPUs':>4}  {'loss':>9} {'edm loss':>9} {'grad norm':>9}")
+    for r in exact:
+        if "failed" in r or one is None:
+            print(f"{r['layout']:16} {r['world']:4}  {r.get('failed', 'no reference')}")
+            continue
+        differences = [worst(r[key], one[key]) for key in ("losses", "edm", "grad_norms")]
+        mark = "" if differences[0] < 2e-3 else "   ABOVE 2e-3"
+        print(f"{r['layout']:16} {r['world']:4}  " + " ".join(f"{d:9.1e}" for d in differences) + mark)
+    timed = [r for r in records if r["kind"] == "time"]
+    if timed:
+        print(f"\n{'layout':16} {'GPUs':>4} {'samples':>7} {'s/step':>8} {'TFLOP/s/GPU':>11} {'resident GiB':>12} "
+              f"{'peak GiB':>8}   GiB sent per GPU and step")  # fmt: skip
+    for r in timed:
+        if "failed" in r:
+            print(f"{r['layout']:16} {r['world']:4}  {r['failed']}")
+            continue
+        batch = next(int(s.split("=")[1]) for s in r["settings"] if s.startswith("data.global_batch="))
+        flops = step_flops() * batch
+        r["tflops_per_gpu"] = flops / r["seconds"] / r["world"] / 1e12
+        sent = ", ".join(
+            f"{key} {value / 2**30:.2f}" for key, value in sorted(r["sent_bytes_per_step"].items()) if value > 2**24
+        )
+        print(f"{r['layout']:16} {r['world']:4} {batch:7} {r['seconds']:8.3f} {r['tflops_per_gpu']:11.1f} "
+              f"{max(r['resident_bytes']) / 2**30:12.2f} {max(r['peak_bytes']) / 2**30:8.2f}   {sent}")  # fmt: skip
+
+
+def step_flops() -> float:
+    from nemo_cosmos.parallel.cost import NetworkShape, training_flops
+
+    return training_flops(NetworkShape(2, 32, 4096), 56_320, 512)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--gpus", type=int, default=1)
+    parser.add_argument("--worlds", type=int, nargs="*", help="sizes of the groups; default: 1 and --gpus")
+    parser.add_argument("--only", nargs="*", default=["exact", "time"], choices=["exact", "time"])
+    parser.add_argument("--smoke", action="store_true")
+    parser.add_argument("--timeout", type=float, default=100.0, help="seconds without progress that count as a hang")
+    parser.add_argument("--total", type=float, default=420.0, help="seconds after which no run is started")
+    parser.add_argument("--reference", type=Path, help="layouts.jsonl with the one-GPU losses")
+    parser.add_argument("--worker", type=Path, help=argparse.SUPPRESS)
+    parser.add_argument("--first", type=int, default=0, help=argparse.SUPPRESS)
+    arguments = parser.parse_args()
+    if arguments.worker:
+        work(arguments.worker, arguments.first)
+        return
+    out = Path(os.environ.get("OUT", "/tmp"))
+    work_folder = Path(os.environ.get("BENCH_WORK", f"/tmp/layouts-{os.getpid()}"))
+    exact_shape = (5, 18, 22)  # 495 tokens, which neither 2 nor 4 divides
+    time_shape = (3, 8, 8) if arguments.smoke else (16, 88, 160)
+    reference = None
+    if arguments.reference:
+        reference = next(
+            r for r in read(arguments.reference) if r["kind"] == "exact" and r["layout"] == "one" and "losses" in r
+        )
+    records: list[dict[str, Any]] = []
+    stop_at = time.monotonic() + arguments.total
+    source = work_folder / "shards"
+    write_shards(source / "shards-exact", exact_shape, 64, 8)
+    if "time" in arguments.only:
+        write_shards(source / "shards-time", time_shape, 64 if arguments.smoke else 1024, 4)
+    for world in arguments.worlds or sorted({1, arguments.gpus}):
+        folder = work_folder / f"world{world}"
+        folder.mkdir(parents=True)
+        for shards in source.iterdir():
+            (folder / shards.name).symlink_to(shards)
+        tasks = runs(world, arguments)
+        run_group(world, tasks, folder, arguments.timeout, stop_at)
+        records += collect(tasks, folder)
+        report(records, reference)
+        (out / "layouts.jsonl").write_text("".join(json.dumps(record) + "\n" for record in records))
+        for log in folder.glob("rank0.log"):
+            (out / f"world{world}-rank0.log").write_text(log.read_text()[-200_000:])
+
+
+if __name__ == "__main__":
+    main()
