@@ -51,7 +51,7 @@ def stats(
 ) -> None:
     """Mean and std of a tokenizer's latents per channel and latent frame, which diffusion training needs.
 
-    [bold]Example:[/bold] nemo-cosmos tokenizer stats --tokenizer runs/tok/tokenizer --videos 'clips/*.mp4' --device cuda
+    [bold]Example:[/bold] nemo-cosmos tokenizer stats --tokenizer run/tokenizer --videos "clips/*.mp4"
     """
     from pathlib import Path
 

@@ -148,9 +148,7 @@ class WindowCrop:
     def apply(self, video: Tensor) -> Tensor:
         """(3, T, H, W) without the padding."""
         frames, height, width = self.shape
-        return video[
-            :, self.first : self.first + frames, self.top : self.top + height, self.left : self.left + width
-        ]
+        return video[:, self.first : self.first + frames, self.top : self.top + height, self.left : self.left + width]
 
 
 def windows(frames: Tensor, length: int) -> Iterator[Tensor]:

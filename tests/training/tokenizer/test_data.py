@@ -1,0 +1,102 @@
+"""Clips of tokenizer training: crops, resolution classes, order, named datasets."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from nemo_cosmos.data.video import write_mp4
+from nemo_cosmos.errors import InputError
+from nemo_cosmos.training.tokenizer.config import TokenizerDataConfig
+from nemo_cosmos.training.tokenizer.data import (
+    ClipDataset,
+    PositionSampler,
+    augment,
+    center_clip,
+    cover_size,
+    pad_to,
+    resolve_source,
+)
+
+
+def test_cover_size_keeps_the_aspect_ratio() -> None:
+    assert cover_size(720, 1280, 720) == (720, 1280)
+    assert cover_size(1080, 1920, 360) == (320, 569)
+    assert cover_size(480, 640, 256) == (256, 341)
+    assert cover_size(640, 360, 256) == (341, 192)
+    assert cover_size(50, 70, None) == (50, 70)
+
+
+@pytest.mark.parametrize("size", [(72, 128), (128, 72), (20, 128), (8, 8)])
+def test_crops_have_the_size_asked_for(size: tuple[int, int]) -> None:
+    """Landscape and portrait videos, and ones smaller than the crop, which are padded."""
+    video = torch.randint(0, 256, (3, 5, *size), dtype=torch.uint8)
+    config = TokenizerDataConfig(train="x", crop=[32, 48], native_crop_probability=0.5)
+    for seed in range(6):
+        clip = augment(video, torch.Generator().manual_seed(seed), config, None)
+        assert clip.shape == (3, 5, 32, 48) and clip.min() >= -1 and clip.max() <= 1
+    assert center_clip(video, (32, 48), 256).shape == (3, 5, 32, 48)
+
+
+def test_augmentations_are_what_they_say() -> None:
+    video = torch.arange(4 * 4 * 4).reshape(1, 4, 4, 4).expand(3, -1, -1, -1).to(torch.uint8)
+    config = TokenizerDataConfig(train="x", crop=[4, 4], reverse_probability=1.0, flip_probability=1.0)
+    clip = augment(video, torch.Generator().manual_seed(0), config, None)
+    torch.testing.assert_close(clip, video.flip(1, 3) / 127.5 - 1.0)
+    config = TokenizerDataConfig(train="x", crop=[4, 4], reverse_probability=0.0, flip_probability=0.0)
+    torch.testing.assert_close(augment(video, torch.Generator().manual_seed(0), config, None), video / 127.5 - 1.0)
+
+
+def test_padding_reflects_or_repeats() -> None:
+    row = torch.tensor([1.0, 2.0, 3.0]).view(1, 1, 1, 3).expand(3, 1, 2, 3)
+    assert pad_to(row, (2, 5))[0, 0, 0].tolist() == [1, 2, 3, 2, 1]
+    assert pad_to(row, (2, 7))[0, 0, 0].tolist() == [1, 2, 3, 3, 3, 3, 3]
+
+
+@pytest.fixture(scope="module")
+def clips(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("clips")
+    for i, frames in enumerate((6, 3, 8)):
+        write_mp4(folder / f"{i}.mp4", torch.full((3, frames, 16, 32), 60 * i + 40, dtype=torch.uint8), 8.0)
+    return folder
+
+
+def test_every_window_comes_once_an_epoch(clips: Path) -> None:
+    config = TokenizerDataConfig(train=f"{clips}/*.mp4", num_frames=5, crop=[16, 16])
+    dataset = ClipDataset(resolve_source(config.train, config), config, seed=1)
+    assert len(dataset) == 2 + 0 + 4
+    windows = {(path.name, start) for path, start in map(dataset.window, range(6))}
+    assert windows == {("0.mp4", 0), ("0.mp4", 1), ("2.mp4", 0), ("2.mp4", 1), ("2.mp4", 2), ("2.mp4", 3)}
+    brightness = [round((float(dataset[p].mean()) + 1) * 127.5, -1) for p in range(12)]
+    assert sorted(brightness[:6]) == sorted(brightness[6:]) == [40, 40, 160, 160, 160, 160]
+    assert torch.equal(dataset[7], ClipDataset(dataset.source, config, seed=1)[7])
+
+
+def test_positions_do_not_depend_on_the_processes() -> None:
+    config = TokenizerDataConfig(train="x", micro_batch=2, global_batch=8)
+
+    def positions(world: int, start: int, count: int) -> list[set[int]]:
+        """Positions of each step, over all processes."""
+        iterators = [iter(PositionSampler(config, start, rank, world)) for rank in range(world)]
+        return [{next(it) for it in iterators for _ in range(8 // world)} for _ in range(count)]
+
+    expected = [set(range(8 * s, 8 * s + 8)) for s in range(3)]
+    assert positions(1, 0, 3) == positions(2, 0, 3) == positions(4, 0, 3) == expected
+    assert positions(2, 2, 1) == expected[2:]
+
+
+def test_named_datasets(clips: Path, tmp_path: Path) -> None:
+    registry = tmp_path / "names.yaml"
+    registry.write_text(f"my_video: {clips}/*.mp4\nmy_video2: {clips}/0.mp4\n")
+    config = TokenizerDataConfig(train="", registry=str(registry))
+    source = resolve_source("my_video720", config)
+    assert source.resolution == 720 and len(source.files) == 3
+    assert resolve_source("my_video", config).resolution is None
+    assert len(resolve_source("my_video2", config).files) == 1
+    assert len(resolve_source(str(clips), config).files) == 3
+    with pytest.raises(InputError, match="registered are my_video, my_video2"):
+        resolve_source("other_video720", config)
+    with pytest.raises(InputError, match="expected one of 256"):
+        resolve_source("my_video700", config)
