@@ -108,7 +108,8 @@ class DataConfig:
     """The training samples and how they are batched."""
 
     path: str = MISSING
-    """Folder of shards written by `prepare`; with `mode: online` a folder of videos and captions."""
+    """With `mode: cached` a folder of shards written by `prepare`; with `mode: online` videos and captions as
+    `prepare` reads them: a folder or a `.jsonl` file."""
     micro_batch: int = _at_least(1, 1)
     """Samples of one forward pass of one data-parallel replica."""
     global_batch: int = _at_least(1, 1)
@@ -122,9 +123,17 @@ class DataConfig:
     verify: str = _choice("auto", "auto", "full", "size")
     """Shard verification at start: `full` hashes, `size` compares sizes, `auto` chooses by amount of data."""
     tokenizer: str | None = None
-    """Name of the tokenizer that the shards must have been made with; none: any."""
+    """Name of the tokenizer that the latents must come from; none: any."""
     mode: str = _choice("cached", "cached", "online")
     """`cached` reads shards; `online` encodes videos during training (slow, for small tests)."""
+    tokenizer_path: str | None = None
+    """Online only: folder of the video tokenizer."""
+    text_encoder: str | None = None
+    """Online only: T5 folder or repository that embeds the captions; none: the pickles in `path`/t5_xxl."""
+    num_frames: int | None = None
+    """Online only: pixel frames of a sample, taken from the beginning of each clip."""
+    size: list[int] | None = None
+    """Online only: height and width in pixels that clips are scaled and cropped to."""
 
 
 @dataclass
@@ -167,9 +176,10 @@ class TrainerConfig:
 
     max_steps: int = _at_least(1, 2000)
     """Optimizer steps, counted from the very first start of the run."""
-    devices: int = _at_least(1, 1)
-    """Training processes per node."""
-    num_nodes: int = _at_least(1, 1)
+    devices: int | None = None
+    """Processes per node; none: as many as the launcher started. `nemo-cosmos train` without a launcher starts them."""
+    num_nodes: int | None = None
+    """Nodes; none: as many as the launcher started."""
     precision: str = _choice("bf16", "fp32", "bf16")
     """Precision of the network; optimizer, EMA and loss stay in fp32."""
     log_every_n_steps: int = _at_least(1, 1)

@@ -24,6 +24,7 @@ from nemo_cosmos.config import (
 )
 from nemo_cosmos.errors import InputError
 from nemo_cosmos.models.dit.config import DiTConfig
+from nemo_cosmos.parallel.layout import NetworkShape, validate_layout
 
 ROOT = Path(__file__).parents[1]
 ISSUED = [
@@ -60,12 +61,14 @@ def test_shipped_experiment_loads_and_survives_a_round_trip(name: str, tmp_path:
 @pytest.mark.parametrize("name", experiment_names())
 def test_layout_of_shipped_experiment_fits_its_processes(name: str) -> None:
     config = load_config(TrainConfig, [f"experiment={name}"])
-    parallel, heads = config.parallel, DiTConfig.preset(config.model.preset).num_attention_heads
-    processes = config.trainer.devices * config.trainer.num_nodes
-    assert heads % parallel.tensor == 0
-    assert processes % (parallel.tensor * parallel.pipeline * parallel.context) == 0
-    replicas = processes // (parallel.tensor * parallel.pipeline * parallel.context)
-    assert config.data.global_batch % (config.data.micro_batch * replicas) == 0
+    network = DiTConfig.preset(config.model.preset)
+    validate_layout(
+        config.parallel,
+        NetworkShape(network.num_layers, network.num_attention_heads),
+        world_size=2 if name.startswith("demo") else 8,
+        micro_batch=config.data.micro_batch,
+        global_batch=config.data.global_batch,
+    )
 
 
 @pytest.mark.parametrize("name", ISSUED)

@@ -69,13 +69,14 @@ def _world_models() -> list[tuple[str, ...]]:
     from nemo_cosmos.config import TrainConfig, experiment_names, load_config
     from nemo_cosmos.models.dit import DiTConfig, build_dit
 
-    rows = []
+    rows: list[tuple[str, ...]] = []
     for name in experiment_names():
         config = load_config(TrainConfig, [f"experiment={name}"])
         with torch.device("meta"):
             network = build_dit(DiTConfig.preset(config.model.preset, **config.model.overrides))
         trains = f"adapters of rank {config.lora.rank}" if config.lora.enabled else "all weights"
-        processes = str(config.trainer.devices * config.trainer.num_nodes)
+        parallel = config.parallel
+        processes = f"multiple of {parallel.tensor * parallel.pipeline * parallel.context}"
         rows.append((name, config.model.preset, _count(network), trains, processes, config.data.path))
     return rows
 
@@ -85,7 +86,7 @@ def _tokenizers() -> list[tuple[str, ...]]:
     from nemo_cosmos.models.tokenizer import build_tokenizer
     from nemo_cosmos.training.tokenizer.config import TokenizerTrainConfig
 
-    rows = []
+    rows: list[tuple[str, ...]] = []
     for name in experiment_names("tokenizer_train"):
         config = load_config(TokenizerTrainConfig, [f"experiment={name}"], root="tokenizer_train")
         network = build_tokenizer(config.model.preset, **config.model.overrides)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import sys
 from typing import Annotated
 
 import typer
@@ -29,6 +31,9 @@ def train(
     if dryrun:
         print(dump_config(config), end="")
         return
+    if "WORLD_SIZE" not in os.environ and (config.trainer.devices or 1) > 1 and (config.trainer.num_nodes or 1) == 1:
+        launcher = ["-m", "torch.distributed.run", "--standalone", f"--nproc_per_node={config.trainer.devices}"]
+        os.execv(sys.executable, [sys.executable, *launcher, "-m", "nemo_cosmos", "train", *overrides])
     from nemo_cosmos.training.run import train as run
 
     run(config)

@@ -78,6 +78,16 @@ class SequenceSplit:
         return x if x.shape[0] == self.num_tokens else x[: self.num_tokens]
 
 
+def pipeline_rows(num_tokens: int, extra_rows: int, *, context: int, tensor: int, sequence: bool) -> int:
+    """The sequence length from which Megatron's schedules get the shape of a hidden state that is passed on.
+
+    They divide it by the context size and, with sequence parallelism, by the tensor size. A hidden state holds a
+    rank's tokens, padding included, and ``extra_rows`` more.
+    """
+    parts = context * (tensor if sequence else 1)
+    return (-(-num_tokens // parts) + extra_rows) * parts
+
+
 class _GatherFirstDim(torch.autograd.Function):
     """All-gather along the first dimension; the gradient is alike on every rank, so backward only cuts it."""
 

@@ -12,15 +12,15 @@ from typing import Any
 import torch
 
 from nemo_cosmos.checkpoint.files import iteration_name, latest_step, saved_steps
-from nemo_cosmos.config import TrainConfig, dump_config
-from nemo_cosmos.data.shards import ShardDataset
+from nemo_cosmos.config import TrainConfig, TrainerConfig, dump_config
 from nemo_cosmos.errors import InputError
-from nemo_cosmos.models.dit import DiTConfig, LayerOptions, transformer_config
-from nemo_cosmos.models.dit.embeddings import TokenGrid
+from nemo_cosmos.models.dit import CosmosDiT, DiTConfig, LayerOptions, transformer_config
 from nemo_cosmos.models.dit.lora import LoraSpec
+from nemo_cosmos.parallel.context import pipeline_rows
 from nemo_cosmos.parallel.cpu import enable_cpu
 from nemo_cosmos.parallel.layout import NetworkShape, validate_layout
 from nemo_cosmos.training.lora import adapters_to_train
+from nemo_cosmos.training.samples import Samples, open_samples
 
 logger = logging.getLogger(__name__)
 
@@ -35,7 +35,7 @@ def train(cfg: TrainConfig, *, callbacks: Sequence[Any] = ()) -> None:
         InputError: the configuration, the data or the layout does not fit; raised before any process group is made.
     """
     warnings.filterwarnings("ignore", module="megatron|lightning|nemo")
-    world_size = int(os.environ.get("WORLD_SIZE", "1"))
+    world_size = launched_processes(cfg.trainer)
     dit = DiTConfig.preset(cfg.model.preset, **{"rope_table_dtype": cfg.model.rope_table_dtype, **cfg.model.overrides})
     shape = NetworkShape(dit.num_layers, dit.num_attention_heads)
     validate_layout(
@@ -45,31 +45,30 @@ def train(cfg: TrainConfig, *, callbacks: Sequence[Any] = ()) -> None:
         micro_batch=cfg.data.micro_batch,
         global_batch=cfg.data.global_batch,
     )
-    source = open_samples(cfg, dit)
+    samples = open_samples(cfg, dit)
+    dit.token_grid(*samples.latent_shape[1:])
     folder = Path(cfg.output_dir)
     resume_from = checkpoint_to_resume(cfg, folder / "checkpoints")
     lora = adapters_to_train(cfg, folder / "checkpoints", resuming=resume_from is not None)
-    _fit(cfg, dit, source, folder, resume_from, lora, callbacks)
+    _fit(cfg, dit, samples, folder, resume_from, lora, callbacks)
 
 
-def open_samples(cfg: TrainConfig, dit: DiTConfig) -> ShardDataset:
-    """The shards of ``data.path``, checked against the experiment and the network."""
-    source = ShardDataset(cfg.data.path, verify=cfg.data.verify)  # type: ignore[arg-type]
-    manifest = source.manifest
-    if cfg.data.tokenizer is not None and manifest.tokenizer.name != cfg.data.tokenizer:
+def launched_processes(trainer: TrainerConfig) -> int:
+    """How many processes torchrun (or Slurm through it) started; one without a launcher.
+
+    Raises:
+        InputError: ``trainer.devices`` or ``trainer.num_nodes`` is set and says otherwise.
+    """
+    world_size = int(os.environ.get("WORLD_SIZE", "1"))
+    per_node = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
+    if trainer.devices not in (None, per_node) or trainer.num_nodes not in (None, world_size // per_node):
+        nodes = f" --nnodes={trainer.num_nodes}" if trainer.num_nodes not in (None, 1) else ""
         raise InputError(
-            f"{cfg.data.path}: these shards were made with the tokenizer {manifest.tokenizer.name!r}, but the "
-            f"experiment names data.tokenizer={cfg.data.tokenizer!r}; prepare the clips again with that tokenizer"
+            f"trainer.devices={trainer.devices} and trainer.num_nodes={trainer.num_nodes}, but {per_node} processes "
+            f"run on each of {world_size // per_node} nodes; start torchrun --nproc_per_node="
+            f"{trainer.devices or per_node}{nodes} -m nemo_cosmos train ..., or leave both unset"
         )
-    shape = manifest.latent_shape
-    if shape[0] != dit.in_channels:
-        raise InputError(f"{cfg.data.path}: latents have {shape[0]} channels, the network takes {dit.in_channels}")
-    if manifest.text_width != dit.text_width:
-        raise InputError(
-            f"{cfg.data.path}: text embeddings are {manifest.text_width} wide, the network takes {dit.text_width} "
-            "(model.overrides.text_width); prepare the clips again with the text encoder that belongs to the network"
-        )
-    return source
+    return world_size
 
 
 def checkpoint_to_resume(cfg: TrainConfig, folder: Path) -> Path | None:
@@ -89,18 +88,10 @@ def checkpoint_to_resume(cfg: TrainConfig, folder: Path) -> Path | None:
     return path
 
 
-def token_grid(dit: DiTConfig, latent_shape: tuple[int, ...]) -> TokenGrid:
-    """Tokens of one sample."""
-    _, frames, height, width = latent_shape
-    if height % dit.patch_size or width % dit.patch_size:
-        raise InputError(f"latents of {height}×{width} do not divide into patches of {dit.patch_size}")
-    return TokenGrid(frames, height // dit.patch_size, width // dit.patch_size)
-
-
 def _fit(
     cfg: TrainConfig,
     dit: DiTConfig,
-    source: ShardDataset,
+    samples: Samples,
     folder: Path,
     resume_from: Path | None,
     lora: LoraSpec | None,
@@ -149,8 +140,15 @@ def _fit(
     )
     module = CosmosModule(options, transformer)
     CosmosOptimizerModule(cfg.optimizer, dtype=dtype, distributed=parallel.distributed_optimizer).connect(module)
-    grid = token_grid(dit, source.manifest.latent_shape)
-    data = CosmosDataModule(source, cfg.data, seed=cfg.seed, sequence_length=_sequence_length(grid, cfg))
+    grid = dit.token_grid(*samples.latent_shape[1:])
+    rows = pipeline_rows(
+        grid.num_tokens,
+        CosmosDiT.ROWS_PER_TIME,
+        context=parallel.context,
+        tensor=parallel.tensor,
+        sequence=parallel.sequence,
+    )
+    data = CosmosDataModule(samples, cfg.data, seed=cfg.seed, sequence_length=rows)
     ema = EmaCallback(cfg.ema.rate) if cfg.ema.enabled else None
     checkpoint = CheckpointCallback(folder / "checkpoints", cfg.checkpoint, ema, base=cfg.model.init_from)
     metrics = MetricsCallback(
@@ -158,6 +156,7 @@ def _fit(
         tokens_per_step=grid.num_tokens * cfg.data.global_batch,
         every_n_steps=cfg.trainer.log_every_n_steps,
         max_steps=cfg.trainer.max_steps,
+        encoder=samples.encoder,
     )
     if int(os.environ.get("RANK", "0")) == 0:
         folder.mkdir(parents=True, exist_ok=True)
@@ -181,14 +180,6 @@ def _fit(
         use_distributed_sampler=False,
     )
     trainer.fit(module, data, ckpt_path=resume_from)
-
-
-def _sequence_length(grid: TokenGrid, cfg: TrainConfig) -> int:
-    """The length by which Megatron's schedules size hidden states: see ``CosmosDiT.pipeline_sequence_length``."""
-    parallel = cfg.parallel
-    parts = parallel.context * (parallel.tensor if parallel.sequence else 1)
-    local = -(-grid.num_tokens // parts)
-    return (local + 4) * parts
 
 
 def _single_process_environment() -> None:

@@ -11,6 +11,19 @@ from nemo_cosmos.errors import InputError
 
 
 @dataclass(frozen=True)
+class TokenGrid:
+    """Tokens of one sample: frames × rows × columns, numbered with columns fastest."""
+
+    frames: int
+    rows: int
+    columns: int
+
+    @property
+    def num_tokens(self) -> int:
+        return self.frames * self.rows * self.columns
+
+
+@dataclass(frozen=True)
 class DiTConfig:
     """Everything that defines one network; sizes are in latent units, ratios in (time, height, width) order.
 
@@ -83,6 +96,22 @@ class DiTConfig:
     @property
     def multiview(self) -> bool:
         return self.view_channels > 0
+
+    def token_grid(self, frames: int, height: int, width: int) -> TokenGrid:
+        """Tokens of a latent.
+
+        Raises:
+            InputError: it does not divide into patches, or is larger than the network's position tables.
+        """
+        patch = self.patch_size
+        if height % patch or width % patch:
+            raise InputError(f"a latent of {height}×{width} does not divide into patches of {patch}×{patch}")
+        if height > self.max_height or width > self.max_width or frames > self.max_frames * self.num_views:
+            raise InputError(
+                f"a latent of {frames} frames of {height}×{width} is larger than the network's "
+                f"{self.max_frames * self.num_views} frames of {self.max_height}×{self.max_width}"
+            )
+        return TokenGrid(frames, height // patch, width // patch)
 
     def to_dict(self) -> dict[str, Any]:
         return dataclasses.asdict(self)

@@ -3,27 +3,13 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from nemo_cosmos.models.dit.config import DiTConfig
+from nemo_cosmos.models.dit.config import DiTConfig, TokenGrid
 from nemo_cosmos.models.dit.ops import normalised_position, rms_norm
-
-
-@dataclass(frozen=True)
-class TokenGrid:
-    """Tokens of one sample: frames × rows × columns, numbered with columns fastest."""
-
-    frames: int
-    rows: int
-    columns: int
-
-    @property
-    def num_tokens(self) -> int:
-        return self.frames * self.rows * self.columns
 
 
 def patchify(x: Tensor, patch: int) -> Tensor:

@@ -14,13 +14,12 @@ from megatron.core.transformer.transformer_config import TransformerConfig
 from torch import Tensor, nn
 
 from nemo_cosmos.models.dit import state_dict as keys
-from nemo_cosmos.models.dit.config import DiTConfig
+from nemo_cosmos.models.dit.config import DiTConfig, TokenGrid
 from nemo_cosmos.models.dit.embeddings import (
     LearnablePosition,
     RotaryTable,
     SinCosPosition,
     TimeEmbedding,
-    TokenGrid,
     ViewEmbedding,
     patchify,
     resize_nearest,
@@ -72,6 +71,9 @@ class CosmosDiT(MegatronModule):
     the activations. Only the learnable position tables live on every stage: their gradients are summed over stages,
     and they count in the gradient norm and are saved on the first one alone.
     """
+
+    ROWS_PER_TIME = 4
+    """Rows that a hidden state carries for each timestep of a sample beside its tokens."""
 
     def __init__(
         self,
@@ -131,24 +133,6 @@ class CosmosDiT(MegatronModule):
         """The hidden state received from the previous stage; called by Megatron's schedules."""
         self.input_tensor = input_tensor[0] if isinstance(input_tensor, list) else input_tensor
 
-    def token_grid(self, frames: int, height: int, width: int) -> TokenGrid:
-        """Tokens of a latent; raises ValueError where the latent does not divide into patches or is too large."""
-        config, patch = self.dit_config, self.dit_config.patch_size
-        if height % patch or width % patch:
-            raise ValueError(f"latent of {height}×{width} does not divide into patches of {patch}×{patch}")
-        if height > config.max_height or width > config.max_width or frames > config.max_frames * config.num_views:
-            raise ValueError(
-                f"latent of {frames} frames of {height}×{width} is larger than the network's "
-                f"{config.max_frames}×{config.max_height}×{config.max_width}"
-            )
-        return TokenGrid(frames, height // patch, width // patch)
-
-    def pipeline_sequence_length(self, grid: TokenGrid, time_frames: int = 1) -> int:
-        """The length that Megatron's schedules must be given so that hidden states have the right shape."""
-        split = SequenceSplit(grid.num_tokens, self.groups)
-        parts = split.padded_tokens // split.local_tokens
-        return (split.local_tokens + 4 * time_frames) * parts
-
     def forward(
         self,
         x: Tensor,
@@ -177,7 +161,7 @@ class CosmosDiT(MegatronModule):
         Returns:
             (B, 16, T, H, W) on the last pipeline stage, whole on every rank; the hidden state on the others.
         """
-        grid = self.token_grid(*x.shape[2:])
+        grid = self.dit_config.token_grid(*x.shape[2:])
         num_views = self._num_views(text, view_ids)
         if grid.frames % num_views:
             raise ValueError(f"{grid.frames} latent frames do not divide into {num_views} views")
