@@ -7,30 +7,32 @@ decides what is read, so a run resumes at any step, on any number of ranks and w
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from functools import lru_cache
-from typing import Protocol
+from typing import Any, Generic, Protocol, TypeVar
 
 import torch
 from torch import Tensor
 from torch.utils.data import Dataset, Sampler
 
-from nemo_cosmos.data.sample import LatentSample
 from nemo_cosmos.errors import InputError
 
+T_co = TypeVar("T_co", covariant=True)
+"""A sample: latents of a folder of shards, or the frames of a clip."""
 
-class SampleSource(Protocol):
+
+class SampleSource(Protocol[T_co]):
     """Samples addressed by their number, such as a folder of shards."""
 
     def __len__(self) -> int: ...
 
-    def __getitem__(self, index: int) -> LatentSample: ...
+    def __getitem__(self, index: int) -> T_co: ...
 
 
-class PositionDataset(Dataset[tuple[int, LatentSample]]):
+class PositionDataset(Dataset[tuple[int, T_co]]):
     """(position, sample) for any position of a run."""
 
-    def __init__(self, source: SampleSource, *, seed: int, shuffle: bool = True) -> None:
+    def __init__(self, source: SampleSource[T_co], *, seed: int, shuffle: bool = True) -> None:
         if len(source) == 0:
             raise InputError("the dataset holds no samples")
         self.source, self.seed, self.shuffle = source, seed, shuffle
@@ -42,8 +44,24 @@ class PositionDataset(Dataset[tuple[int, LatentSample]]):
             return offset
         return int(epoch_order(len(self.source), self.seed, epoch)[offset])
 
-    def __getitem__(self, position: int) -> tuple[int, LatentSample]:
+    def __getitem__(self, position: int) -> tuple[int, T_co]:
         return position, self.source[self.sample_index(position)]
+
+
+class MicroBatches(Dataset[Any], Generic[T_co]):
+    """Micro batches by their lists of positions; a sample that cannot be read gives the InputError as a value.
+
+    DataLoader workers would wrap an exception in their traceback; as a value, its message reaches the user as it is.
+    """
+
+    def __init__(self, dataset: PositionDataset[T_co], collate: Callable[[Sequence[tuple[int, T_co]]], Any]) -> None:
+        self.dataset, self.collate = dataset, collate
+
+    def __getitem__(self, positions: list[int]) -> Any:
+        try:
+            return self.collate([self.dataset[position] for position in positions])
+        except InputError as error:
+            return error
 
 
 @lru_cache(maxsize=2)

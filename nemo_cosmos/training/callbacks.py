@@ -32,6 +32,7 @@ from nemo_cosmos.config import CheckpointConfig
 from nemo_cosmos.models.dit import CosmosDiT
 from nemo_cosmos.training.ema import ShardedEma
 from nemo_cosmos.training.model import METRICS, CosmosModule, DenoisingModel
+from nemo_cosmos.training.online import OnlineEncoder
 from nemo_cosmos.training.optimizer import CosmosOptimizer
 from nemo_cosmos.training.strategy import CosmosStrategy
 
@@ -69,8 +70,17 @@ class EmaCallback(pl.Callback):
 class MetricsCallback(pl.Callback):
     """One object a step in ``metrics.jsonl``, one line on the console, and the same numbers in TensorBoard."""
 
-    def __init__(self, folder: Path, *, tokens_per_step: int, every_n_steps: int, max_steps: int) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        *,
+        tokens_per_step: int,
+        every_n_steps: int,
+        max_steps: int,
+        encoder: OnlineEncoder | None = None,
+    ) -> None:
         self.path = folder / "metrics.jsonl"
+        self.encoder = encoder
         self.tokens_per_step, self.every_n_steps, self.max_steps = tokens_per_step, every_n_steps, max_steps
         self.values: torch.Tensor | None = None
         self.start = 0.0
@@ -80,6 +90,11 @@ class MetricsCallback(pl.Callback):
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         if trainer.is_global_zero:
             forget_later_steps(self.path, trainer.global_step)
+            if self.encoder is not None:
+                Console(highlight=False, soft_wrap=True).print(
+                    f"data.mode=online: every step encodes its clips anew ({self.encoder}); `nemo-cosmos prepare` "
+                    "encodes them once"
+                )
 
     def on_train_batch_start(self, trainer: pl.Trainer, *args: Any, **kwargs: Any) -> None:
         self.start = time.perf_counter()
@@ -117,6 +132,14 @@ class MetricsCallback(pl.Callback):
             "tokens_per_second": self.tokens_per_step / seconds,
             "memory_bytes": memory_bytes(),
         }
+        encoding = ""
+        if self.encoder is not None:
+            # The loader encodes while the step waits for it.
+            encode_seconds = self.encoder.seconds / (self.steps + 1)
+            record["encode_seconds"] = encode_seconds
+            record["data_wait_seconds"] -= encode_seconds
+            encoding = f"encode {encode_seconds:.3f} s ({encode_seconds / seconds:.0%} of the step)  "
+            self.encoder.seconds = 0.0
         pl_module.data_wait_seconds, self.elapsed, self.steps = 0.0, 0.0, 0
         if trainer.is_global_zero:
             with self.path.open("a") as file:
@@ -125,7 +148,7 @@ class MetricsCallback(pl.Callback):
             Console(highlight=False, soft_wrap=True).print(
                 f"step {step}/{self.max_steps}  loss {record['loss']:.5f}  edm_mse {record['edm_mse']:.5f}  "
                 f"grad_norm {record['grad_norm']:.3f}  lr {record['lr']:.3e}  {seconds:.3f} s/step  "
-                f"wait {record['data_wait_seconds']:.4f} s  {record['tokens_per_second']:,.0f} tokens/s  "
+                f"wait {record['data_wait_seconds']:.4f} s  {encoding}{record['tokens_per_second']:,.0f} tokens/s  "
                 f"{record['memory_bytes'] / 2**30:.2f} GiB  {left / 60:.1f} min left"
             )
             for logger in trainer.loggers:

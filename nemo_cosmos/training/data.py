@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator
 from functools import partial
 from typing import Any
 
@@ -11,23 +12,41 @@ from nemo.lightning.pytorch.plugins import MegatronDataSampler
 from torch.utils.data import DataLoader
 
 from nemo_cosmos.config import DataConfig
-from nemo_cosmos.data.positions import PositionDataset, PositionSampler, SampleSource
-from nemo_cosmos.data.sample import collate
+from nemo_cosmos.data.positions import MicroBatches, PositionDataset, PositionSampler
+from nemo_cosmos.data.sample import LatentBatch, collate
+from nemo_cosmos.errors import InputError
+from nemo_cosmos.training.samples import Samples
 
 
 class CosmosDataSampler(MegatronDataSampler):
     """Tells NeMo's schedules the batch sizes and the length of hidden states; the loader samples for itself."""
 
-    def transform_dataloader(self, dataloader: DataLoader, consumed_samples: int = 0) -> DataLoader:
+    def transform_dataloader(self, dataloader: BatchLoader, consumed_samples: int = 0) -> BatchLoader:
         return dataloader
 
 
-class CosmosDataModule(pl.LightningDataModule):
-    """Deterministic, resumable batches of a sample source."""
+class BatchLoader:
+    """Batches of a DataLoader, encoded here where it gives raw clips; raises the mistakes that its workers met.
 
-    def __init__(self, source: SampleSource, config: DataConfig, *, seed: int, sequence_length: int = 1) -> None:
+    Every rank of a sample encodes it for itself: the same weights on the same frames give the same latents.
+    """
+
+    def __init__(self, loader: DataLoader[Any], encode: Callable[[Any], LatentBatch] | None) -> None:
+        self.loader, self.encode = loader, encode
+
+    def __iter__(self) -> Iterator[LatentBatch]:
+        for item in self.loader:
+            if isinstance(item, InputError):
+                raise item
+            yield item if self.encode is None else self.encode(item)
+
+
+class CosmosDataModule(pl.LightningDataModule):
+    """Deterministic, resumable batches of the training samples."""
+
+    def __init__(self, samples: Samples, config: DataConfig, *, seed: int, sequence_length: int = 1) -> None:
         super().__init__()
-        self.source, self.config, self.seed = source, config, seed
+        self.samples, self.config, self.seed = samples, config, seed
         self.data_sampler = CosmosDataSampler(
             seq_len=sequence_length,
             micro_batch_size=config.micro_batch,
@@ -35,9 +54,9 @@ class CosmosDataModule(pl.LightningDataModule):
             output_log=False,
         )
 
-    def train_dataloader(self) -> DataLoader:
+    def train_dataloader(self) -> BatchLoader:
         """Batches of this rank from the trainer's current step on."""
-        config = self.config
+        config, encoder = self.config, self.samples.encoder
         sampler = PositionSampler(
             micro_batch=config.micro_batch,
             global_batch=config.global_batch,
@@ -45,14 +64,13 @@ class CosmosDataModule(pl.LightningDataModule):
             data_size=parallel_state.get_data_parallel_world_size(),
             start_step=self.trainer.global_step if self.trainer is not None else 0,
         )
+        positions: PositionDataset[Any] = PositionDataset(self.samples.source, seed=self.seed, shuffle=config.shuffle)
+        batches = MicroBatches(
+            positions, partial(collate, text_length=config.text_length) if encoder is None else list
+        )
         options: dict[str, Any] = {}
         if config.num_workers:
             # Workers start from a clean server process: forking one with threads of its own can hang.
             options = {"multiprocessing_context": "forkserver", "persistent_workers": True, "prefetch_factor": 4}
-        return DataLoader(
-            PositionDataset(self.source, seed=self.seed, shuffle=config.shuffle),
-            batch_sampler=sampler,
-            num_workers=config.num_workers,
-            collate_fn=partial(collate, text_length=config.text_length),
-            **options,
-        )
+        loader = DataLoader(batches, batch_size=None, sampler=sampler, num_workers=config.num_workers, **options)
+        return BatchLoader(loader, None if encoder is None else encoder.encode)

@@ -1,0 +1,99 @@
+"""The samples that a run trains on, checked against the experiment and the network before anything is built."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal, cast
+
+from nemo_cosmos.config import DataConfig, TrainConfig
+from nemo_cosmos.data.manifest import MANIFEST_NAME
+from nemo_cosmos.data.positions import SampleSource
+from nemo_cosmos.data.sample import TokenizerIdentity
+from nemo_cosmos.data.shards import ShardDataset
+from nemo_cosmos.errors import InputError
+from nemo_cosmos.models.dit import DiTConfig
+from nemo_cosmos.training.online import OnlineEncoder, open_clips
+
+ONLINE_KEYS = ("tokenizer_path", "text_encoder", "num_frames", "size")
+"""Keys of ``data`` that say how clips are encoded during training."""
+OPTIONAL_ONLINE_KEYS = ("text_encoder",)
+CACHED_KEYS = ("verify",)
+"""Keys of ``data`` that say how shards are read."""
+
+
+@dataclass(frozen=True)
+class Samples:
+    """What a run trains on.
+
+    Attributes:
+        source: records of latents, or the frames of clips where there is an ``encoder``.
+        latent_shape: (channels, frames, height, width) of every latent.
+        encoder: makes latents of the frames during training.
+    """
+
+    source: SampleSource[Any]
+    latent_shape: tuple[int, int, int, int]
+    encoder: OnlineEncoder | None = None
+
+
+def open_samples(cfg: TrainConfig, dit: DiTConfig) -> Samples:
+    """The samples of ``data.path``: a folder of shards, or of clips with ``data.mode=online``.
+
+    Raises:
+        InputError: nothing usable is there, it does not belong to the network, or a key belongs to the other mode.
+    """
+    check_mode(cfg.data)
+    samples, tokenizer, text_width = (_open_online if cfg.data.mode == "online" else _open_cached)(cfg.data)
+    path = cfg.data.path
+    if cfg.data.tokenizer is not None and tokenizer.name != cfg.data.tokenizer:
+        made = (
+            f"data.tokenizer_path={cfg.data.tokenizer_path} holds"
+            if samples.encoder
+            else f"{path}: these shards were made with"
+        )
+        advice = "name that one" if samples.encoder else "prepare the clips again with that tokenizer"
+        raise InputError(
+            f"{made} the tokenizer {tokenizer.name!r}, but the experiment names "
+            f"data.tokenizer={cfg.data.tokenizer!r}; {advice}"
+        )
+    if samples.latent_shape[0] != dit.in_channels:
+        raise InputError(
+            f"{path}: latents have {samples.latent_shape[0]} channels, the network takes {dit.in_channels}"
+        )
+    if text_width != dit.text_width:
+        raise InputError(
+            f"{path}: text embeddings are {text_width} wide, the network takes {dit.text_width} "
+            "(model.overrides.text_width); prepare the clips again with the text encoder that belongs to the network"
+        )
+    return samples
+
+
+def check_mode(data: DataConfig) -> None:
+    """InputError naming a key of ``data`` that the chosen mode does not read, or needs and has not."""
+    defaults = DataConfig()
+    online = data.mode == "online"
+    for name in CACHED_KEYS if online else ONLINE_KEYS:
+        if getattr(data, name) != getattr(defaults, name):
+            raise InputError(
+                f"data.{name}={getattr(data, name)} has no effect with data.mode={data.mode}; remove it, or set "
+                f"data.mode={'cached' if online else 'online'}"
+            )
+    missing = [n for n in ONLINE_KEYS if n not in OPTIONAL_ONLINE_KEYS and getattr(data, n) is None]
+    if online and missing:
+        raise InputError(f"data.mode=online needs {', '.join(f'data.{name}' for name in missing)}")
+
+
+def _open_cached(data: DataConfig) -> tuple[Samples, TokenizerIdentity, int]:
+    shards = ShardDataset(data.path, verify=cast(Literal["auto", "full", "size"], data.verify))
+    manifest = shards.manifest
+    samples = Samples(shards, cast(tuple[int, int, int, int], manifest.latent_shape))
+    return samples, manifest.tokenizer, manifest.text_width
+
+
+def _open_online(data: DataConfig) -> tuple[Samples, TokenizerIdentity, int]:
+    if (Path(data.path) / MANIFEST_NAME).is_file():
+        raise InputError(f"data.path={data.path} holds shards: set data.mode=cached, or name a folder of videos")
+    clips, encoder = open_clips(data)
+    samples = Samples(clips, encoder.latent_shape(clips.plan), encoder)
+    return samples, encoder.tokenizer.identity, encoder.text_width(clips)
