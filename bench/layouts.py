@@ -20,6 +20,7 @@ import socket
 import statistics
 import subprocess
 import sys
+import threading
 import time
 from collections import defaultdict
 from pathlib import Path
@@ -50,17 +51,31 @@ LAYOUTS: list[tuple[str, int, list[str]]] = [
 RECOMPUTED = [("one, selective", 1, ["parallel.recompute=selective"]), ("one, full", 1, ["parallel.recompute=full"])]
 
 
-def runs(world: int, arguments: argparse.Namespace) -> list[dict[str, Any]]:
+def runs(world: int, kinds: list[str], *, smoke: bool) -> list[dict[str, Any]]:
     """What a group of ``world`` processes does, in order."""
     out = []
     for name, size, overrides in LAYOUTS:
-        if size == world and "exact" in arguments.only:
+        if size == world and "exact" in kinds:
             out.append({"kind": "exact", "layout": name, "world": world, "overrides": overrides})
-    timed = [*LAYOUTS, *RECOMPUTED] if "time" in arguments.only else []
+    timed = [*LAYOUTS, *RECOMPUTED] if "time" in kinds else []
     for name, size, overrides in timed:
         if size == world and "vp2" not in name:  # two layers are too few for four chunks
             out.append({"kind": "time", "layout": name, "world": world, "overrides": overrides})
-    return [{**run, "smoke": arguments.smoke, "number": number} for number, run in enumerate(out)]
+    return [{**run, "smoke": smoke, "number": number} for number, run in enumerate(out)]
+
+
+def schedule(worlds: list[int], gpus: int, kinds: list[str]) -> list[list[tuple[int, list[str], int]]]:
+    """Groups side by side where GPUs are free: phases of (processes, kinds of runs, first GPU)."""
+    jobs = [(world, part) for world in worlds for part in ([[k] for k in kinds] if 2 * world <= gpus else [kinds])]
+    phases: list[list[tuple[int, list[str], int]]] = []
+    used = gpus
+    for world, part in jobs:
+        if used + world > gpus:
+            phases.append([])
+            used = 0
+        phases[-1].append((world, part, used))
+        used += world
+    return phases
 
 
 def settings(run: dict[str, Any], shards: Path, folder: Path) -> list[str]:
@@ -149,6 +164,9 @@ class Traffic:
                 self.on = was
 
         dist.batch_isend_irecv = batch_isend_irecv
+        # P2POp compares its first argument with the original functions.
+        operation = dist.P2POp
+        dist.P2POp = lambda op, *args, **kwargs: operation(getattr(op, "__wrapped__", op), *args, **kwargs)
 
     def counted(self, name: str, function: Any) -> Any:
         def call(*args: Any, **kwargs: Any) -> Any:
@@ -162,6 +180,7 @@ class Traffic:
                 self.count(name, args, kwargs)
 
         call.__name__ = name
+        call.__wrapped__ = function  # type: ignore[attr-defined]
         return call
 
     def count(self, name: str, args: tuple, kwargs: dict[str, Any]) -> None:
@@ -189,7 +208,6 @@ class Traffic:
     @staticmethod
     def group_name(group: Any) -> str:
         from megatron.core import parallel_state as state
-
         from torch.distributed import get_process_group_ranks
 
         ranks = None if group is None else get_process_group_ranks(group)
@@ -275,12 +293,13 @@ def work(task_file: Path, first: int) -> None:
         watch = Watch(skip=1 if task["smoke"] or task["kind"] == "exact" else 2)
         overrides = settings(task, out / f"shards-{task['kind']}", folder)
         begin = time.perf_counter()
+        left_over = torch.cuda.memory_allocated()
         train(load_config(TrainConfig, overrides), callbacks=[watch])
         steps = max(1, len(watch.seconds))
         write(
             {
                 "event": "end", "number": task["number"], "seconds": watch.seconds, "resident_bytes": watch.resident,
-                "peak_bytes": watch.peak, "setup_and_run_seconds": time.perf_counter() - begin,
+                "peak_bytes": watch.peak, "left_over_bytes": left_over, "setup_and_run_seconds": time.perf_counter() - begin,
                 "sent_bytes_per_step": {key: value / steps for key, value in traffic.bytes.items()},
                 "calls_per_step": {key: value / steps for key, value in traffic.calls.items()},
             }
@@ -314,7 +333,9 @@ def free_port() -> int:
         return server.getsockname()[1]
 
 
-def run_group(world: int, tasks: list[dict[str, Any]], folder: Path, timeout: float, stop_at: float) -> None:
+def run_group(
+    world: int, first_gpu: int, tasks: list[dict[str, Any]], folder: Path, timeout: float, stop_at: float
+) -> None:
     """Start groups until every task has ended or failed; failures are written to ``failed.jsonl``."""
     task_file = folder / "tasks.json"
     first = 0
@@ -330,7 +351,8 @@ def run_group(world: int, tasks: list[dict[str, Any]], folder: Path, timeout: fl
                 **os.environ, "RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": str(world),
                 "LOCAL_WORLD_SIZE": str(world), "MASTER_ADDR": "127.0.0.1",
                 "TORCHELASTIC_RUN_ID": "bench", "CUDA_DEVICE_MAX_CONNECTIONS": "1",
-                "TORCHINDUCTOR_CACHE_DIR": f"/tmp/inductor-{rank}", "TORCHINDUCTOR_COMPILE_THREADS": "4",
+                "CUDA_VISIBLE_DEVICES": ",".join(str(first_gpu + i) for i in range(world)),
+                "TORCHINDUCTOR_CACHE_DIR": f"/tmp/inductor-{first_gpu + rank}", "TORCHINDUCTOR_COMPILE_THREADS": "4",
             }  # fmt: skip
             output = (folder / f"rank{rank}.log").open("a")
             command = [sys.executable, __file__, "--worker", str(task_file), "--first", str(first)]
@@ -411,6 +433,7 @@ def collect(tasks: list[dict[str, Any]], folder: Path) -> list[dict[str, Any]]:
                 "seconds": max(statistics.median(r["seconds"]) for r in ranks),
                 "resident_bytes": [r["resident_bytes"] for r in sorted(ranks, key=lambda r: r["rank"])],
                 "peak_bytes": [r["peak_bytes"] for r in sorted(ranks, key=lambda r: r["rank"])],
+                "left_over_bytes": [r["left_over_bytes"] for r in sorted(ranks, key=lambda r: r["rank"])],
                 "sent_bytes_per_step": fullest["sent_bytes_per_step"],
                 "calls_per_step": fullest["calls_per_step"],
                 "setup_and_run_seconds": ranks[0]["setup_and_run_seconds"],
@@ -491,18 +514,24 @@ def main() -> None:
     write_shards(source / "shards-exact", exact_shape, 64, 8)
     if "time" in arguments.only:
         write_shards(source / "shards-time", time_shape, 64 if arguments.smoke else 1024, 4)
-    for world in arguments.worlds or sorted({1, arguments.gpus}):
-        folder = work_folder / f"world{world}"
-        folder.mkdir(parents=True)
-        for shards in source.iterdir():
-            (folder / shards.name).symlink_to(shards)
-        tasks = runs(world, arguments)
-        run_group(world, tasks, folder, arguments.timeout, stop_at)
-        records += collect(tasks, folder)
-        report(records, reference)
+    for phase in schedule(arguments.worlds or sorted({1, arguments.gpus}), arguments.gpus, arguments.only):
+        threads = []
+        for world, kinds, first_gpu in phase:
+            folder = work_folder / f"world{world}-{'-'.join(kinds)}"
+            folder.mkdir(parents=True)
+            for shards in source.iterdir():
+                (folder / shards.name).symlink_to(shards)
+            tasks = runs(world, kinds, smoke=arguments.smoke)
+            group = (world, first_gpu, tasks, folder, arguments.timeout, stop_at)
+            threads.append((threading.Thread(target=run_group, args=group), tasks, folder))
+        for thread, *_ in threads:
+            thread.start()
+        for thread, tasks, folder in threads:
+            thread.join()
+            records += collect(tasks, folder)
+            (out / f"{folder.name}.log").write_text((folder / "rank0.log").read_text()[-200_000:])
         (out / "layouts.jsonl").write_text("".join(json.dumps(record) + "\n" for record in records))
-        for log in folder.glob("rank0.log"):
-            (out / f"world{world}-rank0.log").write_text(log.read_text()[-200_000:])
+    report(records, reference)
 
 
 if __name__ == "__main__":
