@@ -1,5 +1,19 @@
-"""Checkpoints: run folders, the original ``.pt`` layout, and networks loaded from either."""
+"""Checkpoints: run folders, the original ``.pt`` layout, diffusers folders, and networks loaded from any of them."""
 
-from nemo_cosmos.checkpoint.load import load_network, load_original_file, network_config
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from nemo_cosmos.checkpoint.load import load_network, load_original_file, network_config
 
 __all__ = ["load_network", "load_original_file", "network_config"]
+
+
+def __getattr__(name: str) -> Any:
+    # The list of downloads lives in this package too and shall not wait for torch and Megatron.
+    if name in __all__:
+        from nemo_cosmos.checkpoint import load
+
+        return getattr(load, name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -4,19 +4,17 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 from nemo_cosmos.errors import InputError
+from nemo_cosmos.hub import Fetch, Repository, fetch_repository
 
 VIDEO_TYPES = ("CV8x8x8-720p", "DV8x16x16-720p", "CV4x8x8-360p", "DV4x8x8-360p")
 IMAGE_TYPES = ("CI8x8-360p", "CI16x16-360p", "DI8x8-360p", "DI16x16-360p")
 PATTERNS = ("config.json", "README.md", "model.pt", "mean_std.pt", "*.jit")
 REQUIRED = ("config.json", "encoder.jit", "decoder.jit", "autoencoder.jit", "model.pt")
 """Files of every released video tokenizer; CV8x8x8-720p has mean_std.pt besides."""
-
-Fetch = Callable[..., str]
-"""``huggingface_hub.snapshot_download`` or a stand-in."""
 
 
 def repository(tokenizer_type: str) -> str:
@@ -40,23 +38,11 @@ def download(types: Sequence[str], checkpoint_dir: str | Path, fetch: Fetch | No
         InputError: unknown type, or the hub refuses (the licence must be accepted and a token be set).
     """
     repositories = [repository(name) for name in types]
-    if fetch is None:
-        from huggingface_hub import snapshot_download
-
-        fetch = snapshot_download
-    from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
-
     folders = []
     for name, repo in zip(types, repositories, strict=True):
         folder = Path(checkpoint_dir) / f"Cosmos-Tokenize1-{name}"
         print(f"{repo} -> {folder}", flush=True)
-        try:
-            fetch(repo, local_dir=str(folder), allow_patterns=list(PATTERNS))
-        except (HfHubHTTPError, LocalEntryNotFoundError, OSError) as error:
-            raise InputError(
-                f"{repo} cannot be downloaded ({type(error).__name__}: {str(error).splitlines()[0]}); accept its "
-                f"licence at https://huggingface.co/{repo}, then `huggingface-cli login` or set HF_TOKEN"
-            ) from error
+        fetch_repository(Repository(repo, folder, PATTERNS), fetch)
         if name in VIDEO_TYPES:
             missing = [file for file in REQUIRED if not (folder / file).is_file()]
             if missing:
