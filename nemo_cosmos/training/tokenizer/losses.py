@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from typing import Protocol
 
 import torch
 from torch import Tensor, nn
@@ -46,6 +47,12 @@ class LossTerms:
                 raise RuntimeError(f"loss term {name!r} is {value.item()} at step {step}")
 
 
+class _Schedule(Protocol):
+    enabled: bool
+    boundaries: list[int]
+    values: list[float]
+
+
 class TokenizerLoss(nn.Module):
     """All terms of :class:`LossConfig` for one tokenizer.
 
@@ -61,7 +68,7 @@ class TokenizerLoss(nn.Module):
     def __init__(self, config: LossConfig, tokenizer: TokenizerConfig) -> None:
         super().__init__()
         self.config = config
-        schedules = {
+        schedules: dict[str, _Schedule] = {
             "color": config.color,
             "perceptual": config.perceptual,
             "perceptual.gram": config.perceptual.gram,

@@ -146,3 +146,24 @@ def test_broken_folders(tmp_path: Path) -> None:
     (folder / "model.pt").write_bytes(b"junk")
     with pytest.raises(InputError, match=r"model\.pt"):
         load_tokenizer(folder)
+
+
+def test_legacy_mode_mismatch_is_said() -> None:
+    legacy = tiny("CV8x8x8-720p", legacy_mode=True)
+    with pytest.raises(InputError, match="set legacy_mode=True"):
+        tiny("CV8x8x8-720p").load_original(legacy.to_original())
+    with pytest.raises(InputError, match="set legacy_mode=False"):
+        legacy.load_original(tiny("CV8x8x8-720p").to_original())
+    assert infer_config(legacy.to_original(), name="CV8x8x8-720p").legacy_mode
+    video = hash_tensor((1, 3, 9, 16, 16), 1, 0.5)
+    assert legacy(video).reconstruction.shape == video.shape
+
+
+def test_an_option_of_weights_that_fail_to_load_leaves_the_module_alone() -> None:
+    module = tiny()
+    before = {key: value.clone() for key, value in module.state_dict().items()}
+    state = {key: value + 1 for key, value in module.to_original().items()}
+    state.pop("quant_conv.conv3d.bias")
+    with pytest.raises(InputError):
+        module.load_original(state)
+    assert all(torch.equal(before[key], value) for key, value in module.state_dict().items())

@@ -102,6 +102,25 @@ def test_resume_continues_exactly(clips: Path, tmp_path: Path) -> None:
     torch.testing.assert_close(full(video)[0], load_tokenizer(folder).module(video).reconstruction, rtol=0, atol=1e-6)
 
 
+def test_a_small_run_learns(clips: Path, tmp_path: Path) -> None:
+    train(
+        configure(
+            clips,
+            tmp_path / "run",
+            "trainer.max_steps=40",
+            "trainer.log_every_n_steps=20",
+            "checkpoint.every_n_steps=40",
+            "optimizer.lr=3e-3",
+            "optimizer.warmup_steps=5",
+            "optimizer.decay_steps=40",
+            "optimizer.eps=1e-8",
+            "model.overrides={channels:8,channels_mult:[1,2],num_res_blocks:1,chunk_frames:5,patch_size:4}",
+        )
+    )
+    lines = records(tmp_path / "run")
+    assert lines[-1]["validation_psnr"] > lines[0]["validation_psnr"] + 6.0
+
+
 def test_two_processes_equal_one(clips: Path, tmp_path: Path) -> None:
     """Same clips, same global batch: one process with accumulation and two processes give the same weights."""
     train(configure(clips, tmp_path / "one", "trainer.max_steps=2"))
