@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import logging
+from pathlib import Path
 from typing import Any
 
 import lightning.pytorch as pl
 from rich.console import Console
 
+from nemo_cosmos.checkpoint.files import latest_step
 from nemo_cosmos.checkpoint.sources import open_weights
 from nemo_cosmos.config import TrainConfig
 from nemo_cosmos.training.callbacks import EmaCallback, denoising_models
+from nemo_cosmos.training.initial_weights import must_be_whole
 
 logger = logging.getLogger(__name__)
 
@@ -20,11 +23,12 @@ class SetUpCallback(pl.Callback):
 
     def __init__(self, cfg: TrainConfig, ema: EmaCallback | None) -> None:
         self.cfg, self.ema = cfg, ema
+        # Lightning forgets the path of the checkpoint that it will restore.
+        self.resuming = latest_step(Path(cfg.output_dir) / "checkpoints") is not None
 
     def on_fit_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         optimizer: Any = trainer.optimizers[0]
-        resuming = trainer.ckpt_path is not None
-        if self.cfg.model.init_from is not None and not resuming:
+        if self.cfg.model.init_from is not None and not self.resuming:
             self.load_weights(trainer)
             # The optimizer's fp32 copies were made from uninitialised memory.
             optimizer.reload_model_params()
@@ -34,13 +38,12 @@ class SetUpCallback(pl.Callback):
     def load_weights(self, trainer: pl.Trainer) -> None:
         """Into every stage of this rank, strictly unless ``model.strict_init`` is off; the report is printed.
 
-        A run folder gives its regular weights. Adapters are trained only beside a base that was loaded as a whole.
+        A run folder gives its regular weights.
         """
         assert self.cfg.model.init_from is not None
         state = open_weights(self.cfg.model.init_from, weights="reg").state
-        strict = self.cfg.model.strict_init or self.cfg.lora.enabled
         for model in denoising_models(trainer):
-            report = model.net.load_original(state, strict=strict)
+            report = model.net.load_original(state, strict=must_be_whole(self.cfg))
             if model.logvar is not None:
                 head = {k.removeprefix("logvar."): state[k] for k in state if k.startswith("logvar.")}
                 if head:
