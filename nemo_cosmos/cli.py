@@ -50,6 +50,7 @@ app.command(no_args_is_help=True)(preview.preview)
 app.command(no_args_is_help=True)(train.train)
 app.command(no_args_is_help=True)(generate.generate)
 app.command(no_args_is_help=True)(convert.convert)
+app.command(no_args_is_help=True)(convert.convert)
 app.add_typer(experiments.app, name="experiments")
 
 
