@@ -114,7 +114,7 @@ def _from_folder(root: Path, videos: Path, captions: Path, default_caption: str 
             clips.append(Clip(safe_key(video.stem), video, name, caption=default_caption))
         else:
             missing.append(f"{name} (expected {file})")
-    _refuse_missing(missing, "caption", "write one, or give --default-caption TEXT")
+    _refuse_missing(missing, "caption", "write one, or prepare with --default-caption TEXT")
     return clips
 
 
@@ -140,7 +140,7 @@ def _from_jsonl(file: Path, default_caption: str | None) -> list[Clip]:
                 continue
             key = safe_key(Path(name).with_suffix("").as_posix().replace("/", "_"))
             clips.append(Clip(key, file.parent / name, name, caption=default_caption if caption is None else caption))
-    _refuse_missing(missing, "caption", "add it, or give --default-caption TEXT")
+    _refuse_missing(missing, "caption", "add it, or prepare with --default-caption TEXT")
     if not clips:
         raise InputError(f"{file} names no clips")
     return clips
@@ -165,7 +165,9 @@ def _with_embeddings(clips: list[Clip], folder: Path) -> list[Clip]:
         else:
             missing.append(f"{clip.name} (expected {file})")
     _refuse_missing(
-        missing, "text embedding", "run tools/get_t5_embeddings.py, or give --text-encoder to embed the captions here"
+        missing,
+        "text embedding",
+        "run tools/get_t5_embeddings.py, or name a text encoder (prepare --text-encoder, train data.text_encoder=)",
     )
     return found
 

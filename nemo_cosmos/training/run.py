@@ -19,6 +19,7 @@ from nemo_cosmos.models.dit.lora import LoraSpec
 from nemo_cosmos.parallel.context import pipeline_rows
 from nemo_cosmos.parallel.cpu import enable_cpu
 from nemo_cosmos.parallel.layout import NetworkShape, validate_layout
+from nemo_cosmos.training.initial_weights import check_initial_weights
 from nemo_cosmos.training.lora import adapters_to_train
 from nemo_cosmos.training.samples import Samples, open_samples
 
@@ -50,6 +51,8 @@ def train(cfg: TrainConfig, *, callbacks: Sequence[Any] = ()) -> None:
     folder = Path(cfg.output_dir)
     resume_from = checkpoint_to_resume(cfg, folder / "checkpoints")
     lora = adapters_to_train(cfg, folder / "checkpoints", resuming=resume_from is not None)
+    if resume_from is None:
+        check_initial_weights(cfg, dit)
     _fit(cfg, dit, samples, folder, resume_from, lora, callbacks)
 
 

@@ -85,6 +85,14 @@ def check_mode(data: DataConfig) -> None:
 
 
 def _open_cached(data: DataConfig) -> tuple[Samples, TokenizerIdentity, int]:
+    path = Path(data.path)
+    if not (path / MANIFEST_NAME).is_file() and (
+        path.suffix == ".jsonl" or (path / "videos").is_dir() or any(path.glob("*.mp4"))
+    ):
+        raise InputError(
+            f"data.path={path} holds videos, not shards: run `nemo-cosmos prepare {path} OUT ...` and name OUT, or "
+            "set data.mode=online"
+        )
     shards = ShardDataset(data.path, verify=cast(Literal["auto", "full", "size"], data.verify))
     manifest = shards.manifest
     samples = Samples(shards, cast(tuple[int, int, int, int], manifest.latent_shape))

@@ -1,0 +1,28 @@
+"""The weights that a run starts from, looked at before anything is built or written."""
+
+from __future__ import annotations
+
+from nemo_cosmos.checkpoint.sources import open_weights
+from nemo_cosmos.config import TrainConfig
+from nemo_cosmos.errors import InputError
+from nemo_cosmos.models.dit import DiTConfig
+from nemo_cosmos.models.dit.state_dict import check
+
+
+def check_initial_weights(cfg: TrainConfig, dit: DiTConfig) -> None:
+    """Compare the names and shapes of ``model.init_from`` with the network; no tensor is read.
+
+    Raises:
+        InputError: nothing loadable is there, or, unless ``model.strict_init`` is off, it is another network's.
+    """
+    if cfg.model.init_from is None:
+        return
+    try:
+        check(dit, open_weights(cfg.model.init_from, weights="reg").state, strict=must_be_whole(cfg))
+    except InputError as error:
+        raise InputError(f"model.init_from={cfg.model.init_from}: {error}") from error
+
+
+def must_be_whole(cfg: TrainConfig) -> bool:
+    """Whether ``model.init_from`` must fit the network exactly; adapters are trained beside a whole base only."""
+    return cfg.model.strict_init or cfg.lora.enabled
