@@ -83,7 +83,7 @@ def flip_a_byte(shards: Path) -> Path:
 @pytest.mark.parametrize(
     ("overrides", "answer"),
     [
-        (["parallel.tensor=3"], "parallel.tensor=3 does not divide the network's 4 attention heads; possible sizes: 1,"),
+        (["parallel.tensor=3"], "parallel.tensor=3 does not divide the network's 4 attention heads; possible sizes"),
         (["parallel.tensor=2"], "1 processes are not divisible by parallel.tensor=2"),
         (["data.global_batch=3", "data.micro_batch=2"], "use a multiple of 2"),
         (["trainer.max_stepz=3"], "did you mean trainer.max_steps?"),
