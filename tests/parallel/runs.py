@@ -25,7 +25,8 @@ def small_run(shards: Path, output: Path, *overrides: str, preset: str = "tiny-v
         [
             "experiment=demo_video2world", "parallel=single", f"model.preset={preset}", f"model.overrides={SMALL}",
             f"data.path={shards}", f"output_dir={output}", "data.micro_batch=1", "data.global_batch=4",
-            "data.num_workers=0", "data.text_length=8", "diffusion.condition.min_frames=0",
+            "data.num_workers=0", "data.text_length=8", "data.tokenizer=null",
+            "diffusion.condition.min_frames=0",
             "diffusion.condition.max_frames=2", "diffusion.sigma_multiplier=2.0", "trainer.max_steps=5",
             "optimizer.warmup_steps=0", "checkpoint.every_n_steps=1000", *overrides,
         ],
