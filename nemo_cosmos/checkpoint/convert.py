@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 import torch
+from rich.console import Console
 from rich.progress import track
 from torch import Tensor
 
@@ -105,7 +106,7 @@ def _read(config: DiTConfig, state: Mapping[str, Tensor], dtype: torch.dtype | N
     given = {name.removeprefix("net."): name for name in state}
     out = {f"net.{name}": tensor for name, tensor in original_buffers(config).items()}
     out |= {f"net.{name}": state[given[name]] for name in original_buffers(config) if name in given}
-    for name in track(original_shapes(config), description="reading", transient=True):
+    for name in track(original_shapes(config), description="reading", console=Console(stderr=True)):
         tensor = state[given[name]]
         out[f"net.{name}"] = tensor.to(dtype) if dtype is not None else tensor
     return out | {name: state[name] for name in state if name.startswith("logvar.")}

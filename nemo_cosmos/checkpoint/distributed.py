@@ -15,7 +15,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.distributed.checkpoint import FileSystemReader, FileSystemWriter
+from torch.distributed.checkpoint import CheckpointException, FileSystemReader, FileSystemWriter
 from torch.distributed.checkpoint.metadata import Metadata, TensorStorageMetadata
 from torch.distributed.checkpoint.state_dict_loader import load
 from torch.distributed.checkpoint.state_dict_saver import save
@@ -31,7 +31,8 @@ _FORMAT = {"sharded_backend": "torch_dist", "sharded_backend_version": 1, "commo
            "common_backend_version": 1}  # fmt: skip
 
 _RECORDS = tuple(f"torch.distributed.checkpoint.{name}" for name in ("metadata", "planner", "filesystem"))
-_OTHERS = {("torch", "Size"), ("torch.serialization", "_get_layout")}
+_OTHERS = {("torch", "Size"), ("torch.serialization", "_get_layout"), ("pathlib", "PosixPath"),
+           ("pathlib._local", "PosixPath")}  # fmt: skip
 
 
 class _IndexUnpickler(pickle.Unpickler):
@@ -100,8 +101,9 @@ class DistributedCheckpoint(Mapping[str, Tensor]):
         box = {name: torch.empty(entry.size, dtype=entry.properties.dtype)}
         try:
             load(box, storage_reader=self._reader, no_dist=True)
-        except Exception as error:  # torch wraps what went wrong in a file in several types
-            raise InputError(f"{self.folder}: {name} cannot be read ({type(error).__name__}: {error})") from error
+        except CheckpointException as error:
+            failure = next(iter(error.failures.values()))[0]
+            raise InputError(f"{self.folder}: {name} cannot be read ({type(failure).__name__}: {failure})") from error
         return box[name]
 
     def key(self, ours: str, weights: Weights, *, prefix: str = NETWORK) -> str:
