@@ -64,8 +64,9 @@ def modulated_norm(x: Tensor, shift: Tensor, scale: Tensor) -> Tensor:
 @fused
 def add_position_modulated_norm(x: Tensor, position: Tensor, shift: Tensor, scale: Tensor) -> tuple[Tensor, Tensor]:
     """x (s, B, D) + position (s, 1, D), and the modulated norm of the sum."""
-    out = x.float() + position.float()
-    return out.to(x.dtype), _modulated_norm(out, shift, scale).to(x.dtype)
+    # Rounded first, so that the backward pass keeps the sum in x's dtype and not once more in fp32.
+    out = x + position.to(x.dtype)
+    return out, _modulated_norm(out.float(), shift, scale).to(x.dtype)
 
 
 @fused
