@@ -1,0 +1,84 @@
+"""Every shipped experiment: its network at full size, and a training step of it at tiny size."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from nemo_cosmos.checkpoint.files import save_tensors
+from nemo_cosmos.config import TrainConfig, experiment_names, load_config
+from nemo_cosmos.models.dit import DiTConfig, build_dit
+from nemo_cosmos.models.dit.lora import LoraSpec, add_adapters
+from nemo_cosmos.training.run import train
+from tests.parallel.processes import run_processes
+from tests.parallel.runs import SMALL, losses
+from tests.training.shards import write_shards
+
+PARAMETERS = {
+    "predict1-7b-text2world": 7_236_192_256,
+    "predict1-7b-video2world": 7_236_208_640,
+    "predict1-7b-video2world-camera": 7_236_208_640 + 4096 * 4 * 6,  # six channels of rays in patches of 2 x 2
+    "predict1-14b-text2world": 14_267_149_312,
+    "predict1-14b-video2world": 14_267_169_792,
+    "predict1-7b-text2world-multiview": 7_234_783_280,
+    "predict1-7b-video2world-multiview": 7_234_799_664,
+    "predict2-2b-text2image": 1_956_405_248,
+    "predict2-2b-video2world": 1_956_413_440,
+    "predict2-2b-multiview": 1_956_470_833,
+    "predict2-14b-text2image": 14_265_265_152,
+    "predict2-14b-video2world": 14_265_285_632,
+}
+"""Of the released networks."""
+
+RELEASED = [
+    name
+    for name in experiment_names()
+    if not load_config(TrainConfig, [f"experiment={name}"]).model.preset.startswith("tiny-")
+]
+
+
+def spec(config: TrainConfig) -> LoraSpec:
+    return LoraSpec(config.lora.rank, config.lora.alpha, tuple(config.lora.targets))
+
+
+@pytest.mark.parametrize("name", RELEASED)
+def test_full_size(name: str) -> None:
+    config = load_config(TrainConfig, [f"experiment={name}"])
+    with torch.device("meta"):
+        net = build_dit(DiTConfig.preset(config.model.preset, **config.model.overrides))
+        count = sum(parameter.numel() for parameter in net.parameters())
+        if config.lora.enabled:
+            add_adapters(net, spec(config), config.seed)
+    assert count == PARAMETERS[config.model.preset]
+    if config.lora.enabled:
+        trained = sum(parameter.numel() for parameter in net.parameters() if parameter.requires_grad)
+        width, text, layers = net.dit_config.hidden_size, net.dit_config.text_width, net.dit_config.num_layers
+        assert trained == layers * config.lora.rank * (24 * width + 2 * text)
+
+
+@pytest.fixture(scope="module")
+def shards(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_shards(tmp_path_factory.mktemp("data") / "shards", shape=(3, 4, 6))
+
+
+@pytest.mark.parametrize("name", experiment_names())
+def test_tiny_step(name: str, shards: Path, tmp_path: Path) -> None:
+    config = load_config(TrainConfig, [f"experiment={name}"])
+    overrides = [
+        f"experiment={name}", f"model.overrides={SMALL}", f"data.path={shards}", f"output_dir={tmp_path / 'run'}",
+        "parallel.tensor=1", "parallel.sequence=false", "parallel.pipeline=1", "parallel.context=1",
+        "data.tokenizer=null", "data.micro_batch=1", "data.global_batch=2", "data.num_workers=0", "data.text_length=8",
+        "trainer.precision=fp32", "trainer.max_steps=1",
+    ]  # fmt: skip
+    tiny = load_config(TrainConfig, overrides)
+    if config.model.init_from is not None:
+        net = build_dit(DiTConfig.preset(tiny.model.preset, **tiny.model.overrides), seed=1)
+        save_tensors(tmp_path / "model.pt", net.to_original())
+        tiny.model.init_from = str(tmp_path / "model.pt")
+    run_processes(1, train, tiny, log=tmp_path / "logs")
+    assert len(losses(tmp_path / "run")) == 1
+    kind = "lora/adapter_model.safetensors" if config.lora.enabled else "model.pt"
+    for weights in ("reg", "ema"):
+        assert (tmp_path / "run" / "checkpoints" / f"iter_000000001_{weights}_{kind}").is_file()
