@@ -124,6 +124,13 @@ def weight_defaults(path: str | Path, config: GenerationConfig) -> WeightDefault
     values = yaml.safe_load((folder / "config.yaml").read_text(encoding="utf-8")) or {}
     text_length = _select(values, "data.text_length", RELEASED_TEXT_LENGTH)
     sigma_data = _select(values, "diffusion.sigma_data", None)
+    if _select(values, "data.mode", "cached") == "online":
+        return WeightDefaults(
+            size=tuple(_select(values, "data.size", RELEASED_SIZE)),
+            num_frames=_select(values, "data.num_frames", None),
+            text_length=text_length,
+            sigma_data=sigma_data,
+        )
     manifest = Path(str(_select(values, "data.path", ""))) / "manifest.json"
     if not manifest.is_file():
         open_settings = [n for n in ("height", "width", "num_frames") if getattr(config, n) is None]

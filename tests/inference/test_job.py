@@ -175,6 +175,14 @@ def test_a_run_whose_shards_are_gone_needs_sizes(folder):
     assert got.text_length == 32
 
 
+def test_run_on_raw_videos_says_what_it_was_trained_on(tmp_path):
+    (tmp_path / "config.yaml").write_text(
+        "data:\n  mode: online\n  path: clips\n  text_length: 12\n  num_frames: 9\n  size: [32, 48]\n"
+    )
+    got = weight_defaults(tmp_path, GenerationConfig())
+    assert (got.size, got.num_frames, got.text_length) == ((32, 48), 9, 12)
+
+
 def test_a_run_on_several_sizes_needs_one(folder):
     write_run(folder, image_sizes=[[32, 48], [48, 32]])
     with pytest.raises(InputError, match="several sizes"):
