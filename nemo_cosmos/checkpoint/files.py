@@ -78,12 +78,17 @@ def save_tensors(path: Path, tensors: Mapping[str, Tensor]) -> None:
     """
     temporary = path.with_name(f".{path.name}.tmp")
     try:
-        torch.save(dict(tensors), temporary)
+        torch.save({name: _without_neighbours(tensor) for name, tensor in tensors.items()}, temporary)
         os.replace(temporary, path)
     except (OSError, RuntimeError) as error:
         # torch's zip writer reports a full disk as a RuntimeError.
         temporary.unlink(missing_ok=True)
         raise InputError(f"{path}: could not be written ({error}); free space or choose another output_dir") from error
+
+
+def _without_neighbours(tensor: Tensor) -> Tensor:
+    # torch.save writes the whole storage of a view, such as a parameter inside Megatron's flat buffer.
+    return tensor if tensor.untyped_storage().nbytes() == tensor.nbytes else tensor.clone()
 
 
 @contextlib.contextmanager

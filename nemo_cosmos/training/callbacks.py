@@ -15,6 +15,7 @@ import lightning.pytorch as pl
 import torch
 from megatron.core import parallel_state
 from rich.console import Console
+from torch.distributed.checkpoint import CheckpointException
 
 from nemo_cosmos.checkpoint.files import (
     MODEL_CONFIG,
@@ -29,6 +30,7 @@ from nemo_cosmos.checkpoint.files import (
 from nemo_cosmos.checkpoint.gather import gather_original
 from nemo_cosmos.checkpoint.lora import adapter_folder, export_adapters, write_spec
 from nemo_cosmos.config import CheckpointConfig
+from nemo_cosmos.errors import InputError
 from nemo_cosmos.models.dit import CosmosDiT
 from nemo_cosmos.training.ema import ShardedEma
 from nemo_cosmos.training.model import METRICS, CosmosModule, DenoisingModel
@@ -212,14 +214,31 @@ class CheckpointCallback(pl.Callback):
             self.save(trainer)
 
     def save(self, trainer: pl.Trainer) -> None:
-        """Collective over all ranks."""
+        """Collective over all ranks.
+
+        Raises:
+            InputError: the disk is full or the folder not writable; the save before stays the newest.
+        """
         step = trainer.global_step
         name = iteration_name(step)
         temporary = self.folder / f".{name}.tmp"
-        trainer.save_checkpoint(temporary)
-        torch.distributed.barrier()
-        if self.config.export:
-            self.export(trainer, step)
+        try:
+            trainer.save_checkpoint(temporary)
+            torch.distributed.barrier()
+            if self.config.export:
+                self.export(trainer, step)
+        except (CheckpointException, OSError, InputError) as error:
+            # Megatron tells every rank which of them failed, and why.
+            failures = error.failures.values() if isinstance(error, CheckpointException) else [(error, None)]
+            reason = next(iter(failures))[0]
+            if trainer.is_global_zero:
+                shutil.rmtree(temporary, ignore_errors=True)
+            if isinstance(error, InputError):
+                raise
+            raise InputError(
+                f"{self.folder / name}: could not be written ({reason}); the save before is whole: free space, then "
+                "start the run again"
+            ) from error
         if trainer.is_global_zero:
             os.replace(temporary, self.folder / name)
             write_latest(self.folder, step)

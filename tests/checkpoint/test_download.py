@@ -121,7 +121,7 @@ def test_refusals(
 
 def test_disk_too_small(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("shutil.disk_usage", lambda path: SimpleNamespace(free=3))
-    with pytest.raises(InputError, match="to download, .* free"):
+    with pytest.raises(InputError, match=r"to download, .* free"):
         download_all([repository(tmp_path)], info=FakeHub().info)
 
 
