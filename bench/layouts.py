@@ -299,7 +299,8 @@ def work(task_file: Path, first: int) -> None:
         write(
             {
                 "event": "end", "number": task["number"], "seconds": watch.seconds, "resident_bytes": watch.resident,
-                "peak_bytes": watch.peak, "left_over_bytes": left_over, "setup_and_run_seconds": time.perf_counter() - begin,
+                "peak_bytes": watch.peak, "left_over_bytes": left_over,
+                "setup_and_run_seconds": time.perf_counter() - begin,
                 "sent_bytes_per_step": {key: value / steps for key, value in traffic.bytes.items()},
                 "calls_per_step": {key: value / steps for key, value in traffic.calls.items()},
             }
@@ -462,26 +463,47 @@ def report(records: list[dict[str, Any]], reference: dict[str, list[float]] | No
         print(f"{r['layout']:16} {r['world']:4}  " + " ".join(f"{d:9.1e}" for d in differences) + mark)
     timed = [r for r in records if r["kind"] == "time"]
     if timed:
-        print(f"\n{'layout':16} {'GPUs':>4} {'samples':>7} {'s/step':>8} {'TFLOP/s/GPU':>11} {'resident GiB':>12} "
-              f"{'peak GiB':>8}   GiB sent per GPU and step")  # fmt: skip
+        print(
+            f"\n{'layout':16} {'GPUs':>4} {'samples':>7} {'s/step':>8} {'predicted':>9} {'TFLOP/s/GPU':>11} "
+            f"{'peak GiB':>8} {'predicted':>9}   GiB sent per GPU and step"
+        )
     for r in timed:
         if "failed" in r:
             print(f"{r['layout']:16} {r['world']:4}  {r['failed']}")
             continue
         batch = next(int(s.split("=")[1]) for s in r["settings"] if s.startswith("data.global_batch="))
-        flops = step_flops() * batch
-        r["tflops_per_gpu"] = flops / r["seconds"] / r["world"] / 1e12
+        flops, predicted_bytes, predicted_seconds = prediction(r, batch)
+        tflops = flops * batch / r["seconds"] / r["world"] / 1e12
+        # Runs share a process: what an earlier one left behind is not this one's.
+        peak = max(p - left for p, left in zip(r["peak_bytes"], r["left_over_bytes"], strict=True))
         sent = ", ".join(
             f"{key} {value / 2**30:.2f}" for key, value in sorted(r["sent_bytes_per_step"].items()) if value > 2**24
         )
-        print(f"{r['layout']:16} {r['world']:4} {batch:7} {r['seconds']:8.3f} {r['tflops_per_gpu']:11.1f} "
-              f"{max(r['resident_bytes']) / 2**30:12.2f} {max(r['peak_bytes']) / 2**30:8.2f}   {sent}")  # fmt: skip
+        print(
+            f"{r['layout']:16} {r['world']:4} {batch:7} {r['seconds']:8.3f} {predicted_seconds:9.3f} {tflops:11.1f} "
+            f"{peak / 2**30:8.2f} {predicted_bytes / 2**30:9.2f}   {sent}"
+        )
 
 
-def step_flops() -> float:
-    from nemo_cosmos.parallel.cost import NetworkShape, training_flops
+def prediction(record: dict[str, Any], batch: int) -> tuple[float, float, float]:
+    """(model FLOPs of a sample, predicted bytes, predicted seconds) of a timed run."""
+    from nemo_cosmos.config import TrainConfig, load_config
+    from nemo_cosmos.models.dit import DiTConfig
+    from nemo_cosmos.models.dit.size import network_size
+    from nemo_cosmos.parallel.cost import training_flops
+    from nemo_cosmos.parallel.layout import validate_layout
+    from nemo_cosmos.parallel.memory import Workload, predict_memory
+    from nemo_cosmos.parallel.speed import predict_seconds
 
-    return training_flops(NetworkShape(2, 32, 4096), 56_320, 512)
+    config = load_config(TrainConfig, record["settings"])
+    size = network_size(DiTConfig.preset(config.model.preset, **config.model.overrides))
+    layout = validate_layout(config.parallel, size, world_size=record["world"], global_batch=batch)
+    work = Workload(tokens=56_320, num_micro_batches=batch // layout.data)
+    return (
+        training_flops(size, work.tokens, work.text_tokens),
+        predict_memory(size, layout, config.parallel, work).total,
+        predict_seconds(size, layout, config.parallel, work),
+    )
 
 
 def main() -> None:
@@ -495,7 +517,11 @@ def main() -> None:
     parser.add_argument("--reference", type=Path, help="layouts.jsonl with the one-GPU losses")
     parser.add_argument("--worker", type=Path, help=argparse.SUPPRESS)
     parser.add_argument("--first", type=int, default=0, help=argparse.SUPPRESS)
+    parser.add_argument("--show", type=Path, nargs="*", help="print the tables of earlier layouts.jsonl again")
     arguments = parser.parse_args()
+    if arguments.show:
+        report([record for path in arguments.show for record in read(path)], None)
+        return
     if arguments.worker:
         work(arguments.worker, arguments.first)
         return

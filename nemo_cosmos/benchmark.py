@@ -17,7 +17,8 @@ from torch.nn.attention import sdpa_kernel
 from nemo_cosmos.errors import InputError
 from nemo_cosmos.models.dit import CosmosDiT, DiTConfig, build_dit, transformer_config
 from nemo_cosmos.models.dit.attention import ATTENTION_BACKENDS
-from nemo_cosmos.parallel.cost import NetworkShape, training_flops
+from nemo_cosmos.models.dit.size import network_size
+from nemo_cosmos.parallel.cost import training_flops
 from nemo_cosmos.parallel.groups import ParallelGroups
 
 # Released names -> diffusers' names, replaced in this order.
@@ -60,7 +61,7 @@ class Case:
 
     @property
     def flops(self) -> float:
-        return training_flops(network_shape(self.config), self.tokens, self.text_tokens)
+        return training_flops(network_size(self.config), self.tokens, self.text_tokens)
 
 
 @dataclass
@@ -74,25 +75,6 @@ class Measurement:
     peak_bytes: int
     """Most memory allocated on the GPU, weights and gradients included; 0 on a CPU."""
     all_seconds: list[float] = field(default_factory=list)
-
-
-def network_shape(config: DiTConfig) -> NetworkShape:
-    """The shape of a network as the planner and the FLOP count take it."""
-    positions = 0
-    if config.position_embedding == "learnable":
-        rows, columns = config.max_height // config.patch_size, config.max_width // config.patch_size
-        positions = (config.max_frames + rows + columns) * config.hidden_size
-    return NetworkShape(
-        num_layers=config.num_layers,
-        num_attention_heads=config.num_attention_heads,
-        hidden_size=config.hidden_size,
-        text_width=config.text_width,
-        adaln_lora_dim=config.adaln_lora_dim,
-        patch_features=config.patch_features,
-        output_features=config.patch_size**2 * config.out_channels,
-        position_parameters=positions,
-        position=config.position_embedding != "none",
-    )
 
 
 @dataclass

@@ -17,11 +17,13 @@ import typer
 
 from nemo_cosmos import __version__
 from nemo_cosmos.commands import (
+    bench,
     convert,
     demo,
     doctor,
     experiments,
     generate,
+    plan,
     prepare,
     preview,
     sample_data,
@@ -47,11 +49,12 @@ app.add_typer(tokenizer.app, name="tokenizer")
 app.command(no_args_is_help=True)(prepare.prepare)
 app.command(no_args_is_help=True)(validate.validate)
 app.command(no_args_is_help=True)(preview.preview)
+app.command(no_args_is_help=True)(plan.plan)
 app.command(no_args_is_help=True)(train.train)
 app.command(no_args_is_help=True)(generate.generate)
 app.command(no_args_is_help=True)(convert.convert)
-app.command(no_args_is_help=True)(convert.convert)
 app.add_typer(experiments.app, name="experiments")
+app.command()(bench.bench)
 
 
 def _print_version(wanted: bool) -> None:

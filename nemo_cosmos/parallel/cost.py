@@ -1,27 +1,27 @@
-"""Arithmetic of a Cosmos transformer, counted from its shape alone."""
+"""Parameters and arithmetic of a Cosmos transformer, counted from its size alone."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
+from nemo_cosmos.parallel.layout import NetworkShape
+
 
 @dataclass(frozen=True)
-class NetworkShape:
-    """The numbers of a network that a layout must divide and that its cost follows from."""
+class NetworkSize(NetworkShape):
+    """The numbers of a network that its parameters, arithmetic and memory follow from."""
 
-    num_layers: int
-    num_attention_heads: int
-    hidden_size: int = 0
-    text_width: int = 1024
-    adaln_lora_dim: int = 256
-    patch_features: int = 0
+    hidden_size: int
+    text_width: int
+    adaln_lora_dim: int
+    patch_features: int
     """Values of one patch that enter the network."""
-    output_features: int = 0
+    output_features: int
     """Values of one patch that leave it."""
-    position_parameters: int = 0
-    """Elements of the position tables, which every pipeline stage holds."""
-    position: bool = False
-    """Whether a position embedding is added to the tokens at every layer."""
+    position: bool
+    """Whether an absolute position embedding is added to the tokens at every layer."""
+    position_parameters: int
+    """Elements of its learnable tables, which every pipeline stage holds."""
 
     @property
     def layer_parameters(self) -> int:
@@ -59,21 +59,21 @@ class NetworkShape:
         return self.hidden_size // self.num_attention_heads
 
 
-def layer_forward_flops(shape: NetworkShape, tokens: int, text_tokens: int) -> tuple[float, float]:
+def layer_forward_flops(size: NetworkSize, tokens: int, text_tokens: int) -> tuple[float, float]:
     """(matrix products, attention) of one layer for one sample, two operations a multiplication.
 
     Matrix products: 28·S·D² of the six projections and the MLP, 4·M·text·D of the text. Attention over S tokens and M
     text tokens: 4·S·(S + M)·D, not causal.
     """
-    d = shape.hidden_size
-    matrices = 28.0 * tokens * d * d + 4.0 * text_tokens * shape.text_width * d
+    d = size.hidden_size
+    matrices = 28.0 * tokens * d * d + 4.0 * text_tokens * size.text_width * d
     return matrices, 4.0 * tokens * (tokens + text_tokens) * d
 
 
-def training_flops(shape: NetworkShape, tokens: int, text_tokens: int = 512) -> float:
+def training_flops(size: NetworkSize, tokens: int, text_tokens: int = 512) -> float:
     """Model FLOPs of forward and backward for one sample: three times the layers' forward pass.
 
     Recomputation, modulations, embeddings and element-wise work are not counted; this is the convention of the
     published figures for NeMo's diffusion transformers.
     """
-    return 3 * shape.num_layers * sum(layer_forward_flops(shape, tokens, text_tokens))
+    return 3 * size.num_layers * sum(layer_forward_flops(size, tokens, text_tokens))

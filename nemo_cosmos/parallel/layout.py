@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import math
+from dataclasses import dataclass, replace
 from importlib.util import find_spec
 
 from nemo_cosmos.config import ParallelConfig
@@ -26,6 +27,11 @@ class Layout:
     context: int
     data: int
 
+    def __str__(self) -> str:
+        sizes = (("tensor", self.tensor), ("pipeline", self.pipeline), ("context", self.context))
+        split = " ".join(f"parallel.{name}={size}" for name, size in sizes if size > 1)
+        return f"{split or 'no splitting'} ({self.data} replica{'s' if self.data > 1 else ''})"
+
 
 def validate_layout(
     parallel: ParallelConfig, shape: NetworkShape, *, world_size: int, micro_batch: int = 1, global_batch: int = 1
@@ -33,8 +39,55 @@ def validate_layout(
     """The data-parallel size that the other sizes leave.
 
     Raises:
-        InputError: the sizes do not divide the world, the heads, the layers or the batch; names what would.
+        InputError: the sizes do not divide the world, the heads, the layers or the batch; names what would, and the
+            valid layouts nearest to the one asked for.
     """
+    try:
+        return _check(parallel, shape, world_size=world_size, micro_batch=micro_batch, global_batch=global_batch)
+    except InputError as error:
+        near = nearest_layouts(parallel, shape, world_size=world_size, batch=(micro_batch, global_batch))
+        hint = f". Valid near it: {'; '.join(map(str, near))}" if near else ""
+        raise InputError(f"{error}{hint}") from None
+
+
+def valid_layouts(shape: NetworkShape, world_size: int) -> list[Layout]:
+    """Every split over tensor, pipeline and context ranks, ignoring the batch."""
+    return [
+        Layout(tensor, pipeline, context, world_size // (tensor * pipeline * context))
+        for tensor in divisors(math.gcd(world_size, shape.num_attention_heads))
+        for pipeline in divisors(math.gcd(world_size // tensor, shape.num_layers))
+        for context in divisors(world_size // tensor // pipeline)
+    ]
+
+
+def nearest_layouts(
+    parallel: ParallelConfig, shape: NetworkShape, *, world_size: int, batch: tuple[int, int], count: int = 3
+) -> list[Layout]:
+    """The valid layouts that differ least from ``parallel``, for a (micro batch, global batch)."""
+
+    def distance(layout: Layout) -> float:
+        wanted = (parallel.tensor, parallel.pipeline, parallel.context)
+        found = (layout.tensor, layout.pipeline, layout.context)
+        return sum(abs(math.log2(a / b)) for a, b in zip(found, wanted, strict=True))
+
+    micro, total = batch
+    possible = []
+    for layout in valid_layouts(shape, world_size):
+        adjusted = replace(
+            parallel, tensor=layout.tensor, pipeline=layout.pipeline, context=layout.context,
+            sequence=parallel.sequence and layout.tensor > 1,
+        )  # fmt: skip
+        try:
+            _check(adjusted, shape, world_size=world_size, micro_batch=micro, global_batch=total)
+        except InputError:
+            continue
+        possible.append(layout)
+    return sorted(possible, key=distance)[:count]
+
+
+def _check(
+    parallel: ParallelConfig, shape: NetworkShape, *, world_size: int, micro_batch: int, global_batch: int
+) -> Layout:
     heads, layers = shape.num_attention_heads, shape.num_layers
     if heads % parallel.tensor:
         raise InputError(
@@ -92,5 +145,9 @@ def validate_layout(
     return Layout(parallel.tensor, parallel.pipeline, parallel.context, data)
 
 
+def divisors(number: int) -> list[int]:
+    return [n for n in range(1, number + 1) if number % n == 0]
+
+
 def _divisors(number: int) -> str:
-    return ", ".join(str(n) for n in range(1, number + 1) if number % n == 0)
+    return ", ".join(map(str, divisors(number)))

@@ -1,0 +1,133 @@
+"""Which layouts a network can be trained in on a number of GPUs, with memory and speed of each."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+
+from nemo_cosmos.config import ParallelConfig
+from nemo_cosmos.errors import InputError
+from nemo_cosmos.parallel.cost import NetworkSize, training_flops
+from nemo_cosmos.parallel.layout import Layout, divisors, valid_layouts
+from nemo_cosmos.parallel.memory import RESERVE_BYTES, Memory, Workload, predict_memory
+from nemo_cosmos.parallel.speed import predict_seconds
+
+RECOMPUTE_MODES = ("none", "selective", "full")
+
+
+@dataclass(frozen=True)
+class Plan:
+    """One layout with the recompute mode that is fastest among those that fit."""
+
+    layout: Layout
+    parallel: ParallelConfig
+    global_batch: int
+    """The configured one, or the next larger one that the replicas divide."""
+    memory: dict[str, Memory]
+    """By recompute mode."""
+    fits: bool
+    seconds: float
+    """Of one optimizer step, estimated."""
+    tflops: float
+    """Model FLOPs a second and GPU, 10¹², estimated."""
+
+    @property
+    def chosen(self) -> Memory:
+        return self.memory[self.parallel.recompute]
+
+    @property
+    def overrides(self) -> list[str]:
+        """What selects this layout on the command line."""
+        p = self.parallel
+        out = [f"parallel.tensor={p.tensor}"]
+        if p.sequence:
+            out.append("parallel.sequence=true")
+        if p.pipeline > 1:
+            out.append(f"parallel.pipeline={p.pipeline}")
+        if p.virtual_pipeline is not None:
+            out.append(f"parallel.virtual_pipeline={p.virtual_pipeline}")
+        return [*out, f"parallel.context={p.context}", f"parallel.recompute={p.recompute}"]
+
+
+def make_plans(
+    size: NetworkSize,
+    work: Workload,
+    parallel: ParallelConfig,
+    *,
+    gpus: int,
+    gpu_memory: float,
+    global_batch: int,
+    gpus_per_node: int = 8,
+) -> list[Plan]:
+    """Every valid layout of ``gpus``, those that fit first, the fastest per sample first.
+
+    Args:
+        work: one micro batch; the number of micro batches follows from ``global_batch`` and the layout.
+        parallel: settings that stay, such as the distributed optimizer.
+        gpu_memory: bytes of one GPU.
+    """
+    plans = []
+    for layout, candidate in _candidates(size, parallel, gpus):
+        step = work.micro_batch * layout.data
+        batch = -(-global_batch // step) * step
+        micro_batches = batch // step
+        if candidate.virtual_pipeline is not None and micro_batches % layout.pipeline:
+            continue
+        one = replace(work, num_micro_batches=micro_batches)
+        modes = {mode: replace(candidate, recompute=mode, recompute_layers=None) for mode in RECOMPUTE_MODES}
+        memory = {mode: predict_memory(size, layout, modes[mode], one) for mode in RECOMPUTE_MODES}
+        fitting = [mode for mode in RECOMPUTE_MODES if memory[mode].total + RESERVE_BYTES <= gpu_memory]
+        chosen = fitting[0] if fitting else min(RECOMPUTE_MODES, key=lambda mode: memory[mode].total)
+        seconds = predict_seconds(size, layout, modes[chosen], one, gpus_per_node=gpus_per_node)
+        flops = training_flops(size, work.tokens, work.text_tokens) * batch
+        plans.append(Plan(layout, modes[chosen], batch, memory, bool(fitting), seconds, flops / seconds / gpus / 1e12))
+    return sorted(plans, key=lambda plan: (not plan.fits, -plan.tflops))
+
+
+def recommended(plans: list[Plan], global_batch: int) -> Plan | None:
+    """The fastest layout that fits with the configured global batch, else the fastest that fits at all.
+
+    Among layouts within 2 % of the fastest, the one that splits the network least is simplest to run.
+    """
+    fitting = [plan for plan in plans if plan.fits]
+    same = [plan for plan in fitting if plan.global_batch == global_batch]
+    pool = same or fitting
+    if not pool:
+        return None
+    best = max(plan.tflops for plan in pool)
+    close = [plan for plan in pool if plan.tflops >= 0.98 * best]
+    return min(close, key=lambda plan: (plan.layout.pipeline, plan.layout.tensor, plan.layout.context, -plan.tflops))
+
+
+def _candidates(size: NetworkSize, parallel: ParallelConfig, gpus: int) -> Iterator[tuple[Layout, ParallelConfig]]:
+    for layout in valid_layouts(size, gpus):
+        base = replace(
+            parallel, tensor=layout.tensor, pipeline=layout.pipeline, context=layout.context, context_backend="auto",
+            sequence=layout.tensor > 1, virtual_pipeline=None,
+        )  # fmt: skip
+        yield layout, base
+        if layout.pipeline > 1:
+            for chunks in divisors(size.num_layers // layout.pipeline)[1:2]:
+                yield layout, replace(base, virtual_pipeline=chunks)
+
+
+def adapter_parameters(size: NetworkSize, rank: int, targets: list[str]) -> int:
+    """Trained parameters of one layer with low-rank adapters on ``targets`` (names of diffusers' transformer)."""
+    d, text = size.hidden_size, size.text_width
+    features = {
+        "to_q": 4 * d, "to_k": 3 * d + text, "to_v": 3 * d + text, "to_out.0": 4 * d,
+        "ff.net.0.proj": 5 * d, "ff.net.2": 5 * d,
+    }  # fmt: skip
+    return rank * sum(features.get(target, 0) for target in targets)
+
+
+_UNITS = {"gb": 1e9, "gib": 2.0**30, "g": 1e9, "tb": 1e12, "mb": 1e6, "mib": 2.0**20}
+
+
+def parse_memory(text: str) -> float:
+    """``80GB`` or ``139GiB`` -> bytes; InputError shows the expected form."""
+    match = re.fullmatch(r"\s*([0-9.]+)\s*([a-zA-Z]+)\s*", text)
+    if not match or match[2].lower() not in _UNITS:
+        raise InputError(f"gpu_memory={text!r}: expected a number with a unit, for example 80GB or 139GiB")
+    return float(match[1]) * _UNITS[match[2].lower()]
