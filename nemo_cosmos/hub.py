@@ -52,10 +52,10 @@ def remote_sizes(repository: Repository, info: Callable[..., Any] | None = None)
     Raises:
         InputError: the hub refuses or cannot be reached.
     """
-    if info is None:
-        from huggingface_hub import model_info as info
+    from huggingface_hub import model_info
+
     with _explaining(repository.name):
-        found = info(repository.name, files_metadata=True).siblings
+        found = (info or model_info)(repository.name, files_metadata=True).siblings
     wanted = (file for file in found if any(fnmatch.fnmatch(file.rfilename, p) for p in repository.patterns))
     return {file.rfilename: int(file.size or 0) for file in wanted}
 
@@ -76,10 +76,12 @@ def fetch_repository(repository: Repository, fetch: Fetch | None = None) -> None
     Raises:
         InputError: the hub refuses or cannot be reached, or the disk is full.
     """
-    if fetch is None:
-        from huggingface_hub import snapshot_download as fetch
+    from huggingface_hub import snapshot_download
+
     with _explaining(repository.name):
-        fetch(repository.name, local_dir=str(repository.folder), allow_patterns=list(repository.patterns))
+        (fetch or snapshot_download)(
+            repository.name, local_dir=str(repository.folder), allow_patterns=list(repository.patterns)
+        )
 
 
 def check_free_space(folder: Path, needed: int) -> None:
