@@ -1,0 +1,228 @@
+"""Predicted parameters, activations, memory and speed; which layouts are offered, and what an invalid one is told."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+from typer.testing import CliRunner
+
+from nemo_cosmos.cli import app
+from nemo_cosmos.config import ParallelConfig
+from nemo_cosmos.errors import InputError
+from nemo_cosmos.models.dit import PRESETS, DiTConfig, LayerOptions, attention, build_dit, layer, transformer_config
+from nemo_cosmos.models.dit.size import network_size
+from nemo_cosmos.parallel.cost import NetworkSize, training_flops
+from nemo_cosmos.parallel.groups import ParallelGroups
+from nemo_cosmos.parallel.layout import Layout, NetworkShape, validate_layout
+from nemo_cosmos.parallel.memory import Workload, layer_activations, predict_memory
+from nemo_cosmos.parallel.plan import adapter_parameters, make_plans, parse_memory, recommended
+from nemo_cosmos.parallel.speed import predict_seconds
+
+GIB = 2**30
+SLICE = DiTConfig.preset("predict1-7b-video2world", num_layers=2)
+
+# A 2-layer slice of the 7B at 56,320 tokens in bf16 on H200 GPUs with torch 2.11: docs/gpu_results.md.
+# processes, global batch, settings, resident GiB, peak GiB, seconds of a step
+MEASURED: dict[str, tuple[int, int, dict[str, Any], float, float, float]] = {
+    "tp2": (2, 1, {"tensor": 2}, 6.98, 24.05, 0.528),
+    "tp2+sp": (2, 1, {"tensor": 2, "sequence": True}, 6.98, 20.62, 0.532),
+    "pp2": (2, 4, {"pipeline": 2}, 6.66, 32.94, 2.371),
+    "cp2 all-to-all": (2, 1, {"context": 2, "context_backend": "all_to_all"}, 7.62, 21.70, 0.525),
+    "cp2 all-gather": (2, 1, {"context": 2, "context_backend": "all_gather"}, 7.62, 21.92, 0.513),
+    "dp2": (2, 2, {}, 7.62, 32.52, 0.957),
+    "tp2+sp·cp2": (4, 1, {"tensor": 2, "sequence": True, "context": 2}, 4.45, 12.37, 0.281),
+    "pp2·cp2": (4, 4, {"pipeline": 2, "context": 2}, 4.24, 19.06, 1.268),
+    "tp2·pp2": (4, 4, {"tensor": 2, "pipeline": 2}, 4.16, 22.61, 1.285),
+    "dp2·cp2": (4, 2, {"context": 2}, 5.44, 19.52, 0.514),
+    "cp4": (4, 1, {"context": 4}, 5.44, 13.06, 0.278),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", MEASURED)
+def test_prediction_agrees_with_measurement(name: str) -> None:
+    world, batch, settings, resident, peak, seconds = MEASURED[name]
+    parallel, size = ParallelConfig(**settings), network_size(SLICE)
+    layout = validate_layout(parallel, size, world_size=world, global_batch=batch)
+    work = Workload(tokens=56_320, num_micro_batches=batch // layout.data)
+    memory = predict_memory(size, layout, parallel, work)
+    assert memory.resident / GIB == pytest.approx(resident, rel=0.01)
+    assert memory.total / GIB == pytest.approx(peak, rel=0.10)
+    assert predict_seconds(size, layout, parallel, work) == pytest.approx(seconds, rel=0.10)
+
+
+@pytest.mark.parametrize("preset", sorted(name for name in PRESETS if "multiview" not in name))
+def test_parameters_are_counted_exactly(preset: str) -> None:
+    config = DiTConfig.preset(preset)
+    with torch.device("meta"):
+        network = build_dit(config)
+    assert network_size(config).parameters == sum(parameter.numel() for parameter in network.parameters())
+
+
+def test_flops_follow_the_published_convention() -> None:
+    """NeMo's 519 TFLOP/s and 10,052 tokens/s of its 7B at 8,192 tokens are 51.6 GFLOP a token."""
+    size = network_size(DiTConfig.preset("predict1-7b-text2world"))
+    assert training_flops(size, 8192) / 8192 == pytest.approx(51.6e9, rel=0.003)
+
+
+def compile_partition(function: Callable[..., Any]) -> Callable[..., Any]:
+    """What runs on CUDA, without generated code: the same choice of tensors kept for the backward pass."""
+    return torch.compile(function.__wrapped__, backend="aot_eager_decomp_partition", dynamic=False)
+
+
+@pytest.fixture
+def compiled(monkeypatch: pytest.MonkeyPatch) -> None:
+    torch._dynamo.reset()
+    for module, names in (
+        (layer, ("add_position_modulated_norm", "gated_add", "gated_add_modulated_norm", "modulated_norm")),
+        (attention, ("rms_norm", "split_heads_norm_rotate")),
+    ):
+        for name in names:
+            monkeypatch.setattr(module, name, compile_partition(getattr(module, name)))
+
+
+def kept_bytes(num_layers: int, recompute: str) -> int:
+    """Bytes of distinct tensors that autograd holds after the forward pass of a small bf16 network."""
+    config = DiTConfig.preset(
+        "tiny-video2world", num_layers=num_layers, hidden_size=128, num_attention_heads=4, text_width=16,
+        adaln_lora_dim=4,
+    )  # fmt: skip
+    network = build_dit(
+        config, transformer=transformer_config(config, dtype=torch.bfloat16), groups=ParallelGroups(),
+        options=LayerOptions(recompute=recompute),
+    )  # fmt: skip
+    network.train()
+    weights = {parameter.untyped_storage().data_ptr() for parameter in network.parameters()}
+    storages: dict[int, int] = {}
+
+    def pack(tensor: Tensor) -> Tensor:
+        storage = tensor.untyped_storage()
+        if storage.data_ptr() not in weights:
+            storages[storage.data_ptr()] = storage.nbytes()
+        return tensor
+
+    x = torch.randn(1, 16, 8, 32, 32)
+    with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
+        output = network(x, torch.zeros(1), torch.randn(1, 4, 16), fps=torch.full((1,), 24.0))
+    assert output.requires_grad
+    return sum(storages.values())
+
+
+@pytest.mark.usefixtures("compiled")
+@pytest.mark.parametrize("recompute", ["none", "selective", "full"])
+def test_activations_are_what_autograd_keeps(recompute: str) -> None:
+    size = NetworkSize(
+        num_layers=1, num_attention_heads=4, hidden_size=128, text_width=16, adaln_lora_dim=4, patch_features=72,
+        output_features=64, position=True, position_parameters=0,
+    )  # fmt: skip
+    predicted = layer_activations(
+        size, Layout(1, 1, 1, 1), ParallelConfig(recompute=recompute), Workload(tokens=2048, text_tokens=4)
+    )
+    per_layer = (kept_bytes(4, recompute) - kept_bytes(2, recompute)) / 2
+    assert per_layer == pytest.approx(getattr(predicted, recompute), rel=0.05)
+
+
+def plans_of(preset: str = "predict1-7b-video2world", gpus: int = 16, gigabytes: float = 80, **work: Any) -> list:
+    return make_plans(
+        network_size(DiTConfig.preset(preset)), Workload(tokens=56_320, **work), ParallelConfig(), gpus=gpus,
+        gpu_memory=gigabytes * 1e9, global_batch=16,
+    )  # fmt: skip
+
+
+def test_every_plan_is_a_valid_layout() -> None:
+    shape = network_size(DiTConfig.preset("predict1-7b-video2world"))
+    plans = plans_of()
+    assert len({tuple(plan.overrides[:-1]) for plan in plans}) == len(plans) > 20
+    for plan in plans:
+        assert validate_layout(plan.parallel, shape, world_size=16, global_batch=plan.global_batch) == plan.layout
+        if plan.fits:
+            assert plan.chosen.total < 80e9
+
+
+def test_recomputation_is_used_only_where_memory_asks_for_it() -> None:
+    small, large = plans_of(gigabytes=80), plans_of(gigabytes=1000)
+    assert {plan.parallel.recompute for plan in large} == {"none"}
+    assert {plan.parallel.recompute for plan in small if plan.fits} >= {"none", "selective"}
+    for plan in small:
+        totals = [plan.memory[mode].total for mode in ("none", "selective", "full")]
+        assert totals == sorted(totals, reverse=True)
+
+
+def test_recommended_fits_and_keeps_the_batch() -> None:
+    plans = plans_of()
+    best = recommended(plans, 16)
+    assert best is not None
+    assert best.fits
+    assert best.global_batch == 16
+    assert best.tflops >= 0.98 * max(plan.tflops for plan in plans if plan.fits)
+    assert recommended(plans_of(gigabytes=4), 16) is None
+
+
+def test_optimizer_and_ema_fall_with_replicas_weights_do_not() -> None:
+    size, work = network_size(SLICE), Workload(tokens=2048)
+    one = predict_memory(size, Layout(1, 1, 1, 1), ParallelConfig(), work)
+    four = predict_memory(size, Layout(1, 1, 1, 4), ParallelConfig(), work)
+    assert four.weights == one.weights
+    assert four.gradients == one.gradients
+    assert four.optimizer == one.optimizer / 4
+    assert four.ema == one.ema / 4
+    whole = predict_memory(size, Layout(1, 1, 1, 4), ParallelConfig(distributed_optimizer=False), work)
+    assert whole.optimizer == one.optimizer
+
+
+def test_adapters_need_little_memory_beside_the_weights() -> None:
+    size = network_size(DiTConfig.preset("predict1-7b-video2world"))
+    count = adapter_parameters(size, 8, ["to_q", "to_k", "to_v", "to_out.0"])
+    memory = predict_memory(
+        size, Layout(1, 1, 1, 1), ParallelConfig(), Workload(tokens=2048, adapter_parameters=count)
+    )
+    assert memory.gradients + memory.optimizer + memory.ema < 0.03 * memory.weights
+
+
+@pytest.mark.parametrize(
+    ("settings", "world", "batch", "message"),
+    [
+        ({"tensor": 3}, 12, 12, r"tensor=3 does not divide the network's 32 attention heads.*Valid near it: parallel"),
+        ({"context": 3}, 8, 8, r"8 processes are not divisible.*Valid near it: parallel.context=(2|4)"),
+        ({"pipeline": 8}, 8, 8, r"pipeline=8 does not divide the network's 28 layers.*Valid near it: parallel"),
+        ({}, 8, 3, r"global_batch=3 is not divisible.*use a multiple of 8.*Valid near it: .*1 replica\)"),
+        ({"tensor": 8, "context": 8, "context_backend": "all_to_all"}, 64, 1, r"all_to_all needs.*Valid near it"),
+    ],
+)
+def test_an_invalid_layout_names_valid_ones(settings: dict[str, Any], world: int, batch: int, message: str) -> None:
+    parallel, shape = ParallelConfig(**settings), NetworkShape(28, 32)
+    with pytest.raises(InputError, match=message) as caught:
+        validate_layout(parallel, shape, world_size=world, global_batch=batch)
+    suggestions = str(caught.value).split("Valid near it: ")[1].split("; ")
+    assert suggestions
+    for suggestion in suggestions:
+        sizes = {key: int(value) for key, value in re.findall(r"parallel\.(\w+)=(\d+)", suggestion)}
+        again = replace(parallel, **{"tensor": 1, "pipeline": 1, "context": 1, **sizes})
+        validate_layout(again, shape, world_size=world, global_batch=batch)
+
+
+@pytest.mark.parametrize(("text", "expected"), [("80GB", 80e9), ("139GiB", 139 * GIB), ("1.5 tb", 1.5e12)])
+def test_memory_sizes(text: str, expected: float) -> None:
+    assert parse_memory(text) == expected
+
+
+@pytest.mark.parametrize("text", ["80", "GB", "80 cows"])
+def test_memory_without_unit_is_refused(text: str) -> None:
+    with pytest.raises(InputError, match="expected a number with a unit"):
+        parse_memory(text)
+
+
+def test_the_verb_prints_a_table_and_a_recommendation() -> None:
+    arguments = ["plan", "experiment=video2world_7b_example_hdvila", "gpus=16", "gpu_memory=80GB"]
+    result = CliRunner().invoke(app, [*arguments, "data.global_batch=16"])
+    assert result.exit_code == 0, result.output
+    assert "7.24 billion parameters, 56,320 tokens" in result.output
+    assert "Recommended: parallel.tensor=" in result.output
+    small = CliRunner().invoke(app, [*arguments[:2], "gpus=1", "gpu_memory=24GB"])
+    assert small.exit_code == 1
+    assert "None fits" in small.output
