@@ -25,8 +25,11 @@ SHAPE_COLOURS = {
     "white": (0.97, 0.97, 0.97),
     "black": (0.04, 0.04, 0.04),
 }
-PAN = 0.4
+PAN = 0.5
 """Way of the floor over the clip as a share of the frame; the shape goes 1.25 times as far."""
+PERIOD = 1.0
+"""Period of the floor's pattern in shorter sides: what leaves a square frame on one side enters on the other, so that
+the first frame and the caption tell all that follows."""
 CONTRAST = (0.28, 0.38)
 """Difference of the floor's two tones per channel, of the full range."""
 SETTINGS_NAME = "sample_data.json"
@@ -132,7 +135,7 @@ def draw_scene(random: np.random.Generator, number: int) -> Scene:
         shape=str(random.choice(list(SHAPES))),
         shape_colour=str(random.choice(list(SHAPE_COLOURS))),
         pattern=patterns[number // len(directions) % len(patterns)],
-        period=float(random.uniform(0.5, 0.7)),
+        period=PERIOD,
         phase=(float(random.uniform()), float(random.uniform())),
         dark=tuple(np.clip(middle - half, 0, 1).tolist()),
         light=tuple(np.clip(middle + half, 0, 1).tolist()),

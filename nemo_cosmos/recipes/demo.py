@@ -29,6 +29,7 @@ class DemoSize:
         frames: frames of a clip, 1 + a multiple of the tokenizer's temporal compression (4).
         side: height and width of rendered clips, pixels; a user's clips get this area.
         tokenizer_steps: optimizer steps of the tokenizer.
+        tokenizer_cut: frames and side of the cuts of clips that the tokenizer is trained on.
         training_steps: optimizer steps of the Video2World network.
         batch: clips per optimizer step.
         sampling_steps: denoising steps of generation.
@@ -39,6 +40,7 @@ class DemoSize:
     frames: int
     side: int
     tokenizer_steps: int
+    tokenizer_cut: tuple[int, int]
     training_steps: int
     batch: int
     sampling_steps: int
@@ -50,13 +52,22 @@ SIZES = {
         held_out=8,
         frames=17,
         side=64,
-        tokenizer_steps=800,
+        tokenizer_steps=600,
+        tokenizer_cut=(5, 32),
         training_steps=500,
         batch=16,
         sampling_steps=35,
     ),
     "smoke": DemoSize(
-        clips=6, held_out=2, frames=5, side=32, tokenizer_steps=2, training_steps=3, batch=2, sampling_steps=2
+        clips=6,
+        held_out=2,
+        frames=5,
+        side=32,
+        tokenizer_steps=2,
+        tokenizer_cut=(5, 32),
+        training_steps=3,
+        batch=2,
+        sampling_steps=2,
     ),
 }
 
@@ -142,8 +153,8 @@ def _steps(paths: Paths, data: Path | None, size: DemoSize, log: StepLog) -> lis
                 f"output_dir={paths.tokenizer_run}",
                 f"data.train={paths.train_clips}/videos/*.mp4",
                 f"data.val={paths.held_out_clips}/videos/*.mp4",
-                f"data.num_frames={size.frames}",
-                f"data.crop=[{height},{width}]",
+                f"data.num_frames={size.tokenizer_cut[0]}",
+                f"data.crop=[{size.tokenizer_cut[1]},{size.tokenizer_cut[1]}]",
                 f"model.overrides.chunk_frames={size.frames}",
                 f"trainer.max_steps={size.tokenizer_steps}",
                 f"optimizer.decay_steps={size.tokenizer_steps}",

@@ -8,6 +8,7 @@ from nemo_cosmos.data.video import probe, read_frames
 from nemo_cosmos.errors import InputError
 from nemo_cosmos.prepare.sample_data import (
     DIRECTIONS,
+    PAN,
     PATTERNS,
     SampleDataSettings,
     draw_scene,
@@ -67,7 +68,7 @@ def test_picture_moves_as_the_caption_says(number):
     scene = draw_scene(np.random.default_rng(number), number)
     assert f" moves {scene.direction} over a {scene.pattern} floor" in scene.caption
     video = render_scene(scene, 17, (64, 64)).astype(np.float32)
-    step = np.array(DIRECTIONS[scene.direction]) * 64 * 0.4 / 16
+    step = np.array(DIRECTIONS[scene.direction]) * 64 * PAN / 16
     shift = np.rint(step * 5).astype(int)  # five frames: 8 pixels
     along, against = (
         np.abs(np.roll(video[0], tuple(sign * shift), (0, 1)) - video[5])[12:52, 12:52].mean() for sign in (1, -1)

@@ -142,7 +142,8 @@ class _Gelu(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> Tensor:  # type: ignore[override]
-        return _gelu_backward(*ctx.saved_tensors, grad)
+        (x,) = ctx.saved_tensors
+        return _gelu_backward(x, grad)
 
 
 @fused

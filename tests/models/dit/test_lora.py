@@ -41,7 +41,9 @@ def randomise(net: CosmosDiT) -> dict[str, Tensor]:
 
 
 @pytest.mark.parametrize("preset", ["tiny-text2world", "tiny-video2world", "tiny-predict2-video2world"])
-@pytest.mark.parametrize("targets", [ALL, ("to_k",), ("attn1.to_v", "attn2.to_q", "ff.net.2")], ids=["all", "k", "few"])
+@pytest.mark.parametrize(
+    "targets", [ALL, ("to_k",), ("attn1.to_v", "attn2.to_q", "ff.net.2")], ids=["all", "k", "few"]
+)
 def test_merging_is_exact(preset: str, targets: tuple[str, ...]) -> None:
     net, spec = network(preset), LoraSpec(4, 6.0, targets)
     base = net.to_original()
@@ -113,7 +115,7 @@ def test_mistakes() -> None:
     config, spec = net.dit_config, LoraSpec(4, 4.0, ("to_q",))
     base = network("tiny-video2world").to_original()
     adapters = randomise(net)
-    with pytest.raises(InputError, match="32 unexpected: .* and 12 more"):
+    with pytest.raises(InputError, match=r"32 unexpected: .* and 12 more"):
         MergedWeights(config, base, spec, adapters)
     del adapters["transformer_blocks.0.attn1.to_q.lora_A"]
     with pytest.raises(InputError, match=r"1 missing: transformer_blocks\.0\.attn1\.to_q\.lora_A"):
