@@ -177,7 +177,7 @@ class TrainerConfig:
     max_steps: int = _at_least(1, 2000)
     """Optimizer steps, counted from the very first start of the run."""
     devices: int | None = None
-    """Processes per node, which `nemo-cosmos train` starts itself without a launcher; none: as many as were started."""
+    """Processes per node; `nemo-cosmos train` starts them where no launcher did. None: as many as were started."""
     num_nodes: int | None = None
     """Nodes; none: as many as the launcher started."""
     precision: str = _choice("bf16", "fp32", "bf16")
