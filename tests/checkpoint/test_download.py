@@ -103,7 +103,12 @@ def test_sums_are_compared(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("token", "status", "kind", "message"),
     [
-        (None, 401, RepositoryNotFoundError, "not logged in: accept its licence at https://huggingface.co/nvidia/Network"),
+        (
+            None,
+            401,
+            RepositoryNotFoundError,
+            "not logged in: accept its licence at https://huggingface.co/nvidia/Network",
+        ),
         ("secret", 403, GatedRepoError, "its licence is not accepted by this account"),
     ],
 )
