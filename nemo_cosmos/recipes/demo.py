@@ -54,7 +54,7 @@ SIZES = {
         side=64,
         tokenizer_steps=600,
         tokenizer_cut=(5, 32),
-        training_steps=500,
+        training_steps=1200,
         batch=16,
         sampling_steps=35,
     ),
