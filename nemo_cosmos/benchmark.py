@@ -14,24 +14,12 @@ import torch
 from torch import Tensor, nn
 from torch.nn.attention import sdpa_kernel
 
-from nemo_cosmos.errors import InputError
+from nemo_cosmos.checkpoint.diffusers import diffusers_config, diffusers_names
 from nemo_cosmos.models.dit import CosmosDiT, DiTConfig, build_dit, transformer_config
 from nemo_cosmos.models.dit.attention import ATTENTION_BACKENDS
 from nemo_cosmos.models.dit.size import network_size
 from nemo_cosmos.parallel.cost import training_flops
 from nemo_cosmos.parallel.groups import ParallelGroups
-
-# Released names -> diffusers' names, replaced in this order.
-DIFFUSERS_NAMES = [
-    ("t_embedder.1", "time_embed.t_embedder"), ("affline_norm", "time_embed.norm"),
-    (".blocks.0.block.attn", ".attn1"), (".blocks.1.block.attn", ".attn2"), (".blocks.2.block", ".ff"),
-    (".blocks.0.adaLN_modulation.", ".norm1.linear_"), (".blocks.1.adaLN_modulation.", ".norm2.linear_"),
-    (".blocks.2.adaLN_modulation.", ".norm3.linear_"), ("to_q.0", "to_q"), ("to_q.1", "norm_q"), ("to_k.0", "to_k"),
-    ("to_k.1", "norm_k"), ("to_v.0", "to_v"), ("layer1", "net.0.proj"), ("layer2", "net.2"), ("proj.1", "proj"),
-    ("x_embedder", "patch_embed"), ("extra_pos_embedder", "learnable_pos_embed"),
-    ("final_layer.adaLN_modulation.", "norm_out.linear_"), ("final_layer.linear", "proj_out"),
-    ("blocks.block", "transformer_blocks."),
-]  # fmt: skip
 
 KERNEL_KINDS = (
     ("attention", ("cudnn", "flash", "fmha", "sdpa", "attention")),
@@ -132,25 +120,15 @@ def build_diffusers(case: Case, ours: CosmosDiT) -> nn.Module:
     """
     from diffusers import CosmosTransformer3DModel
 
-    c = case.config
-    if c.family != "predict1" or c.position_embedding != "learnable" or c.plucker_channels or c.multiview:
-        raise InputError("the comparison with diffusers needs a Predict1 text2world or video2world network")
+    settings = diffusers_config(case.config)
+    settings.update(in_channels=settings["in_channels"] + 1, concat_padding_mask=False)
     with torch.device(case.device):
-        model = CosmosTransformer3DModel(
-            in_channels=c.in_channels + int(c.condition_mask) + 1, num_attention_heads=c.num_attention_heads,
-            attention_head_dim=c.head_dim, num_layers=c.num_layers, text_embed_dim=c.text_width,
-            adaln_lora_dim=c.adaln_lora_dim, max_size=(c.max_frames, c.max_height, c.max_width),
-            patch_size=(1, c.patch_size, c.patch_size), rope_scale=c.rope_ratio, concat_padding_mask=False,
-            extra_pos_embed_type="learnable",
-        )  # fmt: skip
-    model = model.to(case.dtype)
-    state = {}
-    for name, tensor in ours.to_original().items():
-        name = name.removeprefix("net.")
-        if name != "pos_embedder.seq":
-            for old, new in DIFFUSERS_NAMES:
-                name = name.replace(old, new)
-            state[name] = tensor.to(case.device, case.dtype)
+        model = CosmosTransformer3DModel(**settings).to(case.dtype)
+    original = ours.to_original()
+    state = {
+        name: original[f"net.{released}"].to(case.device, case.dtype)
+        for name, released in diffusers_names(case.config).items()
+    }
     model.load_state_dict(state)
     return model
 

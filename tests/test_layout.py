@@ -58,7 +58,7 @@ def allowed(importer: str, imported: str) -> bool:
     floor = {name: number for number, names in enumerate(FLOORS) for name in names}
     assert importer in floor, f"{importer} is on no floor: add it to {__file__} and to the design"
     if importer in STAGES and imported in STAGES:
-        return importer in ("inference", "training") and imported == "checkpoint"
+        return importer in ("inference", "training", "benchmark") and imported == "checkpoint"
     if importer in ("data", "diffusion") and imported == "models":
         return False
     if importer == "models" and imported in ("config", "compose", "data"):

@@ -11,7 +11,7 @@ from nemo_cosmos.errors import InputError
 
 def bench(
     device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
-    preset: Annotated[str, typer.Option(help="A Predict1 text2world or video2world network.")] = "",
+    preset: Annotated[str, typer.Option(help="A network of one view without camera rays.")] = "",
     layers: Annotated[int, typer.Option(min=1, help="Layers of the network that are timed.")] = 4,
     latent: Annotated[str, typer.Option(help="FRAMESxHEIGHTxWIDTH of the latent.")] = "",
     steps: Annotated[int, typer.Option(min=1, help="Timed steps; the median counts.")] = 5,
