@@ -141,7 +141,7 @@ def _steps(paths: Paths, data: Path | None, size: DemoSize, log: StepLog) -> lis
 
     def command(name: str, arguments: list[str], outputs: list[Path], *, processes: int = 1) -> Step:
         shown, call = command_line(arguments, processes)
-        return Step(name, arguments, lambda: call_command(name, call, processes), outputs, shown)
+        return Step(name, arguments, lambda: call_command(name, call), outputs, shown)
 
     steps.append(
         command(
@@ -179,7 +179,7 @@ def _steps(paths: Paths, data: Path | None, size: DemoSize, log: StepLog) -> lis
         from nemo_cosmos.models.text import save_tiny_text_encoder
 
         save_tiny_text_encoder(paths.text_encoder, TEXT_WIDTH)
-        call_command("prepare", call, 1)
+        call_command("prepare", call)
 
     steps.append(Step("prepare", arguments, prepare, [paths.shards, paths.text_encoder], shown))
     steps.append(
@@ -240,7 +240,7 @@ def _clips_step(paths: Paths, data: Path | None, size: DemoSize) -> Step:
             f"--frames={size.frames}",
         ]
         shown, call = command_line(arguments, 1)
-        return Step("sample-data", arguments, lambda: call_command("sample-data", call, 1), [folder], shown)
+        return Step("sample-data", arguments, lambda: call_command("sample-data", call), [folder], shown)
     from nemo_cosmos.recipes.demo_clips import cut_clips, list_clips
 
     request = {"clips": [[str(clip.video), clip.video.stat().st_size] for clip in list_clips(data)], **asdict(size)}

@@ -99,10 +99,12 @@ def command_line(arguments: list[str], processes: int) -> tuple[str, list[str]]:
     return shlex.join(["torchrun", *launch]), [sys.executable, "-m", "torch.distributed.run", *launch]
 
 
-def call_command(name: str, command: list[str], processes: int) -> None:
-    """Runs a command with its share of the cores; its own messages are the user's."""
-    threads = str(max(1, (os.cpu_count() or 1) // processes))
-    status = subprocess.run(command, env={"OMP_NUM_THREADS": threads, **os.environ}, check=False).returncode
+def call_command(name: str, command: list[str]) -> None:
+    """Runs a command with one thread a process; its own messages are the user's.
+
+    The demo's tensors are too small to share: more threads would wait for each other, on a busy machine for seconds.
+    """
+    status = subprocess.run(command, env={"OMP_NUM_THREADS": "1", **os.environ}, check=False).returncode
     if status:
         print(f"the step {name} failed; the same command goes on from here", file=sys.stderr)
         raise SystemExit(2 if status == 2 else 1)
