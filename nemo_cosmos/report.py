@@ -221,14 +221,14 @@ def line_chart(points: Sequence[tuple[float, float]], label: str, *, width: int 
     for number in range(5):
         y = low + number / 4 * (high - low)
         row = bottom - number / 4 * (bottom - top)
-        x = first + number / 4 * (last - first)
-        column = left + number / 4 * (right - left)
-        anchor = "end" if number == 4 else "middle"
         ticks.append(
             f'<line x1="{left}" x2="{right}" y1="{row:.1f}" y2="{row:.1f}" class="rule"/>'
             f'<text x="{left - 6}" y="{row + 4:.1f}" text-anchor="end">{y:.3g}</text>'
-            f'<text x="{column:.1f}" y="{height - 8}" text-anchor="{anchor}">{x:.0f}</text>'
         )
+    for step in sorted({round(first + number / 4 * (last - first)) for number in range(5)}):
+        column = left + (step - first) / (last - first) * (right - left)
+        anchor = "end" if step == last else "middle"
+        ticks.append(f'<text x="{column:.1f}" y="{height - 8}" text-anchor="{anchor}">{step}</text>')
     lines = "".join(
         f'<polyline class="{name}" points="{" ".join(place(x, y) for x, y in series)}"/>'
         for name, series in (("raw", points), ("smooth", smooth))
