@@ -28,7 +28,8 @@ def small_run(shards: Path, output: Path, *overrides: str, preset: str = "tiny-v
             "data.num_workers=0", "data.text_length=8", "data.tokenizer=null",
             "diffusion.condition.min_frames=0",
             "diffusion.condition.max_frames=2", "diffusion.sigma_multiplier=2.0", "diffusion.text_dropout=0.2",
-            "trainer.max_steps=5", "optimizer.lr=1e-3", "optimizer.cycle_steps=500", "optimizer.warmup_steps=0", "checkpoint.every_n_steps=1000", *overrides,
+            "trainer.max_steps=5", "optimizer.lr=1e-3", "optimizer.cycle_steps=500",
+            "optimizer.warmup_steps=0", "checkpoint.every_n_steps=1000", *overrides,
         ],
     )  # fmt: skip
 

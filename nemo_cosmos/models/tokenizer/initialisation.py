@@ -4,8 +4,8 @@ The network normalises every frame as a whole, in the encoder and again before t
 default weights the thirteen convolutions outside residual branches shrink the picture by three orders of magnitude
 against their biases, and a small run never gets past the mean colour. Here the path outside the branches starts close
 to an isometry, branches start small, and only the two input convolutions have biases: they are the constant that
-brightness is measured against once a norm has removed the scale. In 250 steps on small clips this gave 24.3 dB where
-the default weights gave 15.1 dB.
+brightness is measured against once a norm has removed the scale. In 300 steps on small clips a network that starts so
+reached 20.5 dB where the default weights gave 15.1 dB, and 24 dB with a lower rate.
 """
 
 from __future__ import annotations
