@@ -128,6 +128,7 @@ def prepare(
     settings = {**asdict(plan), "size": list(plan.size), "latent_dtype": latent_dtype}
     record = {**settings, "tokenizer": tokenizer.identity.to_json(), "text_encoder": text_encoder_name}
     existed = _check_out(out, record)
+    _barrier(rank)  # the first rank writes there only after everybody has looked
     try:
         done = _open_out(out, record, rank)
         todo = clips if plan.stride else [clip for clip in clips if clip.key not in done]
