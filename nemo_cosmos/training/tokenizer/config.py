@@ -91,7 +91,12 @@ class FlowConfig:
     boundaries: list[int] = field(default_factory=lambda: [250_000])
     values: list[float] = field(default_factory=lambda: [0.0, 0.01])
     estimator: str = "lucas_kanade"
-    """`lucas_kanade` (pyramidal, built in) or the path of a TorchScript network (first, second) -> flow in pixels."""
+    """`lucas_kanade` (pyramidal, no weights), `raft` (RAFT-large) or the path of a TorchScript network
+    (first, second) -> flow in pixels."""
+    weights: str = "hub"
+    """raft: `hub` (torchvision's raft_large_C_T_SKHT_V2) or a .pth or .safetensors file."""
+    iterations: int = _at_least(1, 12)
+    """raft: refinements of the flow; time and memory of the term grow with them."""
     scale: int = _at_least(1, 2)
     """Frames are made this much smaller before the flow is estimated."""
 

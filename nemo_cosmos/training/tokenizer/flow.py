@@ -1,9 +1,8 @@
 """Optical flow for the temporal-consistency term.
 
-The published recipe compares RAFT flows. Its network comes with torchvision, which this package does not require, so
-the built-in estimator is a pyramidal Lucas–Kanade one (Lucas & Kanade 1981, Bouguet 2001): classical, differentiable,
-without weights, accurate for small motions of textured regions and silent (zero flow) on flat ones. Anyone with a
-better network gives it as TorchScript.
+The published recipe compares flows of RAFT-large (raft.py), whose weights are a download. The built-in estimator needs
+none: a pyramidal Lucas–Kanade one (Lucas & Kanade 1981, Bouguet 2001), classical, differentiable, accurate for small
+motions of textured regions and silent (zero flow) on flat ones. Any other network is given as TorchScript.
 """
 
 from __future__ import annotations
@@ -16,6 +15,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from nemo_cosmos.errors import InputError
+from nemo_cosmos.training.tokenizer.config import FlowConfig
+from nemo_cosmos.training.tokenizer.raft import load_raft
 
 
 class FlowEstimator(Protocol):
@@ -82,12 +83,23 @@ def _warp(image: Tensor, flow: Tensor) -> Tensor:
     return F.grid_sample(image, grid, mode="bilinear", padding_mode="border", align_corners=True)
 
 
-def make_estimator(name: str) -> nn.Module:
-    """The built-in estimator, or a TorchScript flow network; InputError for a missing or foreign file."""
+def make_estimator(config: FlowConfig) -> nn.Module:
+    """The estimator that ``config`` names, frozen.
+
+    Raises:
+        InputError: a missing or foreign file, weights that nothing reads, or RAFT's cannot be fetched.
+    """
+    name = config.estimator
+    if name == "raft":
+        return load_raft(config.weights, config.iterations)
+    if config.weights != "hub":
+        raise InputError(f"loss.flow.weights={config.weights} needs loss.flow.estimator=raft, not {name}")
     if name == "lucas_kanade":
         return LucasKanade()
     if not Path(name).is_file():
-        raise InputError(f"loss.flow.estimator={name}: expected lucas_kanade or the path of a TorchScript network")
+        raise InputError(
+            f"loss.flow.estimator={name}: expected lucas_kanade, raft or the path of a TorchScript network"
+        )
     try:
         network = torch.jit.load(name, map_location="cpu").eval()
     except (RuntimeError, ValueError) as error:

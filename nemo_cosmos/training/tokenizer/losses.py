@@ -15,6 +15,7 @@ from nemo_cosmos.training.tokenizer.adversarial import adaptive_weight, generato
 from nemo_cosmos.training.tokenizer.config import LossConfig
 from nemo_cosmos.training.tokenizer.flow import flow_distance, make_estimator
 from nemo_cosmos.training.tokenizer.perceptual import Vgg16Features, feature_distance, frames_of, gram_distance
+from nemo_cosmos.training.tokenizer.raft import RaftLarge, check_size
 
 
 def scheduled_weight(boundaries: Sequence[int], values: Sequence[float], step: int) -> float:
@@ -101,7 +102,12 @@ class TokenizerLoss(nn.Module):
             )
         wants_vgg = config.perceptual.enabled or config.perceptual.gram.enabled
         self.vgg = Vgg16Features(config.perceptual.weights) if wants_vgg else None
-        self.estimator = make_estimator(config.flow.estimator) if config.flow.enabled else None
+        self.estimator = make_estimator(config.flow) if config.flow.enabled else None
+
+    def check_crop(self, height: int, width: int) -> None:
+        """InputError when a term cannot take clips of this size in pixels; said before its weight first rises."""
+        if isinstance(self.estimator, RaftLarge):
+            check_size(height // self.config.flow.scale, width // self.config.flow.scale)
 
     def forward(
         self,

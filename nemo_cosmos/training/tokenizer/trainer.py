@@ -57,6 +57,7 @@ class TokenizerTrainer:
         self.module.check_video(torch.empty(1, 3, config.data.num_frames, *_crop(config), device="meta"))
         self.dataset, self.clips, self.statistics_clips = self._open_data()
         self.loss = TokenizerLoss(config.loss, self.module.config).to(self.device)
+        self.loss.check_crop(*_crop(config))
         if config.model.init_from is not None:
             files.load_weights(self.module, config.model.init_from)
         else:

@@ -69,9 +69,10 @@ def test_flow_network_of_the_user(tmp_path: Path) -> None:
 
     torch.jit.script(Constant()).save(str(tmp_path / "flow.pt"))
     a, b = torch.rand(1, 3, 8, 8), torch.rand(1, 3, 8, 8)
-    torch.testing.assert_close(make_estimator(str(tmp_path / "flow.pt"))(a, b), (a - b)[:, :2])
-    with pytest.raises(InputError, match="lucas_kanade or the path"):
-        make_estimator("raft")
+    network = make_estimator(FlowConfig(estimator=str(tmp_path / "flow.pt")))
+    torch.testing.assert_close(network(a, b), (a - b)[:, :2])
+    with pytest.raises(InputError, match="lucas_kanade, raft or the path"):
+        make_estimator(FlowConfig(estimator="farneback"))
 
 
 def test_every_term_reports_raw_and_weighted_and_sums_up() -> None:

@@ -18,6 +18,7 @@ from nemo_cosmos.errors import InputError
 from nemo_cosmos.models.tokenizer import TokenizerConfig, load_tokenizer
 from nemo_cosmos.training.tokenizer.checkpoint import load_weights, read_checkpoint
 from nemo_cosmos.training.tokenizer.config import TokenizerTrainConfig
+from nemo_cosmos.training.tokenizer.raft import RaftLarge
 from nemo_cosmos.training.tokenizer.trainer import TokenizerTrainer, train
 
 TINY = "model.overrides={channels:4,channels_mult:[1,2,2],num_res_blocks:1,chunk_frames:5}"
@@ -235,6 +236,13 @@ def test_wrong_settings_stop_before_training(clips: Path, tmp_path: Path, overri
     with pytest.raises(InputError, match=message):
         train(configure(clips, tmp_path / "run", override, *extra))
     assert not (tmp_path / "run" / "checkpoints").exists()
+
+
+def test_a_crop_too_small_for_raft_stops_before_training(clips: Path, tmp_path: Path) -> None:
+    torch.save(RaftLarge().state_dict(), tmp_path / "raft.pth")
+    raft = ("loss.flow.enabled=true", "loss.flow.estimator=raft", f"loss.flow.weights={tmp_path}/raft.pth")
+    with pytest.raises(InputError, match="at least 64 x 64 pixels, not 8 x 8"):
+        TokenizerTrainer(configure(clips, tmp_path / "run", *raft))
 
 
 @pytest.mark.parametrize("name", experiment_names("tokenizer_train"))
