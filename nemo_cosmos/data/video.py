@@ -10,7 +10,7 @@ import itertools
 import os
 import tempfile
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
@@ -25,6 +25,7 @@ from nemo_cosmos.data.resize import FITS, Fit, padding_mask, resize
 from nemo_cosmos.errors import InputError
 
 __all__ = [
+    "CONTAINERS",
     "FITS",
     "Fit",
     "VideoInfo",
@@ -34,12 +35,17 @@ __all__ = [
     "probe",
     "read_frames",
     "resize",
+    "stated_frames",
+    "video_writer",
     "write_mp4",
 ]
 
 RATE_TOLERANCE = 0.25
 """Frame intervals may differ from the mean by this share before a file counts as variable-rate; container time bases
 round intervals (30 fps in milliseconds alternates between 33 and 34)."""
+
+CONTAINERS = {".mp4": "mp4", ".m4v": "mp4", ".mov": "mov", ".mkv": "matroska", ".avi": "avi"}
+"""Suffixes of files that H.264 can be written to, with FFmpeg's names of the formats."""
 
 _BT601, _LIMITED_RANGE = 6, 1  # H.264 code points of the conversion that swscale applies
 
@@ -102,6 +108,16 @@ def probe(path: str | Path) -> VideoInfo:
     return VideoInfo(len(times), rate, height, width, span + 1.0 / rate, variable)
 
 
+def stated_frames(path: str | Path) -> int | None:
+    """Number of frames that the file's header states, which may be wrong; None where it says nothing, as in WebM.
+
+    Raises:
+        InputError: the file is missing, empty, or has no video.
+    """
+    with _open(path) as container:
+        return _video_stream(container, path).frames or None
+
+
 def read_frames(
     path: str | Path,
     start: int = 0,
@@ -162,14 +178,16 @@ def iter_windows(
     fit: Fit = "crop",
     step: int = 1,
     fps: float | None = None,
+    rest: bool = False,
 ) -> Iterator[tuple[int, Tensor]]:
     """Every window of ``count`` frames that begins at frame 0, ``stride``, 2 ``stride``, ...; one pass, one window
-    held.
+    held, frames decoded when their window is asked for.
 
-    Other arguments are those of ``read_frames``. Yields (first frame, (3, count, H, W) uint8).
+    With ``rest`` the frames after the last whole window come as a shorter one, so that ``stride = count`` gives every
+    frame once. Other arguments are those of ``read_frames``. Yields (first frame, (3, count, H, W) uint8).
 
     Raises:
-        InputError: undecodable file, or not even one window.
+        InputError: undecodable file, a change of the frame size, or not even one window (``rest``: frame).
     """
     if count < 1 or stride < 1 or step < 1:
         raise InputError(f"{path}: count={count}, stride={stride}, step={step}: expected at least 1 of each")
@@ -178,43 +196,75 @@ def iter_windows(
     start = number = 0
     for number, frame in enumerate(_resampled(path, fps), start=1):
         image = torch.from_numpy(_upright(frame)).permute(2, 0, 1)
-        held.append(image if size is None else resize(image, size, fit))
+        image = image if size is None else resize(image, size, fit)
+        if held and image.shape != held[-1].shape:
+            raise InputError(f"{path}: the frame size changes within the video")
+        held.append(image)
         if number == start + span:
             yield start, torch.stack(list(held)[::step], dim=1)
             start += stride
-    if start == 0:
-        raise InputError(f"{path} is too short: {number} frames, {span} frames needed")
+    if rest and start < number:
+        yield start, torch.stack(list(held)[start - number :: step], dim=1)
+    elif start == 0:
+        raise InputError(f"{path} is too short: {number} frames, {1 if rest else span} frames needed")
 
 
 def write_mp4(path: str | Path, frames: Tensor | np.ndarray, fps: float, quality: int = 18) -> None:
-    """Write H.264 in yuv420p with the index in front, which any player and browser opens.
-
-    Args:
-        path: file to write; it appears under its name when complete.
-        frames: uint8 RGB, (3, T, H, W) or (T, H, W, 3). An odd height or width gets its last row or column doubled,
-            because 4:2:0 chroma needs even sizes.
-        fps: frame rate, > 0.
-        quality: constant rate factor of x264: 0 is lossless, 18 looks lossless, 51 is worst.
+    """Write all frames of a video at once; see ``video_writer``.
 
     Raises:
         InputError: wrong shape or dtype, no frames, or a rate that is not positive.
     """
-    images = _as_images(frames)
+    with video_writer(path, fps, quality) as write:
+        write(frames)
+
+
+@contextlib.contextmanager
+def video_writer(path: str | Path, fps: float, quality: int = 18) -> Iterator[Callable[[Tensor | np.ndarray], None]]:
+    """Write H.264 in yuv420p piece by piece; MP4 has the index in front, which any player and browser opens.
+
+    Gives a function that appends uint8 RGB frames, (3, T, H, W) or (T, H, W, 3). An odd height or width gets its last
+    row or column doubled, because 4:2:0 chroma needs even sizes.
+
+    Args:
+        path: file to write, in the format of its suffix (``CONTAINERS``; otherwise MP4); it appears under its name
+            when complete.
+        fps: frame rate, > 0.
+        quality: constant rate factor of x264: 0 is lossless, 18 looks lossless, 51 is worst.
+
+    Raises:
+        InputError: wrong shape or dtype, another frame size than before, no frames, or a rate that is not positive.
+    """
     if not fps > 0 or not 0 <= quality <= 51:
         raise InputError(f"{path}: fps={fps}, quality={quality}: expected fps > 0 and quality in 0..51")
-    with (
-        _finished_file(Path(path)) as temporary,
-        av.open(str(temporary), "w", format="mp4", options={"movflags": "+faststart"}) as container,
-    ):
-        # One thread: x264's output depends on the number of threads, and rendered clips must be reproducible.
-        options = {"crf": str(quality), "threads": "1"}
-        stream = container.add_stream("libx264", rate=Fraction(fps).limit_denominator(1001), options=options)
-        stream.width, stream.height, stream.pix_fmt = images.shape[2], images.shape[1], "yuv420p"
-        # Players guess the matrix of an untagged file from its height, and would show 704 rows in other colours.
-        stream.codec_context.colorspace, stream.codec_context.color_range = _BT601, _LIMITED_RANGE
-        for image in images:
-            frame = av.VideoFrame.from_ndarray(np.ascontiguousarray(image), format="rgb24")
-            container.mux(stream.encode(_convert(frame, "yuv420p")))
+    path = Path(path)
+    kind = CONTAINERS.get(path.suffix.lower(), "mp4")
+    movflags = {"movflags": "+faststart"} if kind in ("mp4", "mov") else {}
+    stream: Any = None
+    with _finished_file(path) as temporary, av.open(str(temporary), "w", format=kind, options=movflags) as container:
+
+        def write(frames: Tensor | np.ndarray) -> None:
+            nonlocal stream
+            images = _as_images(frames)
+            if stream is None:
+                # One thread: x264's output depends on their number, and rendered clips must be reproducible.
+                options = {"crf": str(quality), "threads": "1"}
+                stream = container.add_stream("libx264", rate=Fraction(fps).limit_denominator(1001), options=options)
+                stream.width, stream.height, stream.pix_fmt = images.shape[2], images.shape[1], "yuv420p"
+                # Players guess the matrix of an untagged file from its height, and would show 704 rows in other
+                # colours.
+                stream.codec_context.colorspace, stream.codec_context.color_range = _BT601, _LIMITED_RANGE
+            if images.shape[1:3] != (stream.height, stream.width):
+                raise InputError(
+                    f"{path}: frames of {images.shape[1]}x{images.shape[2]} after {stream.height}x{stream.width}"
+                )
+            for image in images:
+                frame = av.VideoFrame.from_ndarray(np.ascontiguousarray(image), format="rgb24")
+                container.mux(stream.encode(_convert(frame, "yuv420p")))
+
+        yield write
+        if stream is None:
+            raise InputError(f"{path}: no frames to write")
         container.mux(stream.encode())
 
 
@@ -358,7 +408,8 @@ def _resampled(path: str | Path, fps: float | None) -> Iterator[Any]:
 
 
 def _upright(frame: Any) -> np.ndarray:
-    image = _convert(frame, "rgb24").to_ndarray()
+    # GIF and lossless files that store RGB are exact without the way through 4:4:4.
+    image = (frame.reformat(format="rgb24") if frame.format.is_rgb else _convert(frame, "rgb24")).to_ndarray()
     return np.ascontiguousarray(np.rot90(image, k=_quarter_turns(frame)))
 
 

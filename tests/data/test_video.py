@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 import torch
 
-from nemo_cosmos.data.video import cut, iter_windows, probe, read_frames, write_mp4
+from nemo_cosmos.data import video as video_module
+from nemo_cosmos.data.video import cut, iter_windows, probe, read_frames, stated_frames, video_writer, write_mp4
 from nemo_cosmos.errors import InputError
 
 
@@ -181,6 +182,78 @@ def test_windows_are_the_frames_that_reading_gives(tmp_path):
             assert torch.equal(frames, read_frames(tmp_path / "a.mp4", start, 4, (16, 16), step=step))
     with pytest.raises(InputError, match=r"too short: 8 frames, 9 frames needed"):
         list(iter_windows(tmp_path / "a.mp4", 9, stride=1))
+
+
+@pytest.mark.parametrize("count", [1, 3, 4, 8, 9])
+def test_windows_with_the_rest_give_every_frame_once(tmp_path, count):
+    write_mp4(tmp_path / "a.mp4", ramp(8), 24)
+    windows = list(iter_windows(tmp_path / "a.mp4", count, stride=count, rest=True))
+    assert [start for start, _ in windows] == list(range(0, 8, count))
+    assert torch.equal(torch.cat([frames for _, frames in windows], dim=1), read_frames(tmp_path / "a.mp4"))
+
+
+def test_windows_are_decoded_when_asked_for(tmp_path, monkeypatch):
+    write_mp4(tmp_path / "a.mp4", ramp(8), 24)
+    decoded, read = [], video_module._frames
+    monkeypatch.setattr(video_module, "_frames", lambda path: (decoded.append(f.pts) or f for f in read(path)))
+    asked = [len(decoded) for _ in iter_windows(tmp_path / "a.mp4", 3, stride=3, rest=True)]
+    assert asked == [3, 6, 8]
+
+
+def test_a_change_of_the_frame_size_is_named(tmp_path):
+    content = b""
+    for number, size in enumerate(((48, 64), (32, 64))):
+        with av.open(str(tmp_path / f"{number}.h264"), "w") as container:
+            stream = container.add_stream("libx264", rate=25)
+            stream.width, stream.height, stream.pix_fmt = size[1], size[0], "yuv420p"
+            for image in np.zeros((3, *size, 3), np.uint8):
+                container.mux(stream.encode(av.VideoFrame.from_ndarray(image, format="rgb24")))
+            container.mux(stream.encode())
+        content += (tmp_path / f"{number}.h264").read_bytes()
+    (tmp_path / "both.h264").write_bytes(content)
+    for read in (read_frames, lambda path: list(iter_windows(path, 3, stride=3))):
+        with pytest.raises(InputError, match=r"both\.h264: the frame size changes"):
+            read(tmp_path / "both.h264")
+
+
+def test_writing_in_pieces_gives_the_same_file(tmp_path):
+    video = ramp(8, 33, 51)
+    write_mp4(tmp_path / "whole.mp4", video, 24)
+    with video_writer(tmp_path / "parts.mp4", 24) as write:
+        for part in video.split(3, dim=1):
+            write(part)
+            assert not (tmp_path / "parts.mp4").exists()
+    assert (tmp_path / "parts.mp4").read_bytes() == (tmp_path / "whole.mp4").read_bytes()
+    assert stated_frames(tmp_path / "parts.mp4") == 8
+
+
+@pytest.mark.parametrize("pieces", [[], [ramp(2), ramp(2, 32)], [ramp(2), ramp(2).float()]])
+def test_writer_leaves_nothing_of_an_unfinished_file(tmp_path, pieces):
+    with pytest.raises(InputError, match=r"x\.mp4|float32"), video_writer(tmp_path / "x.mp4", 24) as write:
+        for piece in pieces:
+            write(piece)
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    ("suffix", "name"), [("mov", "mov"), ("m4v", "mp4"), ("MKV", "matroska"), ("avi", "avi"), ("x", "mp4")]
+)
+def test_suffix_chooses_the_container(tmp_path, suffix, name):
+    path = tmp_path / f"a.{suffix}"
+    write_mp4(path, ramp(), 24)
+    assert frame_numbers(read_frames(path)) == [0, 1, 2, 3, 4, 5]
+    with av.open(str(path)) as container:
+        assert name in container.format.name
+
+
+def test_rgb_files_are_read_exactly(tmp_path):
+    image = np.random.default_rng(0).integers(0, 256, (32, 32, 3), np.uint8)
+    with av.open(str(tmp_path / "a.mkv"), "w") as container:
+        stream = container.add_stream("ffv1", rate=5)
+        stream.width, stream.height, stream.pix_fmt = 32, 32, "bgra"
+        container.mux(stream.encode(av.VideoFrame.from_ndarray(image, format="rgb24").reformat(format="bgra")))
+        container.mux(stream.encode())
+    assert np.array_equal(read_frames(tmp_path / "a.mkv")[:, 0].permute(1, 2, 0).numpy(), image)
 
 
 def test_cut_takes_the_frames_of_the_span(tmp_path):
