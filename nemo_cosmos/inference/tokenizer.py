@@ -180,9 +180,9 @@ def resize_short_side(frames: Tensor, short: int) -> Tensor:
     if short < 1:
         raise InputError(f"short side of {short} pixels: expected at least 1")
     if height <= width:
-        size = (short, round(width * short / height) // 2 * 2)
+        size = (short, max(round(width * short / height) // 2 * 2, 2))
     else:
-        size = (round(height * short / width) // 2 * 2, short)
+        size = (max(round(height * short / width) // 2 * 2, 2), short)
     resized = F.interpolate(
         frames.transpose(0, 1).float(), size=size, mode="bicubic", antialias=True, align_corners=False
     )

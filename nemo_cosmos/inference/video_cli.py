@@ -6,12 +6,18 @@ Flags are those of the released command of the same name.
 from __future__ import annotations
 
 import argparse
+import contextlib
 import glob
 import sys
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from nemo_cosmos.errors import InputError
+
+if TYPE_CHECKING:
+    from nemo_cosmos.inference.tokenizer import TokenizerCodec
 
 EXAMPLE = """example:
   python -m nemo_cosmos.inference.video_cli --video_pattern 'videos/*.mp4' \\
@@ -24,7 +30,7 @@ def build_parser() -> argparse.ArgumentParser:
     """The command's flags."""
     parser = argparse.ArgumentParser(
         prog="python -m nemo_cosmos.inference.video_cli",
-        description="Reconstruct videos with a Cosmos tokenizer, window by window, and write them as mp4.",
+        description="Reconstruct videos with a Cosmos tokenizer, window by window, and write them as H.264.",
         epilog=EXAMPLE,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
@@ -47,32 +53,42 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("--device", default="cuda", help="cuda (default), cuda:N or cpu")
     parser.add_argument("--output_dir", help="default: the folder `reconstructions` beside each video")
     parser.add_argument("--output_fps", type=float, default=24.0, help="frame rate of the output (default 24)")
-    parser.add_argument("--save_input", action="store_true", help="write NAME_input.mp4 as well")
+    parser.add_argument("--save_input", action="store_true", help="write NAME_input beside NAME as well")
     parser.add_argument("--psnr", action="store_true", help="print the PSNR of every reconstruction")
     return parser
+
+
+@dataclass(frozen=True)
+class _Job:
+    """A video to read and the files to write: ``target``, and ``copy`` of the input with ``--save_input``."""
+
+    source: Path
+    target: Path
+    copy: Path | None
 
 
 def run(argv: Sequence[str]) -> list[Path]:
     """Reconstruct every matching video; returns the files written.
 
     Raises:
-        InputError: nothing matches, no checkpoint, or a checkpoint that does not fit.
+        InputError: nothing matches, no checkpoint, a checkpoint that does not fit, a video that cannot be read, or
+            an output that would replace an input or another output.
     """
     args = build_parser().parse_args(argv)
-    videos = sorted(glob.glob(args.video_pattern, recursive=True))
+    videos = [Path(name) for name in sorted(glob.glob(args.video_pattern, recursive=True)) if Path(name).is_file()]
     if not videos:
         raise InputError(f"--video_pattern {args.video_pattern!r}: no video matches")
     if args.checkpoint is None and (args.checkpoint_enc is None or args.checkpoint_dec is None):
         raise InputError("no checkpoint: give --checkpoint, or --checkpoint_enc and --checkpoint_dec")
     if args.mode == "torch" and args.tokenizer_type is None:
         raise InputError("--mode torch needs --tokenizer_type")
+    if args.temporal_window < 1:
+        raise InputError(f"temporal window of {args.temporal_window} frames: expected at least 1")
+    jobs = _plan(videos, args.output_dir, args.save_input)
 
     import torch
-    from tqdm import tqdm
 
-    from nemo_cosmos.data.video import read_frames, write_mp4
-    from nemo_cosmos.inference.tokenizer import TokenizerCodec, resize_short_side
-    from nemo_cosmos.models.tokenizer.metrics import psnr
+    from nemo_cosmos.inference.tokenizer import TokenizerCodec
 
     if args.device.startswith("cuda") and not torch.cuda.is_available():
         raise InputError(f"--device {args.device}: no CUDA device is visible; use --device cpu")
@@ -89,26 +105,68 @@ def run(argv: Sequence[str]) -> list[Path]:
     else:
         paths = [args.checkpoint] if args.checkpoint else [args.checkpoint_enc, args.checkpoint_dec]
         codec = TokenizerCodec.from_weights(paths, name=args.tokenizer_type, device=args.device, dtype=dtype)
-    written = []
-    for name in tqdm(videos, desc="videos", disable=len(videos) < 2):
-        source = Path(name)
-        frames = read_frames(source)
-        if args.short_size is not None:
-            frames = resize_short_side(frames, args.short_size)
-        output = codec.reconstruct(frames, args.temporal_window)
-        folder = Path(args.output_dir) if args.output_dir else source.parent / "reconstructions"
-        folder.mkdir(parents=True, exist_ok=True)
-        target = folder / f"{source.stem}.mp4"
-        write_mp4(target, output, args.output_fps)
-        if args.save_input:
-            write_mp4(folder / f"{source.stem}_input.mp4", frames, args.output_fps)
-        written.append(target)
-        note = ""
-        if args.psnr:
-            levels = [(clip.unsqueeze(0).float() / 127.5 - 1.0) for clip in (frames, output)]
-            note = f"  PSNR {psnr(levels[0], levels[1]).item():.2f} dB"
-        print(f"{target}{note}", flush=True)
-    return written
+    for number, job in enumerate(jobs, start=1):
+        title = job.source.name if len(jobs) == 1 else f"{job.source.name} ({number} of {len(jobs)})"
+        decibels = _reconstruct(job, codec, args, title)
+        print(f"{job.target}{f'  PSNR {decibels:.2f} dB' if args.psnr else ''}", flush=True)
+    return [job.target for job in jobs]
+
+
+def _plan(videos: list[Path], output_dir: str | None, save_input: bool) -> list[_Job]:
+    """Names of the outputs; InputError where one would replace an input or the output of another video."""
+    from nemo_cosmos.data.video import CONTAINERS
+
+    owners = {video.resolve(): video for video in videos}
+    jobs = []
+    for video in videos:
+        folder = Path(output_dir) if output_dir else video.parent / "reconstructions"
+        suffix = video.suffix if video.suffix.lower() in CONTAINERS else ".mp4"
+        copy = folder / f"{video.stem}_input{suffix}" if save_input else None
+        job = _Job(video, folder / f"{video.stem}{suffix}", copy)
+        for target in (job.target, job.copy):
+            if target is None:
+                continue
+            other = owners.setdefault(target.resolve(), video)
+            if target.resolve() == other.resolve():
+                raise InputError(
+                    f"{target} would replace an input video: give another --output_dir or --video_pattern"
+                )
+            if other != video:
+                raise InputError(
+                    f"{video} and {other} would both be written to {target}: choose one with --video_pattern, or "
+                    "reconstruct them into different --output_dir"
+                )
+        jobs.append(job)
+    return jobs
+
+
+def _reconstruct(job: _Job, codec: TokenizerCodec, args: argparse.Namespace, title: str) -> float:
+    """One video, a window of frames in memory at a time; gives its mean PSNR in dB, 0 when not asked for."""
+    from tqdm import tqdm
+
+    from nemo_cosmos.data.video import iter_windows, stated_frames, video_writer
+    from nemo_cosmos.inference.tokenizer import resize_short_side
+    from nemo_cosmos.models.tokenizer.metrics import psnr
+
+    length, count, decibels = args.temporal_window, 0, 0.0
+    total = stated_frames(job.source)
+    with contextlib.ExitStack() as files:
+        write = files.enter_context(video_writer(job.target, args.output_fps))
+        write_copy = files.enter_context(video_writer(job.copy, args.output_fps)) if job.copy else None
+        bar = files.enter_context(tqdm(desc=title, total=total, unit="frame"))
+        for _, frames in iter_windows(job.source, length, stride=length, rest=True):
+            if args.short_size is not None:
+                frames = resize_short_side(frames, args.short_size)
+            output = codec.reconstruct(frames, length)
+            write(output)
+            if write_copy is not None:
+                write_copy(frames)
+            if args.psnr:
+                levels = [(clip.unsqueeze(0).float() / 127.5 - 1.0) for clip in (frames, output)]
+                decibels += psnr(levels[0], levels[1]).item() * frames.shape[1]
+            count += frames.shape[1]
+            bar.update(frames.shape[1])
+    return decibels / count
 
 
 def main() -> None:

@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import weakref
 from pathlib import Path
 
+import av
 import pytest
 import torch
 
+from nemo_cosmos.data import video as video_module
 from nemo_cosmos.data.video import probe, read_frames, write_mp4
 from nemo_cosmos.errors import InputError
 from nemo_cosmos.inference.tokenizer import TokenizerCodec, pad_window, resize_short_side
 from nemo_cosmos.inference.video_cli import run
 from nemo_cosmos.models.tokenizer import build_tokenizer
 from nemo_cosmos.models.tokenizer.jit import export_jit
+from nemo_cosmos.models.tokenizer.metrics import psnr
 
 TINY = {"channels": 4, "channels_mult": (1, 2, 2), "num_res_blocks": 1, "z_channels": 16}
 
@@ -60,6 +64,7 @@ def test_short_side() -> None:
     frames = torch.zeros(3, 2, 50, 70, dtype=torch.uint8)
     assert resize_short_side(frames, 24).shape == (3, 2, 24, 34)
     assert resize_short_side(frames.transpose(2, 3), 24).shape == (3, 2, 34, 24)
+    assert resize_short_side(frames, 1).shape == (3, 2, 1, 2)
 
 
 def test_files_beside_the_input(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -69,6 +74,125 @@ def test_files_beside_the_input(folder: Path, capsys: pytest.CaptureFixture[str]
     assert (info.frames, info.height, info.width, round(info.fps)) == (24, 50, 70, 8)
     assert (folder / "reconstructions" / "clip_input.mp4").is_file()
     assert "PSNR" in capsys.readouterr().out
+
+
+def test_streamed_files_equal_those_of_the_whole_video(
+    folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    flags = ("--short_size", "24", "--temporal_window", "9", "--output_fps", "8", "--save_input", "--psnr")
+    (target,) = run(arguments(folder, "CV4x8x8-360p", *flags, "--output_dir", str(tmp_path / "out")))
+    files = {part: folder / "CV4x8x8-360p" / f"{part}.jit" for part in ("encoder", "decoder")}
+    codec = TokenizerCodec.from_jit(**files, dtype=torch.float32)
+    frames = resize_short_side(read_frames(folder / "clip.mp4"), 24)
+    output = codec.reconstruct(frames, 9)
+    write_mp4(tmp_path / "clip.mp4", output, 8)
+    write_mp4(tmp_path / "clip_input.mp4", frames, 8)
+    assert sorted(p.name for p in (tmp_path / "out").iterdir()) == ["clip.mp4", "clip_input.mp4"]
+    for name in ("clip.mp4", "clip_input.mp4"):
+        assert (tmp_path / "out" / name).read_bytes() == (tmp_path / name).read_bytes()
+    expected = psnr(*((clip[None].float() / 127.5 - 1.0) for clip in (frames, output))).item()
+    assert capsys.readouterr().out == f"{target}  PSNR {expected:.2f} dB\n"
+
+
+def test_no_more_than_a_window_is_in_memory(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """At each window no later frame was asked of the decoder, and nothing of the windows before the last is alive."""
+    write_mp4(tmp_path / "long.mp4", torch.zeros(3, 40, 16, 16, dtype=torch.uint8), 12.0)
+    decoded, read = [], video_module._frames
+    monkeypatch.setattr(video_module, "_frames", lambda path: (decoded.append(f.pts) or f for f in read(path)))
+    held: list[weakref.ref[torch.Tensor]] = []
+    asked, alive = [], []
+
+    def reconstruct(self: TokenizerCodec, frames: torch.Tensor, window: int) -> torch.Tensor:
+        asked.append(len(decoded))
+        alive.append(sum(reference() is not None for reference in held))
+        output = frames.clone()
+        held.extend(weakref.ref(clip) for clip in (frames, output))
+        return output
+
+    monkeypatch.setattr(TokenizerCodec, "reconstruct", reconstruct)
+    flags = arguments(folder, "CV4x8x8-360p", "--temporal_window", "8", "--psnr", "--save_input")
+    run([*flags, "--video_pattern", str(tmp_path / "long.mp4")])
+    assert asked == [8, 16, 24, 32, 40]
+    assert max(alive) <= 2
+
+
+@pytest.mark.parametrize(
+    ("mode", "dtype", "whole"),
+    [("jit", "float16", True), ("jit", "bfloat16", False), ("torch", "bfloat16", True), ("torch", "float16", False)],
+)
+def test_modes_dtypes_and_checkpoints(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, mode: str, dtype: str, whole: bool
+) -> None:
+    """All give what the weights give in fp32, within the rounding of the type."""
+    name, results, reconstruct = "CV4x8x8-360p", [], TokenizerCodec.reconstruct
+
+    def record(self: TokenizerCodec, frames: torch.Tensor, window: int) -> torch.Tensor:
+        results.append((self.dtype, reconstruct(self, frames, window)))
+        return results[-1][1]
+
+    monkeypatch.setattr(TokenizerCodec, "reconstruct", record)
+    write_mp4(tmp_path / "short.mp4", read_frames(folder / "clip.mp4", 0, 5, (16, 32)), 12.0)
+    flags = ["--video_pattern", str(tmp_path / "*.mp4"), "--device", "cpu", "--mode", mode, "--dtype", dtype]
+    parts = {"--checkpoint": "autoencoder"}
+    if not whole:
+        parts = {"--checkpoint_enc": "encoder", "--checkpoint_dec": "decoder"}
+    for flag, part in parts.items():
+        flags += [flag, str(folder / name / f"{part}.jit")]
+    run([*flags, "--tokenizer_type", name])
+    codec = TokenizerCodec.from_weights([folder / name / "autoencoder.jit"], name=name, dtype=torch.float32)
+    expected = reconstruct(codec, read_frames(tmp_path / "short.mp4"))
+    ((used, result),) = results
+    assert used == getattr(torch, dtype)
+    assert (result.float() - expected.float()).abs().mean() < 2.0
+
+
+def test_other_containers(folder: Path, tmp_path: Path) -> None:
+    """WebM and GIF come out as mp4, containers of H.264 as they were; folders that the pattern matches are left."""
+    for suffix, codec, pixels in (
+        ("webm", "libvpx-vp9", "yuv420p"),
+        ("gif", "gif", "rgb8"),
+        ("mov", "mpeg4", "yuv420p"),
+    ):
+        with av.open(str(tmp_path / f"{suffix}_clip.{suffix}"), "w") as container:
+            stream = container.add_stream(codec, rate=10)
+            stream.width, stream.height, stream.pix_fmt = 32, 16, pixels
+            for level in (0, 80, 160):
+                image = torch.full((16, 32, 3), level, dtype=torch.uint8).numpy()
+                container.mux(stream.encode(av.VideoFrame.from_ndarray(image, format="rgb24").reformat(format=pixels)))
+            container.mux(stream.encode())
+    (tmp_path / "reconstructions").mkdir()
+    flags = arguments(folder, "CV4x8x8-360p", "--save_input", "--temporal_window", "2")
+    for _ in range(2):
+        targets = run([*flags, "--video_pattern", str(tmp_path / "*")])
+        assert [t.name for t in targets] == ["gif_clip.mp4", "mov_clip.mov", "webm_clip.mp4"]
+    for target in targets:
+        assert probe(target).frames == 3
+        levels = read_frames(target.with_name(f"{target.stem}_input{target.suffix}")).float().mean(dim=(0, 2, 3))
+        assert (levels - torch.tensor([0.0, 80.0, 160.0])).abs().max() < 25  # GIF's fixed palette is coarse
+
+
+def test_a_broken_video_leaves_no_file(folder: Path, tmp_path: Path) -> None:
+    content = bytearray((folder / "clip.mp4").read_bytes())
+    content[len(content) // 2 : len(content) // 2 + 600] = bytes(600)
+    (tmp_path / "broken.mp4").write_bytes(content)
+    flags = arguments(folder, "CV4x8x8-360p", "--save_input", "--temporal_window", "4")
+    with pytest.raises(InputError, match=r"broken\.mp4"):
+        run([*flags, "--video_pattern", str(tmp_path / "*.mp4")])
+    assert not list((tmp_path / "reconstructions").iterdir())
+
+
+def test_nothing_is_written_over(folder: Path, tmp_path: Path) -> None:
+    flags = arguments(folder, "CV4x8x8-360p")
+    with pytest.raises(InputError, match="would replace an input"):
+        run([*flags, "--output_dir", str(folder)])
+    for name in ("a/x.mp4", "b/x.mp4", "c/y.webm", "c/y.gif"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).touch()
+    for pattern in ("?/x.mp4", "c/*"):
+        extra = ["--video_pattern", str(tmp_path / pattern), "--output_dir", str(tmp_path / "out")]
+        with pytest.raises(InputError, match="would both be written to"):
+            run([*flags, *extra])
+    assert not (tmp_path / "out").exists()
 
 
 def test_all_ways_of_running_agree(folder: Path) -> None:
@@ -93,6 +217,10 @@ def test_mistakes_are_named(folder: Path, tmp_path: Path) -> None:
         run(["--video_pattern", str(folder / "*.mp4")])
     with pytest.raises(InputError, match="not a CV8x8x8-720p tokenizer"):
         run(arguments(folder, "CV4x8x8-360p", "--tokenizer_type", "CV8x8x8-720p"))
+    with pytest.raises(InputError, match="temporal window of 0 frames"):
+        run(arguments(folder, "CV4x8x8-360p", "--temporal_window", "0"))
+    with pytest.raises(InputError, match="fps=0"):
+        run(arguments(folder, "CV4x8x8-360p", "--output_fps", "0"))
     (tmp_path / "junk.jit").write_bytes(b"junk")
     with pytest.raises(InputError, match="not a TorchScript file"):
         run([*arguments(folder, "CV4x8x8-360p"), "--checkpoint", str(tmp_path / "junk.jit")])
