@@ -1,9 +1,10 @@
 """Speed of CV8x8x8-720p encode and decode against diffusers' module, and of a training step, on one GPU.
 
-Both run with the same random weights, in bf16, on the same clip in the same process; the outputs are compared first.
+Both run with the same random weights, in bf16, on the same clip in the same process; both outputs are compared with
+those of the same weights in fp32.
 
     python bench/tokenizer.py                          # 720x1280, 49 frames, about 3 minutes on an H200
-    python bench/tokenizer.py --size 64 64 --frames 9 --channels 8 --device cpu --dtype float32   # smoke test
+    python bench/tokenizer.py --size 64 64 --frames 9 --channels 8 --device cpu --dtype float32 --no-compile
 """
 
 from __future__ import annotations
@@ -41,6 +42,24 @@ def measure(run: Callable[[], Tensor], device: torch.device, repeats: int) -> di
     return {"seconds": sorted(seconds)[len(seconds) // 2], "peak_gib": peak / 2**30}
 
 
+def kernel_table(run: Callable[[], object], device: torch.device, rows: int = 14) -> str:
+    """The kernels that one call spends most time in, a line each: milliseconds, calls, name."""
+    activity = torch.profiler.ProfilerActivity.CUDA if device.type == "cuda" else torch.profiler.ProfilerActivity.CPU
+    with torch.profiler.profile(activities=[activity]) as profile:
+        run()
+        if device.type == "cuda":
+            torch.cuda.synchronize()
+    events = profile.key_averages()
+    times = [
+        (event.self_device_time_total if device.type == "cuda" else event.self_cpu_time_total, event.count, event.key)
+        for event in events
+    ]
+    times.sort(reverse=True)
+    lines = [f"  {sum(time for time, _, _ in times) / 1000:9.2f} ms in all"]
+    lines += [f"  {time / 1000:9.2f} ms {count:5d}  {name[:110]}" for time, count, name in times[:rows]]
+    return "\n".join(lines)
+
+
 def free(device: torch.device) -> None:
     gc.collect()
     if device.type == "cuda":
@@ -71,7 +90,7 @@ def build_pair(channels: int, device: torch.device, dtype: torch.dtype) -> tuple
         empty.copy_(full)
     peer.load_state_dict(to_diffusers_state_dict(ours.to_original()), strict=True)
     peer = peer.requires_grad_(False).to(device, dtype)
-    return ours.to(device, dtype), peer
+    return ours.to(device), peer
 
 
 def bench_inference(args: argparse.Namespace, device: torch.device, dtype: torch.dtype) -> list[dict[str, object]]:
@@ -81,39 +100,49 @@ def bench_inference(args: argparse.Namespace, device: torch.device, dtype: torch
     video = (torch.rand(1, 3, args.frames, *args.size, generator=generator) * 2 - 1).to(device, dtype)
     rows: list[dict[str, object]] = []
 
-    def record(name: str, work: str, run: Callable[[], Tensor], reference: Tensor | None) -> Tensor | None:
+    def record(name: str, work: str, run: Callable[[], Tensor], exact: Tensor) -> None:
         try:
+            began = time.perf_counter()
             result = run()
-            row: dict[str, object] = {"variant": name, "work": work, **measure(run, device, args.repeats)}
+            row: dict[str, object] = {"variant": name, "work": work, "first_call": time.perf_counter() - began}
+            row |= measure(run, device, args.repeats)
         except (torch.OutOfMemoryError, RuntimeError) as error:
             rows.append({"variant": name, "work": work, "error": str(error).splitlines()[0][:160]})
             print(json.dumps(rows[-1]), flush=True)
             free(device)
-            return None
+            return
         row["frames_per_second"] = args.frames / float(str(row["seconds"]))
-        if reference is not None:
-            row["relative_difference"] = difference(result, reference)
+        row["difference_from_fp32"] = difference(result, exact)
         rows.append(row)
         print(json.dumps(row), flush=True)
-        return result
+        if args.profile:
+            print(kernel_table(run, device), flush=True)
 
     with torch.no_grad():
         latent_frames = 1 + (args.frames - 1) // 8
         shape = (1, 16, latent_frames, args.size[0] // 8, args.size[1] // 8)
         latent = torch.randn(shape, generator=generator).to(device, dtype)
-        encoded = record("diffusers", "encode", lambda: reference.encode(video).latent_dist.mode(), None)
-        decoded = record("diffusers", "decode", lambda: reference.decode(latent).sample, None)
+        exact_latent, exact_video = _encode(ours, video.float()), ours.decode(latent.float())
+        ours.to(dtype).to(memory_format=torch.channels_last_3d)
+        free(device)
+
+        def both(name: str, encode: Callable[[], Tensor], decode: Callable[[], Tensor]) -> None:
+            record(name, "encode", encode, exact_latent)
+            record(name, "decode", decode, exact_video)
+
+        peer = (lambda: reference.encode(video).latent_dist.mode(), lambda: reference.decode(latent).sample)
+        both("diffusers", *peer)
+        if args.compile:
+            reference.encoder.compile(dynamic=False)
+            reference.decoder.compile(dynamic=False)
+            both("diffusers compiled", *peer)
         reference.to("meta")
         free(device)
-        record("ours", "encode", lambda: _encode(ours, video), encoded)
-        record("ours", "decode", lambda: ours.decode(latent), decoded)
-        ours.to(memory_format=torch.channels_last_3d)
-        record("ours channels_last", "encode", lambda: _encode(ours, video), encoded)
-        record("ours channels_last", "decode", lambda: ours.decode(latent), decoded)
-        if not args.no_compile:
+        own = (lambda: _encode(ours, video), lambda: ours.decode(latent))
+        both("ours", *own)
+        if args.compile:
             ours.compile_blocks(dynamic=False)
-            record("ours channels_last compiled", "encode", lambda: _encode(ours, video), encoded)
-            record("ours channels_last compiled", "decode", lambda: ours.decode(latent), decoded)
+            both("ours compiled", *own)
     return rows
 
 
@@ -124,41 +153,47 @@ def _encode(module: TokenizerModule, video: Tensor) -> Tensor:
 
 
 def bench_training(args: argparse.Namespace, device: torch.device) -> list[dict[str, object]]:
-    """Forward, backward and AdamW on 121 x 256 x 256 crops under bf16 autocast, plain and with checkpointing."""
+    """Forward, backward and AdamW on 121 x 256 x 256 crops under bf16 autocast, of diffusers' module and ours."""
     rows: list[dict[str, object]] = []
     frames, size = (121, 256) if device.type == "cuda" else (9, 32)
     video = torch.rand(1, 3, frames, size, size, device=device) * 2 - 1
-    for name, checkpointing, compiled in (
-        ("train", False, False),
-        ("train checkpointing", True, False),
-        ("train compiled", False, True),
-    ):
-        if compiled and args.no_compile:
+    for name in ("diffusers", "ours", "ours compiled", "ours compiled, activation checkpointing"):
+        if "compiled" in name and not args.compile:
             continue
-        module = build_tokenizer("CV8x8x8-720p", channels=args.channels).to(device)
-        module.to(memory_format=torch.channels_last_3d).train()
-        module.enable_checkpointing(checkpointing)
-        if compiled:
-            module.compile_blocks(dynamic=False)
+        ours, peer = build_pair(args.channels, device, torch.float32)
+        if name == "diffusers":
+            module, reconstruct = peer, lambda peer=peer: peer(video).sample
+        else:
+            module, reconstruct = ours, lambda ours=ours: ours(video).reconstruction
+            ours.to(memory_format=torch.channels_last_3d)
+            ours.enable_checkpointing("checkpointing" in name)
+            if "compiled" in name:
+                ours.compile_blocks(dynamic=False)
+        module.train().requires_grad_(True)
+        del ours, peer
         optimizer = torch.optim.AdamW(module.parameters(), lr=1e-4, fused=device.type == "cuda")
 
-        def step(module: TokenizerModule = module, optimizer: torch.optim.Optimizer = optimizer) -> Tensor:
+        def step(
+            reconstruct: Callable[[], Tensor] = reconstruct, optimizer: torch.optim.Optimizer = optimizer
+        ) -> Tensor:
             with torch.autocast(device.type, torch.bfloat16):
-                loss = (module(video).reconstruction.float() - video).abs().mean()
+                loss = (reconstruct().float() - video).abs().mean()
             loss.backward()
             optimizer.step()
             optimizer.zero_grad(set_to_none=True)
             return loss.detach()
 
         try:
-            row: dict[str, object] = {"variant": name, "frames": frames, "size": size}
-            row |= measure(step, device, max(args.repeats // 2, 1))
+            row: dict[str, object] = {"variant": name, "work": "train", "frames": frames, "size": size}
+            row |= measure(step, device, args.repeats)
             row["frames_per_second"] = frames / float(str(row["seconds"]))
         except (torch.OutOfMemoryError, RuntimeError) as error:
-            row = {"variant": name, "error": str(error).splitlines()[0][:160]}
+            row = {"variant": name, "work": "train", "error": str(error).splitlines()[0][:160]}
         rows.append(row)
         print(json.dumps(row), flush=True)
-        del module, optimizer, step
+        if args.profile and "error" not in row:
+            print(kernel_table(step, device), flush=True)
+        del module, reconstruct, optimizer, step
         free(device)
     return rows
 
@@ -171,23 +206,27 @@ def main() -> None:
     parser.add_argument("--device", default="cuda")
     parser.add_argument("--dtype", default="bfloat16", choices=("bfloat16", "float32"))
     parser.add_argument("--repeats", type=int, default=5)
-    parser.add_argument("--no-compile", action="store_true")
+    parser.add_argument("--profile", action="store_true", help="print the largest kernels of every variant")
+    parser.add_argument("--no-compile", dest="compile", action="store_false", help="leave the compiled variants out")
     parser.add_argument("--no-train", action="store_true")
     parser.add_argument("--json", help="write all rows to this file")
     args = parser.parse_args()
     device = torch.device(args.device)
     if device.type == "cuda":
         torch.backends.cudnn.benchmark = True
+        torch.backends.cudnn.allow_tf32 = False  # The fp32 outputs are the reference.
         print(torch.cuda.get_device_name(), torch.__version__, flush=True)
     rows = bench_inference(args, device, getattr(torch, args.dtype))
     if not args.no_train:
         rows += bench_training(args, device)
     seconds = {(row["variant"], row.get("work")): row.get("seconds") for row in rows}
-    for work in ("encode", "decode"):
-        base = seconds.get(("diffusers", work))
-        for (variant, kind), value in seconds.items():
-            if kind == work and variant != "diffusers" and isinstance(base, float) and isinstance(value, float):
-                print(f"{work}: {variant} is {base / value:.2f}x diffusers", flush=True)
+    for work in ("encode", "decode", "train"):
+        for peer in ("diffusers", "diffusers compiled"):
+            base = seconds.get((peer, work))
+            for (variant, kind), value in seconds.items():
+                ours = kind == work and str(variant).startswith("ours")
+                if ours and isinstance(base, float) and isinstance(value, float):
+                    print(f"{work}: {variant} is {base / value:.2f}x {peer}", flush=True)
     if args.json:
         with open(args.json, "w") as file:
             json.dump(rows, file, indent=1)

@@ -6,39 +6,16 @@ the matrix products, attention and communication between them stay eager, so tha
 
 from __future__ import annotations
 
-import functools
 import math
-from collections.abc import Callable
-from typing import Any, TypeVar
+from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from nemo_cosmos.models.fusion import fused
+
 EPS = 1e-6
-
-_Function = TypeVar("_Function", bound=Callable[..., Any])
-
-
-def fused(function: _Function) -> _Function:
-    """Compile ``function`` when its first argument is on CUDA, run it eagerly elsewhere."""
-    compiled = torch.compile(function, dynamic=False)
-
-    @functools.wraps(function)
-    def dispatch(x: Tensor, *args: Any, **kwargs: Any) -> Any:
-        if not x.is_cuda or torch.compiler.is_compiling():
-            return function(x, *args, **kwargs)
-        _allow_many_shapes()
-        return compiled(x, *args, **kwargs)
-
-    return dispatch  # type: ignore[return-value]
-
-
-@functools.cache
-def _allow_many_shapes() -> None:
-    # After 8 shapes of one function PyTorch would run it eagerly from then on, several times slower.
-    config = torch._dynamo.config
-    config.recompile_limit = max(config.recompile_limit, 64)
 
 
 def _modulated_norm(x: Tensor, shift: Tensor, scale: Tensor) -> Tensor:

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from nemo_cosmos.errors import InputError
+from nemo_cosmos.models.fusion import allow_many_shapes
 from nemo_cosmos.models.tokenizer.config import TokenizerConfig
 from nemo_cosmos.models.tokenizer.haar import HaarPatcher3D, HaarUnpatcher3D
 from nemo_cosmos.models.tokenizer.layers import (
@@ -107,8 +108,7 @@ class Encoder(nn.Module):
         self.conv_out = conv_pair(width, config.z_channels * config.z_factor)
 
     def forward(self, x: Tensor) -> Tensor:
-        x = self.patcher3d(x).contiguous(memory_format=torch.channels_last_3d)
-        x = self.conv_in(x)
+        x = self.conv_in(self.patcher3d(x))
         if torch.jit.is_scripting():
             for level in self.down:
                 x = level(x)
@@ -270,14 +270,30 @@ class TokenizerModule(nn.Module):
         self.decoder.checkpointing = enabled
 
     def compile_blocks(self, **options: Any) -> None:
-        """torch.compile every residual block, attention, down- and upsampling in place; options as of torch.compile.
+        """torch.compile residual blocks, down- and upsampling and the outer convolutions in place.
 
-        Blocks of one shape share their compiled code."""
+        It happens at the first call; blocks of one shape share it. Attention stays outside: its parts are compiled by
+        themselves.
+
+        Args:
+            options: as of torch.compile.
+        """
         # All blocks share nn.Module's call, whose default of 8 variants would leave the later ones uncompiled.
-        torch._dynamo.config.recompile_limit = max(torch._dynamo.config.recompile_limit, 64)
+        allow_many_shapes()
+        outer = [half.get_submodule(name) for half in (self.encoder, self.decoder) for name in ("conv_in", "conv_out")]
         for module in self.modules():
-            if isinstance(module, ResidualBlock | Attention | Downsample | Upsample):
+            if module in outer or isinstance(module, ResidualBlock | Downsample | Upsample):
                 module.compile(**options)
+
+    def tune(self) -> TokenizerModule:
+        """On CUDA, order the weights as the fast kernels want them and compile the blocks; nothing on CPU.
+
+        Call it after the module was moved. The first clip of a new size then takes some seconds longer.
+        """
+        if self.post_quant_conv.conv3d.weight.is_cuda:
+            self.to(memory_format=torch.channels_last_3d)
+            self.compile_blocks(dynamic=False)
+        return self
 
     def last_layer(self) -> Tensor:
         """The decoder's last spatial weight, where adaptive loss weights compare gradients."""

@@ -12,6 +12,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from nemo_cosmos.models.fusion import fused
+from nemo_cosmos.models.tokenizer.attention import attention
+
+EPS = 1e-6
+
 
 def frames_to_batch(x: Tensor) -> Tensor:
     """(B, C, T, H, W) to (B·T, C, H, W)."""
@@ -70,35 +75,44 @@ class FrameNorm(nn.Module):
 
     def __init__(self, channels: int, silu: bool) -> None:
         super().__init__()
-        self.norm = nn.GroupNorm(1, channels, eps=1e-6)
+        self.norm = nn.GroupNorm(1, channels, eps=EPS)
         self.silu = silu
 
     def forward(self, x: Tensor) -> Tensor:
         frames = frames_to_batch(x)
         if torch.jit.is_scripting():
-            y = F.group_norm(frames, 1, self.norm.weight, self.norm.bias, 1e-6)
+            y = F.group_norm(frames, 1, self.norm.weight, self.norm.bias, self.norm.eps)
+            if self.silu:
+                y = F.silu(y)
         else:
-            y = _frame_norm(frames, self.norm.weight, self.norm.bias)
-        if self.silu:
-            y = F.silu(y)
+            y = _frame_norm(frames, self.norm.weight, self.norm.bias, self.silu)
         return batch_to_frames(y, x.shape[0])
 
 
 @torch.jit.unused
-def _frame_norm(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
-    """GroupNorm with one group of (N, C, H, W); from fp32 moments under torch.compile.
+def _frame_norm(x: Tensor, weight: Tensor, bias: Tensor, silu: bool) -> Tensor:
+    """GroupNorm with one group of (N, C, H, W), then SiLU if asked.
 
     On CUDA group_norm leaves channels_last (two extra copies) and reduces each frame in a single thread block, which
-    starves the device at 720p. Compiled, the moments are split over many blocks and the rest is fused with SiLU;
-    uncompiled they would cost fp32 copies of the activations, so the library's kernel stays.
+    starves the device at 720p: there the compiled form runs. On CPU that would cost fp32 copies of the activations.
     """
-    if not torch.compiler.is_compiling():
-        return F.group_norm(x, 1, weight, bias, 1e-6)
-    variance, mean = torch.var_mean(x.float(), dim=[1, 2, 3], correction=0, keepdim=True)
-    rstd = torch.rsqrt(variance + 1e-6)
-    scale = rstd * weight.float().view(1, -1, 1, 1)
+    if x.is_cuda or torch.compiler.is_compiling():
+        return fused_frame_norm(x, weight, bias, silu)
+    y = F.group_norm(x, 1, weight, bias, EPS)
+    return F.silu(y) if silu else y
+
+
+@fused
+def fused_frame_norm(x: Tensor, weight: Tensor, bias: Tensor, silu: bool) -> Tensor:
+    """As :func:`_frame_norm`, with fp32 moments of every row first and of the frame from those of its rows."""
+    wide = x.float()
+    row_variance, row_mean = torch.var_mean(wide, dim=[1, 3], correction=0, keepdim=True)
+    between, mean = torch.var_mean(row_mean, dim=2, correction=0, keepdim=True)
+    variance = row_variance.mean(dim=2, keepdim=True) + between
+    scale = torch.rsqrt(variance + EPS) * weight.float().view(1, -1, 1, 1)
     shift = bias.float().view(1, -1, 1, 1) - mean * scale
-    return torch.addcmul(shift, x.float(), scale).to(x.dtype)
+    y = torch.addcmul(shift, wide, scale)
+    return (F.silu(y) if silu else y).to(x.dtype)
 
 
 def conv_pair(in_channels: int, out_channels: int) -> nn.Sequential:
@@ -140,16 +154,20 @@ class Attention(nn.Module):
         self.temporal = temporal
 
     def _tokens(self, x: Tensor) -> Tensor:
-        """(B, C, T, H, W) to (sequences, 1 head, tokens, C)."""
+        """(B, C, T, H, W) to (sequences, tokens, C)."""
         if self.temporal:
-            return x.permute(0, 3, 4, 2, 1).flatten(0, 2).unsqueeze(1)
-        return x.permute(0, 2, 3, 4, 1).flatten(2, 3).flatten(0, 1).unsqueeze(1)
+            return x.permute(0, 3, 4, 2, 1).flatten(0, 2)
+        return x.permute(0, 2, 3, 4, 1).flatten(2, 3).flatten(0, 1)
 
     def forward(self, x: Tensor) -> Tensor:
         batch, channels, frames, height, width = x.shape
         h = self.norm(x)
         q, k, v = self._tokens(self.q(h)), self._tokens(self.k(h)), self._tokens(self.v(h))
-        out = F.scaled_dot_product_attention(q, k, v, is_causal=self.temporal)
+        if torch.jit.is_scripting():
+            heads = (q.unsqueeze(1), k.unsqueeze(1), v.unsqueeze(1))
+            out = F.scaled_dot_product_attention(heads[0], heads[1], heads[2], is_causal=self.temporal)
+        else:
+            out = attention(q, k, v, self.temporal)
         if self.temporal:
             out = out.reshape(batch, height, width, frames, channels).permute(0, 4, 3, 1, 2)
         else:

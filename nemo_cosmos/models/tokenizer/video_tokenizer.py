@@ -36,7 +36,7 @@ class VideoTokenizer:
         sha256: str | None = None,
     ) -> None:
         config = module.config
-        self.module = module.eval().requires_grad_(False)
+        self.module = module.eval().requires_grad_(False).tune()
         self.config = config
         self.name = config.name
         self.temporal_compression = config.temporal_compression
@@ -70,6 +70,7 @@ class VideoTokenizer:
     def to(self, *, device: str | torch.device | None = None, dtype: torch.dtype | None = None) -> VideoTokenizer:
         """Move in place; statistics stay fp32."""
         self.module.to(device=device, dtype=dtype)
+        self.module.tune()
         return self
 
     def latent_frames(self, num_frames: int) -> int:

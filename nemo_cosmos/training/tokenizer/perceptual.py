@@ -51,6 +51,7 @@ class Vgg16Features(nn.Module):
         else:
             self._load(weights)
         self.requires_grad_(False).eval()
+        self.features.to(memory_format=torch.channels_last)
 
     def _load(self, weights: str) -> None:
         path = _download() if weights == "hub" else Path(weights)
@@ -68,7 +69,7 @@ class Vgg16Features(nn.Module):
         self.features.load_state_dict({own: state[key].float() for key, own in wanted.items()})
 
     def forward(self, images: Tensor) -> list[Tensor]:
-        x = (images - self.shift) / self.scale
+        x = ((images - self.shift) / self.scale).contiguous(memory_format=torch.channels_last)
         maps: list[Tensor] = []
         for index, layer in enumerate(self.features):
             x = layer(x)

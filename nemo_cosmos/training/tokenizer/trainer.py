@@ -67,8 +67,11 @@ class TokenizerTrainer:
             torch.backends.cudnn.benchmark = True
             self.module.to(memory_format=torch.channels_last_3d)
         self.module.enable_checkpointing(config.trainer.activation_checkpointing)
-        if config.trainer.compile:
-            self.module.compile_blocks()
+        compiled = config.trainer.compile
+        if compiled or (compiled is None and self.device.type == "cuda"):
+            self.module.compile_blocks(dynamic=False)
+            if self.loss.vgg is not None:
+                self.loss.vgg.compile(dynamic=False)
         self.optimizer = make_optimizer(self.module, config.optimizer, self.device)
         self.ema = Ema(self.module, config.ema.decay) if config.ema.enabled else None
         self.averaged: TokenizerModule | None = None
