@@ -122,7 +122,8 @@ def bench_inference(args: argparse.Namespace, device: torch.device, dtype: torch
         latent_frames = 1 + (args.frames - 1) // 8
         shape = (1, 16, latent_frames, args.size[0] // 8, args.size[1] // 8)
         latent = torch.randn(shape, generator=generator).to(device, dtype)
-        exact_latent, exact_video = _encode(ours, video.float()), ours.decode(latent.float())
+        with torch.backends.cudnn.flags(enabled=True, benchmark=False, allow_tf32=False):
+            exact_latent, exact_video = _encode(ours, video.float()), ours.decode(latent.float())
         ours.to(dtype).to(memory_format=torch.channels_last_3d)
         free(device)
 
@@ -214,7 +215,6 @@ def main() -> None:
     device = torch.device(args.device)
     if device.type == "cuda":
         torch.backends.cudnn.benchmark = True
-        torch.backends.cudnn.allow_tf32 = False  # The fp32 outputs are the reference.
         print(torch.cuda.get_device_name(), torch.__version__, flush=True)
     rows = bench_inference(args, device, getattr(torch, args.dtype))
     if not args.no_train:

@@ -100,7 +100,7 @@ class TokenizerCodec:
         config = _identify(state, name, " and ".join(map(str, paths)))
         module = TokenizerModule(config).eval().requires_grad_(False)
         module.load_original(state)
-        module.to(device=device, dtype=dtype)
+        module.to(device=device, dtype=dtype).tune()
 
         def encode(video: Tensor) -> tuple[Tensor, ...]:
             answer = module.encode(video)

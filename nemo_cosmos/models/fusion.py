@@ -7,6 +7,7 @@ from collections.abc import Callable
 from typing import Any, TypeVar
 
 import torch
+import torch._functorch.config
 from torch import Tensor
 
 _Function = TypeVar("_Function", bound=Callable[..., Any])
@@ -31,3 +32,11 @@ def allow_many_shapes() -> None:
     """Allow 64 compiled variants of a function: after 8 PyTorch would run it eagerly, several times slower."""
     config = torch._dynamo.config
     config.recompile_limit = max(config.recompile_limit, 64)
+
+
+def allow_repeated_backward() -> None:
+    """Let functions compiled from now on be differentiated twice (retain_graph); they keep a little more memory.
+
+    PyTorch 2.11 otherwise gives tensors that the forward pass saved to the backward pass as working memory.
+    """
+    torch._functorch.config.donated_buffer = False

@@ -280,6 +280,9 @@ class TokenizerModule(nn.Module):
         """
         # All blocks share nn.Module's call, whose default of 8 variants would leave the later ones uncompiled.
         allow_many_shapes()
+        # Under DistributedDataParallel PyTorch would cut a block where a gradient bucket ends. Blocks are small enough
+        # for gradients to be reduced early, and the pieces' convolutions failed in their backward pass (2.11, cuDNN).
+        torch._dynamo.config.optimize_ddp = False
         outer = [half.get_submodule(name) for half in (self.encoder, self.decoder) for name in ("conv_in", "conv_out")]
         for module in self.modules():
             if module in outer or isinstance(module, ResidualBlock | Downsample | Upsample):

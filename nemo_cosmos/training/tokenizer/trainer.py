@@ -18,6 +18,7 @@ from torch.nn.parallel import DistributedDataParallel
 
 from nemo_cosmos.config import dump_config
 from nemo_cosmos.errors import InputError
+from nemo_cosmos.models.fusion import allow_repeated_backward
 from nemo_cosmos.models.tokenizer import TokenizerModule, build_tokenizer, save_tokenizer
 from nemo_cosmos.models.tokenizer.initialisation import initialise
 from nemo_cosmos.models.tokenizer.metrics import code_usage, psnr
@@ -67,6 +68,9 @@ class TokenizerTrainer:
             torch.backends.cudnn.benchmark = True
             self.module.to(memory_format=torch.channels_last_3d)
         self.module.enable_checkpointing(config.trainer.activation_checkpointing)
+        adversarial = config.loss.adversarial
+        if adversarial.enabled and adversarial.adaptive:
+            allow_repeated_backward()
         compiled = config.trainer.compile
         if compiled or (compiled is None and self.device.type == "cuda"):
             self.module.compile_blocks(dynamic=False)
@@ -75,7 +79,6 @@ class TokenizerTrainer:
         self.optimizer = make_optimizer(self.module, config.optimizer, self.device)
         self.ema = Ema(self.module, config.ema.decay) if config.ema.enabled else None
         self.averaged: TokenizerModule | None = None
-        adversarial = config.loss.adversarial
         self.discriminator: nn.Module | None = None
         if adversarial.enabled:
             self.discriminator = PatchDiscriminator3D(adversarial.channels, adversarial.num_layers).to(self.device)

@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import pytest
 import torch
+import torch.distributed as dist
 import torch.nn.functional as F
+from torch.nn.parallel import DistributedDataParallel
 
+from nemo_cosmos.models.fusion import allow_repeated_backward
 from nemo_cosmos.models.tokenizer import attention, build_tokenizer
 from nemo_cosmos.models.tokenizer.haar import HaarPatcher3D, HaarUnpatcher3D
 from nemo_cosmos.models.tokenizer.jit import script_tokenizer
@@ -87,7 +92,7 @@ def test_tuned_module_on_gpu(name: str) -> None:
     fill_parameters(tuned)
     tuned = tuned.cuda().tune()
     video = golden_video()
-    with torch.backends.cudnn.flags(allow_tf32=False):
+    with torch.backends.cudnn.flags(enabled=True, allow_tf32=False):
         expected, out = plain(video), tuned(video.cuda())
         assert relative(out.reconstruction.cpu(), expected.reconstruction) < 1e-4
         expected.reconstruction.abs().mean().backward()
@@ -97,3 +102,44 @@ def test_tuned_module_on_gpu(name: str) -> None:
                 assert relative(own.grad.cpu(), reference.grad) < 1e-3, key
         scripted = script_tokenizer(tuned)["autoencoder"](video.cuda())[0]
     assert relative(scripted.cpu(), expected.reconstruction) < 1e-4
+
+
+@on_gpu
+def test_two_backward_passes_on_gpu() -> None:
+    """The adaptive adversarial weight differentiates the same graph three times."""
+    torch.compiler.reset()
+    allow_repeated_backward()
+    module = build_tokenizer("CV4x8x8-360p", channels=8).cuda().tune()
+    video = golden_video().cuda()
+    reconstruction = module(video).reconstruction
+    loss = (reconstruction - video).abs().mean()
+    (first,) = torch.autograd.grad(loss, module.last_layer(), retain_graph=True)
+    (second,) = torch.autograd.grad(loss, module.last_layer(), retain_graph=True)
+    loss.backward()
+    assert torch.equal(first, second)
+    torch.testing.assert_close(module.last_layer().grad, first)
+
+
+def test_blocks_stay_whole_under_data_parallel() -> None:
+    """PyTorch cuts compiled code at gradient buckets, the first after 1 MiB, unless it is told not to."""
+    graphs: list[torch.fx.GraphModule] = []
+
+    def backend(graph: torch.fx.GraphModule, inputs: list[torch.Tensor]) -> Callable[..., object]:
+        graphs.append(graph)
+        return graph.forward
+
+    def forward(parallel: bool) -> int:
+        torch.compiler.reset()
+        graphs.clear()
+        module = build_tokenizer("CV4x8x8-360p", channels=64, channels_mult=(2, 2, 2), num_res_blocks=1)
+        assert sum(p.nbytes for p in module.encoder.down[1].parameters()) > 2**20
+        module.compile_blocks(dynamic=False, backend=backend)
+        (DistributedDataParallel(module) if parallel else module)(torch.zeros(1, 3, 5, 16, 16))
+        return len(graphs)
+
+    alone = forward(parallel=False)
+    dist.init_process_group("gloo", store=dist.HashStore(), rank=0, world_size=1)
+    try:
+        assert forward(parallel=True) == alone > 0
+    finally:
+        dist.destroy_process_group()
