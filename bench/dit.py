@@ -13,7 +13,6 @@ from __future__ import annotations
 import argparse
 import gc
 import json
-import os
 import sys
 import time
 from pathlib import Path
@@ -47,8 +46,8 @@ def main() -> None:
     parser.add_argument("--smoke", action="store_true")
     parser.add_argument("--layers", type=int, default=4)
     parser.add_argument("--skip-diffusers", action="store_true", help="time and profile our network alone")
+    parser.add_argument("--json", type=Path, help="write every number to this file")
     arguments = parser.parse_args()
-    out = Path(os.environ.get("OUT", "."))
     results: list[dict[str, object]] = []
     if arguments.smoke:
         tiny = {"num_layers": 2, "hidden_size": 64, "num_attention_heads": 4, "text_width": 32, "adaln_lora_dim": 8}
@@ -105,7 +104,8 @@ def main() -> None:
         gc.collect()
         if case.device != "cpu":
             torch.cuda.empty_cache()
-    (out / "dit.json").write_text(json.dumps(results, indent=1))
+    if arguments.json:
+        arguments.json.write_text(json.dumps(results, indent=1))
 
 
 if __name__ == "__main__":

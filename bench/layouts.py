@@ -1,6 +1,6 @@
 """Every parallel layout through the real training path: same losses, time of a step, memory, bytes moved.
 
-    python bench/layouts.py --gpus 4                    # NCCL; writes $OUT/layouts.jsonl and prints tables
+    python bench/layouts.py --gpus 4                    # NCCL; writes layouts.jsonl and prints tables
     python bench/layouts.py --gpus 2 --smoke            # tiny networks on the CPU with gloo
     python bench/layouts.py --gpus 4 --reference r.json # losses of one GPU from an earlier run
 
@@ -20,14 +20,17 @@ import socket
 import statistics
 import subprocess
 import sys
+import tempfile
 import threading
 import time
 from collections import defaultdict
 from pathlib import Path
 from typing import Any
 
-ROOT = Path(__file__).parents[1]
-sys.path.insert(0, str(ROOT))
+from layouts_report import report
+
+WORKER = Path(__file__).with_name("layouts_worker.py")
+sys.path.insert(0, str(Path(__file__).parents[1]))
 
 # name, processes, overrides, extra overrides of the timed run
 LAYOUTS: list[tuple[str, int, list[str]]] = [
@@ -86,6 +89,7 @@ def settings(run: dict[str, Any], shards: Path, folder: Path) -> list[str]:
     smoke = run["smoke"]
     common = [
         "experiment=demo_video2world", "parallel=single", f"data.path={shards}", f"output_dir={folder}",
+        "data.tokenizer=bench",
         "data.micro_batch=1", "data.num_workers=0", "checkpoint.every_n_steps=100000", "checkpoint.export=false",
         "optimizer.warmup_steps=0", "diffusion.condition.min_frames=0", "diffusion.condition.max_frames=2",
         f"trainer.precision={'fp32' if smoke else 'bf16'}", *run["overrides"],
@@ -130,198 +134,6 @@ def write_shards(path: Path, latent: tuple[int, int, int], text_width: int, coun
             )
 
 
-# --- one process of a group -----------------------------------------------------------------------------------------
-
-
-class Traffic:
-    """Bytes that this rank hands to collectives, by (operation, group); installed before Megatron is imported."""
-
-    OPERATIONS = ("all_reduce", "all_gather_into_tensor", "_all_gather_base", "reduce_scatter_tensor",
-                  "_reduce_scatter_base", "all_to_all_single", "broadcast", "isend", "send", "all_gather",
-                  "reduce_scatter", "all_to_all")  # fmt: skip
-
-    def __init__(self) -> None:
-        self.bytes: dict[str, float] = defaultdict(float)
-        self.calls: dict[str, int] = defaultdict(int)
-        self.on = False
-
-    def install(self) -> None:
-        import torch.distributed as dist
-
-        for name in self.OPERATIONS:
-            if hasattr(dist, name):
-                setattr(dist, name, self.counted(name, getattr(dist, name)))
-        batch = dist.batch_isend_irecv
-
-        def batch_isend_irecv(operations: list[Any]) -> Any:
-            for operation in operations:
-                if operation.op.__name__ == "isend":
-                    self.add("isend", operation.tensor, operation.group, 1.0)
-            was, self.on = self.on, False
-            try:
-                return batch(operations)
-            finally:
-                self.on = was
-
-        dist.batch_isend_irecv = batch_isend_irecv
-        # P2POp compares its first argument with the original functions.
-        operation = dist.P2POp
-        dist.P2POp = lambda op, *args, **kwargs: operation(getattr(op, "__wrapped__", op), *args, **kwargs)
-
-    def counted(self, name: str, function: Any) -> Any:
-        def call(*args: Any, **kwargs: Any) -> Any:
-            if not self.on:
-                return function(*args, **kwargs)
-            self.on = False  # some of these call each other
-            try:
-                return function(*args, **kwargs)
-            finally:
-                self.on = True
-                self.count(name, args, kwargs)
-
-        call.__name__ = name
-        call.__wrapped__ = function  # type: ignore[attr-defined]
-        return call
-
-    def count(self, name: str, args: tuple, kwargs: dict[str, Any]) -> None:
-        import torch
-        import torch.distributed as dist
-
-        group = kwargs.get("group")
-        if group is None:
-            group = next((a for a in args if isinstance(a, dist.ProcessGroup)), dist.group.WORLD)
-        tensors = [a for a in [*args, *kwargs.values()] if isinstance(a, torch.Tensor)]
-        if not tensors or group.size() == 1:
-            return
-        # What one rank sends in a ring (or directly): all-reduce passes the tensor twice, the others once.
-        share = (group.size() - 1) / group.size()
-        whole = max(tensors, key=lambda t: t.numel())
-        factor = {"all_reduce": 2 * share, "broadcast": share, "isend": 1.0, "send": 1.0}.get(name, share)
-        self.add(name.removeprefix("_").removesuffix("_base").removesuffix("_tensor"), whole, group, factor)
-
-    def add(self, name: str, tensor: Any, group: Any, factor: float) -> None:
-        if self.on:
-            key = f"{name} {self.group_name(group)}"
-            self.bytes[key] += tensor.numel() * tensor.element_size() * factor
-            self.calls[key] += 1
-
-    @staticmethod
-    def group_name(group: Any) -> str:
-        from megatron.core import parallel_state as state
-        from torch.distributed import get_process_group_ranks
-
-        ranks = None if group is None else get_process_group_ranks(group)
-        for name, get in (
-            ("tp", lambda: state.get_tensor_model_parallel_group()),
-            ("cp", lambda: state.get_context_parallel_group()),
-            ("pp", lambda: state.get_pipeline_model_parallel_group()),
-            ("dp", lambda: state.get_data_parallel_group(with_context_parallel=True)),
-        ):
-            known = get()
-            # With one axis split, the context and the data+context group have the same ranks.
-            if ranks == get_process_group_ranks(known):
-                return name
-        return "other"
-
-
-def work(task_file: Path, first: int) -> None:
-    """The runs of a group from number ``first`` on."""
-    tasks = json.loads(task_file.read_text())
-    out = task_file.parent
-    rank = int(os.environ["RANK"])
-    traffic = Traffic()
-    traffic.install()
-    log = (out / f"rank{rank}.jsonl").open("a")
-
-    def write(record: dict[str, Any]) -> None:
-        log.write(json.dumps(record) + "\n")
-        log.flush()
-
-    write({"event": "alive"})
-    import torch
-
-    from nemo_cosmos.parallel.cpu import enable_cpu
-
-    on_cpu = enable_cpu()
-    if not on_cpu:
-        torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))
-    import gc
-    import warnings
-
-    import lightning.pytorch as pl
-
-    from nemo_cosmos.config import TrainConfig, load_config
-    from nemo_cosmos.training.run import train
-
-    warnings.filterwarnings("ignore")
-    from megatron.core import num_microbatches_calculator, parallel_state
-
-    from nemo_cosmos.training.callbacks import CheckpointCallback
-
-    class Watch(pl.Callback):
-        def __init__(self, skip: int) -> None:
-            self.skip, self.seconds, self.losses = skip, [], []
-            self.resident = self.start = 0
-            self.peak = 0
-
-        def on_train_start(self, trainer: Any, module: Any) -> None:
-            self.resident = torch.cuda.memory_allocated()
-
-        def on_train_batch_start(self, trainer: Any, *args: Any, **kwargs: Any) -> None:
-            torch.cuda.synchronize()
-            if trainer.global_step == self.skip:
-                torch.cuda.reset_peak_memory_stats()
-                traffic.bytes.clear()
-                traffic.calls.clear()
-            traffic.on = trainer.global_step >= self.skip
-            self.begin = time.perf_counter()
-
-        def on_train_batch_end(self, trainer: Any, *args: Any, **kwargs: Any) -> None:
-            torch.cuda.synchronize()
-            traffic.on = False
-            if trainer.global_step > self.skip:
-                self.seconds.append(time.perf_counter() - self.begin)
-            self.peak = torch.cuda.max_memory_allocated()
-
-    # What is compared and timed are steps.
-    CheckpointCallback.save = lambda self, trainer: None  # type: ignore[method-assign]
-    for task in tasks[first:]:
-        write({"event": "start", "number": task["number"]})
-        # NeMo sets its groups up only together with the default one, so every run makes all of them anew.
-        os.environ["MASTER_PORT"] = str(task["port"])
-        folder = out / f"{task['kind']}-{task['number']}"
-        watch = Watch(skip=1 if task["smoke"] or task["kind"] == "exact" else 2)
-        overrides = settings(task, out / f"shards-{task['kind']}", folder)
-        begin = time.perf_counter()
-        left_over = torch.cuda.memory_allocated()
-        train(load_config(TrainConfig, overrides), callbacks=[watch])
-        steps = max(1, len(watch.seconds))
-        write(
-            {
-                "event": "end", "number": task["number"], "seconds": watch.seconds, "resident_bytes": watch.resident,
-                "peak_bytes": watch.peak, "left_over_bytes": left_over,
-                "setup_and_run_seconds": time.perf_counter() - begin,
-                "sent_bytes_per_step": {key: value / steps for key, value in traffic.bytes.items()},
-                "calls_per_step": {key: value / steps for key, value in traffic.calls.items()},
-            }
-        )  # fmt: skip
-        gc.collect()
-        parallel_state.destroy_model_parallel()
-        num_microbatches_calculator.destroy_num_microbatches_calculator()
-        gc.collect()
-        if not on_cpu:
-            torch.cuda.empty_cache()
-        torch.distributed.barrier()
-        torch.distributed.destroy_process_group()
-    write({"event": "done"})
-    log.close()
-    # NCCL's teardown can wait for ranks that are gone.
-    os._exit(0)
-
-
-# --- the driver -----------------------------------------------------------------------------------------------------
-
-
 def read(path: Path) -> list[dict[str, Any]]:
     if not path.exists():
         return []
@@ -345,6 +157,8 @@ def run_group(
             (folder / f"rank{rank}.jsonl").unlink(missing_ok=True)
         for task in tasks:
             task["port"] = free_port()
+            run_folder = folder / f"{task['kind']}-{task['number']}"
+            task["settings"] = settings(task, folder / f"shards-{task['kind']}", run_folder)
         task_file.write_text(json.dumps(tasks))
         processes = []
         for rank in range(world):
@@ -356,7 +170,7 @@ def run_group(
                 "TORCHINDUCTOR_CACHE_DIR": f"/tmp/inductor-{first_gpu + rank}", "TORCHINDUCTOR_COMPILE_THREADS": "4",
             }  # fmt: skip
             output = (folder / f"rank{rank}.log").open("a")
-            command = [sys.executable, __file__, "--worker", str(task_file), "--first", str(first)]
+            command = [sys.executable, str(WORKER), str(task_file), str(first)]
             processes.append(
                 subprocess.Popen(command, env=environment, stdout=output, stderr=output, start_new_session=True)
             )
@@ -444,68 +258,6 @@ def collect(tasks: list[dict[str, Any]], folder: Path) -> list[dict[str, Any]]:
     return out
 
 
-def worst(found: list[float], expected: list[float]) -> float:
-    return max(abs(a - b) / abs(b) for a, b in zip(found, expected, strict=True))
-
-
-def report(records: list[dict[str, Any]], reference: dict[str, list[float]] | None) -> None:
-    exact = [r for r in records if r["kind"] == "exact"]
-    one = next((r for r in exact if r["layout"] == "one" and "losses" in r), reference)
-    if exact:
-        print("\nLargest relative difference over the steps")
-        print(f"{'layout':16} {'GPUs':>4}  {'loss':>9} {'edm loss':>9} {'grad norm':>9}")
-    for r in exact:
-        if "failed" in r or one is None:
-            print(f"{r['layout']:16} {r['world']:4}  {r.get('failed', 'no reference')}")
-            continue
-        differences = [worst(r[key], one[key]) for key in ("losses", "edm", "grad_norms")]
-        mark = "" if differences[0] < 2e-3 else "   ABOVE 2e-3"
-        print(f"{r['layout']:16} {r['world']:4}  " + " ".join(f"{d:9.1e}" for d in differences) + mark)
-    timed = [r for r in records if r["kind"] == "time"]
-    if timed:
-        print(
-            f"\n{'layout':16} {'GPUs':>4} {'samples':>7} {'s/step':>8} {'predicted':>9} {'TFLOP/s/GPU':>11} "
-            f"{'peak GiB':>8} {'predicted':>9}   GiB sent per GPU and step"
-        )
-    for r in timed:
-        if "failed" in r:
-            print(f"{r['layout']:16} {r['world']:4}  {r['failed']}")
-            continue
-        batch = next(int(s.split("=")[1]) for s in r["settings"] if s.startswith("data.global_batch="))
-        flops, predicted_bytes, predicted_seconds = prediction(r, batch)
-        tflops = flops * batch / r["seconds"] / r["world"] / 1e12
-        # Runs share a process: what an earlier one left behind is not this one's.
-        peak = max(p - left for p, left in zip(r["peak_bytes"], r["left_over_bytes"], strict=True))
-        sent = ", ".join(
-            f"{key} {value / 2**30:.2f}" for key, value in sorted(r["sent_bytes_per_step"].items()) if value > 2**24
-        )
-        print(
-            f"{r['layout']:16} {r['world']:4} {batch:7} {r['seconds']:8.3f} {predicted_seconds:9.3f} {tflops:11.1f} "
-            f"{peak / 2**30:8.2f} {predicted_bytes / 2**30:9.2f}   {sent}"
-        )
-
-
-def prediction(record: dict[str, Any], batch: int) -> tuple[float, float, float]:
-    """(model FLOPs of a sample, predicted bytes, predicted seconds) of a timed run."""
-    from nemo_cosmos.config import TrainConfig, load_config
-    from nemo_cosmos.models.dit import DiTConfig
-    from nemo_cosmos.models.dit.size import network_size
-    from nemo_cosmos.parallel.cost import training_flops
-    from nemo_cosmos.parallel.layout import validate_layout
-    from nemo_cosmos.parallel.memory import Workload, predict_memory
-    from nemo_cosmos.parallel.speed import predict_seconds
-
-    config = load_config(TrainConfig, record["settings"])
-    size = network_size(DiTConfig.preset(config.model.preset, **config.model.overrides))
-    layout = validate_layout(config.parallel, size, world_size=record["world"], global_batch=batch)
-    work = Workload(tokens=56_320, num_micro_batches=batch // layout.data)
-    return (
-        training_flops(size, work.tokens, work.text_tokens),
-        predict_memory(size, layout, config.parallel, work).total,
-        predict_seconds(size, layout, config.parallel, work),
-    )
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--gpus", type=int, default=1)
@@ -515,18 +267,15 @@ def main() -> None:
     parser.add_argument("--timeout", type=float, default=100.0, help="seconds without progress that count as a hang")
     parser.add_argument("--total", type=float, default=420.0, help="seconds after which no run is started")
     parser.add_argument("--reference", type=Path, help="layouts.jsonl with the one-GPU losses")
-    parser.add_argument("--worker", type=Path, help=argparse.SUPPRESS)
-    parser.add_argument("--first", type=int, default=0, help=argparse.SUPPRESS)
+    parser.add_argument("--output", type=Path, default=Path("."), help="folder of layouts.jsonl and the logs")
     parser.add_argument("--show", type=Path, nargs="*", help="print the tables of earlier layouts.jsonl again")
     arguments = parser.parse_args()
     if arguments.show:
         report([record for path in arguments.show for record in read(path)], None)
         return
-    if arguments.worker:
-        work(arguments.worker, arguments.first)
-        return
-    out = Path(os.environ.get("OUT", "/tmp"))
-    work_folder = Path(os.environ.get("BENCH_WORK", f"/tmp/layouts-{os.getpid()}"))
+    out: Path = arguments.output
+    out.mkdir(parents=True, exist_ok=True)
+    work_folder = Path(tempfile.mkdtemp(prefix="layouts-"))
     exact_shape = (5, 18, 22)  # 495 tokens, which neither 2 nor 4 divides
     time_shape = (3, 8, 8) if arguments.smoke else (16, 88, 160)
     reference = None

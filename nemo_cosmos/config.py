@@ -42,11 +42,11 @@ MISSING: Any = "???"
 """OmegaConf's mark of a value that the user must give."""
 
 
-def _choice(default: str, *choices: str) -> Any:
+def choice(default: str, *choices: str) -> Any:
     return field(default=default, metadata={"choices": choices})
 
 
-def _at_least(minimum: float, default: Any) -> Any:
+def at_least(minimum: float, default: Any) -> Any:
     return field(default=default, metadata={"minimum": minimum})
 
 
@@ -62,7 +62,7 @@ class ModelConfig:
     """Released `.pt` file or run folder to start from; none: random initialisation."""
     strict_init: bool = True
     """Missing or unexpected tensors in `init_from` are an error; false reports them and goes on."""
-    rope_table_dtype: str = _choice("float32", "float32", "bfloat16")
+    rope_table_dtype: str = choice("float32", "float32", "bfloat16")
     """Precision of the rotary tables; bfloat16 reproduces the tables of the released code."""
 
 
@@ -70,15 +70,15 @@ class ModelConfig:
 class ConditionConfig:
     """Conditioning of Video2World on the first latent frames; networks without a condition mask do not read it."""
 
-    min_frames: int = _at_least(0, 0)
+    min_frames: int = at_least(0, 0)
     """Fewest conditioned latent frames, drawn uniformly per sample."""
-    max_frames: int = _at_least(0, 2)
+    max_frames: int = at_least(0, 2)
     """Most conditioned latent frames, inclusive."""
     augment_sigma_mean: float = -3.0
     """Mean of ln sigma of the noise added to the conditioned frames."""
-    augment_sigma_std: float = _at_least(0, 2.0)
+    augment_sigma_std: float = at_least(0, 2.0)
     """Standard deviation of ln sigma of that noise."""
-    augment_sigma_multiplier: float = _at_least(0, 1.0)
+    augment_sigma_multiplier: float = at_least(0, 1.0)
     """Factor on that sigma."""
     compute_loss_for_condition_region: bool = False
     """False: conditioned frames count with zero error."""
@@ -90,15 +90,15 @@ class DiffusionConfig:
 
     p_mean: float = 0.0
     """Mean of ln sigma."""
-    p_std: float = _at_least(0, 1.0)
+    p_std: float = at_least(0, 1.0)
     """Standard deviation of ln sigma."""
-    sigma_multiplier: float = _at_least(0, 1.0)
+    sigma_multiplier: float = at_least(0, 1.0)
     """Factor on sigma: 4.0 for the released Video2World models, 1.0 for Text2World."""
-    sigma_data: float = _at_least(0, 0.5)
+    sigma_data: float = at_least(0, 0.5)
     """Standard deviation of the latents as the network sees them."""
     loss_add_logvar: bool = True
     """Weigh the loss with the learned log-variance head; the loss can become negative."""
-    text_dropout: float = _at_least(0, 0.2)
+    text_dropout: float = at_least(0, 0.2)
     """Probability of training a sample without its caption."""
     condition: ConditionConfig = field(default_factory=ConditionConfig)
 
@@ -110,21 +110,21 @@ class DataConfig:
     path: str = MISSING
     """With `mode: cached` a folder of shards written by `prepare`; with `mode: online` videos and captions as
     `prepare` reads them: a folder or a `.jsonl` file."""
-    micro_batch: int = _at_least(1, 1)
+    micro_batch: int = at_least(1, 1)
     """Samples of one forward pass of one data-parallel replica."""
-    global_batch: int = _at_least(1, 1)
+    global_batch: int = at_least(1, 1)
     """Samples of one optimizer step over all replicas."""
-    num_workers: int = _at_least(0, 2)
+    num_workers: int = at_least(0, 2)
     """Reader processes per training process."""
-    text_length: int = _at_least(1, 512)
+    text_length: int = at_least(1, 512)
     """Text tokens of a sample; shorter captions are padded with zeros."""
     shuffle: bool = True
     """Another order every epoch, by `seed`."""
-    verify: str = _choice("auto", "auto", "full", "size")
+    verify: str = choice("auto", "auto", "full", "size")
     """Shard verification at start: `full` hashes, `size` compares sizes, `auto` chooses by amount of data."""
     tokenizer: str | None = None
     """Name of the tokenizer that the latents must come from; none: any."""
-    mode: str = _choice("cached", "cached", "online")
+    mode: str = choice("cached", "cached", "online")
     """`cached` reads shards; `online` encodes videos during training (slow, for small tests)."""
     tokenizer_path: str | None = None
     """Online only: folder of the video tokenizer."""
@@ -140,24 +140,24 @@ class DataConfig:
 class OptimizerConfig:
     """AdamW, gradient clipping and the warm-up/linear schedule."""
 
-    lr: float = _at_least(0, 2**-14.3)
+    lr: float = at_least(0, 2**-14.3)
     """Peak learning rate."""
-    weight_decay: float = _at_least(0, 0.1)
+    weight_decay: float = at_least(0, 0.1)
     """Decoupled decay of every parameter."""
-    beta1: float = _at_least(0, 0.9)
-    beta2: float = _at_least(0, 0.99)
-    eps: float = _at_least(0, 1e-10)
-    clip_grad: float = _at_least(0, 1.0)
+    beta1: float = at_least(0, 0.9)
+    beta2: float = at_least(0, 0.99)
+    eps: float = at_least(0, 1e-10)
+    clip_grad: float = at_least(0, 1.0)
     """Largest global L2 norm of the gradient; 0 does not clip."""
-    warmup_steps: int = _at_least(0, 2500)
+    warmup_steps: int = at_least(0, 2500)
     """Steps over which the rate rises from `warmup_start` to `f_max`."""
-    warmup_start: float = _at_least(0, 1e-6)
+    warmup_start: float = at_least(0, 1e-6)
     """Fraction of `lr` at step 0."""
-    f_max: float = _at_least(0, 1.0)
+    f_max: float = at_least(0, 1.0)
     """Fraction of `lr` at the end of the warm-up."""
-    f_min: float = _at_least(0, 1.0)
+    f_min: float = at_least(0, 1.0)
     """Fraction of `lr` at step `cycle_steps`, reached linearly."""
-    cycle_steps: int = _at_least(1, 10**13)
+    cycle_steps: int = at_least(1, 10**13)
     """Step at which `f_min` is reached."""
 
 
@@ -166,7 +166,7 @@ class EmaConfig:
     """Exponential moving average of the weights with the power schedule."""
 
     enabled: bool = True
-    rate: float = _at_least(0, 0.1)
+    rate: float = at_least(0, 0.1)
     """Width of the average relative to the number of steps so far."""
 
 
@@ -174,15 +174,15 @@ class EmaConfig:
 class TrainerConfig:
     """Length, processes and precision of the run."""
 
-    max_steps: int = _at_least(1, 2000)
+    max_steps: int = at_least(1, 2000)
     """Optimizer steps, counted from the very first start of the run."""
     devices: int | None = None
     """Processes per node; `nemo-cosmos train` starts them where no launcher did. None: as many as were started."""
     num_nodes: int | None = None
     """Nodes; none: as many as the launcher started."""
-    precision: str = _choice("bf16", "fp32", "bf16")
+    precision: str = choice("bf16", "fp32", "bf16")
     """Precision of the network; optimizer, EMA and loss stay in fp32."""
-    log_every_n_steps: int = _at_least(1, 1)
+    log_every_n_steps: int = at_least(1, 1)
     """Steps between two lines of `metrics.jsonl`."""
 
 
@@ -190,20 +190,20 @@ class TrainerConfig:
 class ParallelConfig:
     """How the network and a sample are spread over processes; never changes the result."""
 
-    tensor: int = _at_least(1, 1)
+    tensor: int = at_least(1, 1)
     """Tensor-parallel size; divides the attention heads."""
     sequence: bool = False
     """Sequence parallelism of the parts between the tensor-parallel ones."""
-    pipeline: int = _at_least(1, 1)
+    pipeline: int = at_least(1, 1)
     """Pipeline stages."""
     virtual_pipeline: int | None = None
     """Interleaved chunks per stage; none: plain schedule."""
-    context: int = _at_least(1, 1)
+    context: int = at_least(1, 1)
     """Context-parallel size: processes that share the tokens of one sample."""
-    context_backend: str = _choice("auto", "auto", "all_to_all", "all_gather", "transformer_engine")
+    context_backend: str = choice("auto", "auto", "all_to_all", "all_gather", "transformer_engine")
     distributed_optimizer: bool = True
     """Optimizer state sharded over the data-parallel processes."""
-    recompute: str = _choice("none", "none", "selective", "full")
+    recompute: str = choice("none", "none", "selective", "full")
     """Activations computed again in the backward pass instead of kept."""
     recompute_layers: int | None = None
     """With `recompute: full`, the number of layers per stage it applies to; none: all."""
@@ -213,8 +213,8 @@ class ParallelConfig:
 class CheckpointConfig:
     """What is saved, and how often."""
 
-    every_n_steps: int = _at_least(1, 200)
-    keep: int = _at_least(1, 3)
+    every_n_steps: int = at_least(1, 200)
+    keep: int = at_least(1, 3)
     """Newest distributed checkpoints that stay on disk."""
     export: bool = True
     """Write regular and EMA weights in the released `.pt` key layout beside each save."""
@@ -225,8 +225,8 @@ class LoraConfig:
     """Low-rank adapters instead of training every weight."""
 
     enabled: bool = False
-    rank: int = _at_least(1, 8)
-    alpha: float = _at_least(0, 8.0)
+    rank: int = at_least(1, 8)
+    alpha: float = at_least(0, 8.0)
     """Adapters are scaled by alpha / rank."""
     targets: list[str] = field(
         default_factory=lambda: ["to_q", "to_k", "to_v", "to_out.0", "ff.net.0.proj", "ff.net.2"]
@@ -244,7 +244,7 @@ class TrainConfig:
     group: str = MISSING
     name: str = "${experiment}"
     output_dir: str = "${oc.env:OUTPUT_ROOT,checkpoints}/${project}/${group}/${name}"
-    seed: int = _at_least(0, 0)
+    seed: int = at_least(0, 0)
     """Keys the initialisation, the sample order and, with the sample position, all noise."""
     resume: bool = True
     """Continue from the newest checkpoint in `output_dir`; false with one present is an error."""

@@ -5,15 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any
 
-MISSING: Any = "???"
-
-
-def _choice(default: str, *choices: str) -> Any:
-    return field(default=default, metadata={"choices": choices})
-
-
-def _at_least(minimum: float, default: Any) -> Any:
-    return field(default=default, metadata={"minimum": minimum})
+from nemo_cosmos.config import MISSING, at_least, choice
 
 
 @dataclass
@@ -40,23 +32,23 @@ class TokenizerDataConfig:
     """The same for validation; none: no validation."""
     registry: str | None = None
     """YAML file that maps names to globs; none: the shipped conf/tokenizer/datasets.yaml."""
-    num_frames: int = _at_least(1, 17)
+    num_frames: int = at_least(1, 17)
     """Frames per clip, 1 + k * temporal compression."""
     crop: list[int] = field(default_factory=lambda: [256, 256])
     """Height and width of the training crop, pixels; multiples of the spatial compression."""
     resolution: int | None = None
     """Resize clips to cover this resolution class first (256, 360, 480, 512, 720, 1080); none: native size."""
-    native_crop_probability: float = _at_least(0, 0.1)
+    native_crop_probability: float = at_least(0, 0.1)
     """Share of clips cropped at native scale instead of resized, when they are large enough."""
-    reverse_probability: float = _at_least(0, 0.5)
+    reverse_probability: float = at_least(0, 0.5)
     """Share of clips played backwards."""
-    flip_probability: float = _at_least(0, 0.5)
+    flip_probability: float = at_least(0, 0.5)
     """Share of clips mirrored."""
-    micro_batch: int = _at_least(1, 1)
+    micro_batch: int = at_least(1, 1)
     """Clips of one forward pass of one process."""
-    global_batch: int = _at_least(1, 1)
+    global_batch: int = at_least(1, 1)
     """Clips of one optimizer step over all processes; more than micro_batch x processes accumulates gradients."""
-    num_workers: int = _at_least(0, 2)
+    num_workers: int = at_least(0, 2)
     """Reader processes per training process."""
 
 
@@ -95,9 +87,9 @@ class FlowConfig:
     (first, second) -> flow in pixels."""
     weights: str = "hub"
     """raft: `hub` (torchvision's raft_large_C_T_SKHT_V2) or a .pth or .safetensors file."""
-    iterations: int = _at_least(1, 12)
+    iterations: int = at_least(1, 12)
     """raft: refinements of the flow; time and memory of the term grow with them."""
-    scale: int = _at_least(1, 2)
+    scale: int = at_least(1, 2)
     """Frames are made this much smaller before the flow is estimated."""
 
 
@@ -108,9 +100,9 @@ class ConsistencyConfig:
     enabled: bool = False
     boundaries: list[int] = field(default_factory=lambda: [250_000])
     values: list[float] = field(default_factory=lambda: [0.0, 0.01])
-    num_frames: int = _at_least(1, 9)
+    num_frames: int = at_least(1, 9)
     """Frames of a window, 1 + k * temporal compression."""
-    step: int = _at_least(1, 4)
+    step: int = at_least(1, 4)
     """Frames between two windows' starts; less than num_frames, so that they overlap."""
 
 
@@ -121,14 +113,14 @@ class AdversarialConfig:
     enabled: bool = False
     boundaries: list[int] = field(default_factory=lambda: [10_000])
     values: list[float] = field(default_factory=lambda: [0.0, 0.1])
-    feature_matching: float = _at_least(0, 0.0)
+    feature_matching: float = at_least(0, 0.0)
     """Weight of the L1 distance of the discriminator's features, relative to the adversarial term."""
     adaptive: bool = True
     """Scale the term so that its gradient at the decoder's last layer is as large as the reconstruction's."""
-    channels: int = _at_least(1, 64)
-    num_layers: int = _at_least(1, 3)
-    lr: float = _at_least(0, 1e-4)
-    start_step: int = _at_least(0, 0)
+    channels: int = at_least(1, 64)
+    num_layers: int = at_least(1, 3)
+    lr: float = at_least(0, 1e-4)
+    start_step: int = at_least(0, 0)
     """First step that trains the discriminator; let it start before the term gets weight."""
 
 
@@ -148,19 +140,19 @@ class LossConfig:
 class TokenizerOptimizerConfig:
     """AdamW with warm-up."""
 
-    lr: float = _at_least(0, 1e-4)
-    beta1: float = _at_least(0, 0.5)
-    beta2: float = _at_least(0, 0.999)
-    eps: float = _at_least(0, 1e-8)
-    weight_decay: float = _at_least(0, 0.01)
-    clip_grad: float = _at_least(0, 1.0)
+    lr: float = at_least(0, 1e-4)
+    beta1: float = at_least(0, 0.5)
+    beta2: float = at_least(0, 0.999)
+    eps: float = at_least(0, 1e-8)
+    weight_decay: float = at_least(0, 0.01)
+    clip_grad: float = at_least(0, 1.0)
     """Largest global L2 norm of the gradient; 0 does not clip."""
-    schedule: str = _choice("warmup", "warmup", "warmup_cosine")
-    warmup_steps: int = _at_least(0, 5000)
+    schedule: str = choice("warmup", "warmup", "warmup_cosine")
+    warmup_steps: int = at_least(0, 5000)
     """Steps over which the rate rises from lr / warmup_steps to lr."""
-    decay_steps: int = _at_least(1, 1_000_000)
+    decay_steps: int = at_least(1, 1_000_000)
     """warmup_cosine: step at which the rate reaches min_ratio x lr."""
-    min_ratio: float = _at_least(0, 1e-8)
+    min_ratio: float = at_least(0, 1e-8)
 
 
 @dataclass
@@ -168,30 +160,30 @@ class TokenizerEmaConfig:
     """Exponential moving average of the weights with a constant rate."""
 
     enabled: bool = True
-    decay: float = _at_least(0, 0.9999)
+    decay: float = at_least(0, 0.9999)
 
 
 @dataclass
 class TokenizerTrainerConfig:
     """Length, precision and memory of the run."""
 
-    max_steps: int = _at_least(1, 10_000_000)
-    precision: str = _choice("bf16", "fp32", "bf16")
+    max_steps: int = at_least(1, 10_000_000)
+    precision: str = choice("bf16", "fp32", "bf16")
     """bf16: autocast; weights, optimizer, EMA and loss stay fp32."""
-    device: str = _choice("auto", "auto", "cpu", "cuda")
+    device: str = choice("auto", "auto", "cpu", "cuda")
     activation_checkpointing: bool = False
     """Recompute each level in the backward pass: half the memory, about a fifth more time."""
     compile: bool | None = None
     """torch.compile the blocks of the network, and VGG; None: on CUDA."""
-    log_every_n_steps: int = _at_least(1, 100)
+    log_every_n_steps: int = at_least(1, 100)
 
 
 @dataclass
 class TokenizerValidationConfig:
     """Held-out reconstruction quality with the regular and the averaged weights."""
 
-    every_n_steps: int = _at_least(1, 5000)
-    max_clips: int = _at_least(1, 16)
+    every_n_steps: int = at_least(1, 5000)
+    max_clips: int = at_least(1, 16)
     at_start: bool = True
     """Validate before the first step of a new run."""
     lpips_weights: str | None = None
@@ -206,12 +198,12 @@ class TokenizerValidationConfig:
 class TokenizerCheckpointConfig:
     """What is saved, and how often."""
 
-    every_n_steps: int = _at_least(1, 5000)
-    keep: int = _at_least(1, 3)
+    every_n_steps: int = at_least(1, 5000)
+    keep: int = at_least(1, 3)
     """Newest checkpoints that stay on disk."""
     export_jit: bool = True
     """Write iter_N_enc.jit, _dec.jit and _ema.jit beside each checkpoint."""
-    statistics_clips: int = _at_least(0, 64)
+    statistics_clips: int = at_least(0, 64)
     """Training clips for the latent statistics of the tokenizer folder written at the end; 0: none."""
 
 
@@ -225,7 +217,7 @@ class TokenizerTrainConfig:
     group: str = "tokenizer"
     name: str = "${experiment}"
     output_dir: str = "${oc.env:OUTPUT_ROOT,checkpoints}/${project}/${group}/${name}"
-    seed: int = _at_least(0, 1234)
+    seed: int = at_least(0, 1234)
     resume: bool = True
     """Continue from the newest checkpoint in output_dir; false with one present is an error."""
     model: TokenizerModelConfig = field(default_factory=TokenizerModelConfig)

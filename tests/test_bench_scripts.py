@@ -1,0 +1,47 @@
+"""The scripts under bench/ run at their smallest size and write what they measured."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+BENCH = Path(__file__).parents[1] / "bench"
+
+
+def run(script: str, *arguments: str) -> str:
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
+    done = subprocess.run(
+        [sys.executable, str(BENCH / script), *arguments], capture_output=True, text=True, env=environment
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
+    return done.stdout
+
+
+def test_tokenizer(tmp_path: Path) -> None:
+    size = ["--size", "32", "32", "--frames", "9", "--channels", "8"]
+    target = tmp_path / "tokenizer.json"
+    printed = run(
+        "tokenizer.py", *size, "--device=cpu", "--dtype=float32", "--repeats=1", "--no-compile", f"--json={target}"
+    )
+    rows = json.loads(target.read_text())
+    assert {(row["variant"], row["work"]) for row in rows} == {
+        (variant, work) for variant in ("diffusers", "ours") for work in ("encode", "decode", "train")
+    }
+    assert all(row["difference_from_fp32"] < 1e-5 for row in rows if row["work"] != "train")
+    assert "decode: ours is" in printed
+
+
+def test_transformer(tmp_path: Path) -> None:
+    target = tmp_path / "dit.json"
+    run("dit.py", "--smoke", "--skip-diffusers", f"--json={target}")
+    assert [row["name"] for row in json.loads(target.read_text()) if "name" in row] == ["ours"]
+
+
+def test_layouts(tmp_path: Path) -> None:
+    printed = run("layouts.py", "--gpus=1", "--worlds", "1", "--only", "exact", "--smoke", f"--output={tmp_path}")
+    (record,) = [json.loads(line) for line in (tmp_path / "layouts.jsonl").read_text().splitlines()]
+    assert record["layout"] == "one" and len(record["losses"]) == 3
+    assert "failed" not in printed
