@@ -295,7 +295,8 @@ class TokenizerModule(nn.Module):
         """
         if self.post_quant_conv.conv3d.weight.is_cuda:
             self.to(memory_format=torch.channels_last_3d)
-            self.compile_blocks(dynamic=False)
+            if self.decoder.conv_out._compiled_call_impl is None:  # Moved back from the CPU, it is compiled already.
+                self.compile_blocks(dynamic=False)
         return self
 
     def last_layer(self) -> Tensor:

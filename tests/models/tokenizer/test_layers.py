@@ -91,6 +91,8 @@ def test_tuned_module_on_gpu(name: str) -> None:
     tuned = build_tokenizer(name, channels=8, **overrides)
     fill_parameters(tuned)
     tuned = tuned.cuda().tune()
+    compiled = tuned.decoder.conv_out._compiled_call_impl
+    assert tuned.cpu().cuda().tune().decoder.conv_out._compiled_call_impl is compiled
     video = golden_video()
     with torch.backends.cudnn.flags(enabled=True, allow_tf32=False):
         expected, out = plain(video), tuned(video.cuda())
