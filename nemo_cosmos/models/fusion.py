@@ -7,7 +7,6 @@ from collections.abc import Callable
 from typing import Any, TypeVar
 
 import torch
-import torch._functorch.config
 from torch import Tensor
 
 _Function = TypeVar("_Function", bound=Callable[..., Any])
@@ -15,14 +14,17 @@ _Function = TypeVar("_Function", bound=Callable[..., Any])
 
 def fused(function: _Function) -> _Function:
     """Compile ``function`` when its first argument is on CUDA, run it eagerly elsewhere."""
-    compiled = torch.compile(function, dynamic=False)
+
+    @functools.cache
+    def compiled() -> Callable[..., Any]:  # Not before the first use: it imports the compiler, which takes seconds.
+        allow_many_shapes()
+        return torch.compile(function, dynamic=False)
 
     @functools.wraps(function)
     def dispatch(x: Tensor, *args: Any, **kwargs: Any) -> Any:
         if not x.is_cuda or torch.compiler.is_compiling():
             return function(x, *args, **kwargs)
-        allow_many_shapes()
-        return compiled(x, *args, **kwargs)
+        return compiled()(x, *args, **kwargs)
 
     return dispatch  # type: ignore[return-value]
 
@@ -39,4 +41,6 @@ def allow_repeated_backward() -> None:
 
     PyTorch 2.11 otherwise gives tensors that the forward pass saved to the backward pass as working memory.
     """
+    import torch._functorch.config
+
     torch._functorch.config.donated_buffer = False
