@@ -91,7 +91,8 @@ class TokenizerTrainer:
         self.judge: nn.Module | None = self.discriminator
         if self.workers.world > 1:
             ids = [self.device.index] if self.device.type == "cuda" else None
-            self.network = DistributedDataParallel(self.module, device_ids=ids)
+            # Buffers are constants: nothing to broadcast before every forward pass.
+            self.network = DistributedDataParallel(self.module, device_ids=ids, broadcast_buffers=False)
             if self.discriminator is not None:
                 self.judge = DistributedDataParallel(self.discriminator, device_ids=ids)
         self.validator: Validator | None = None

@@ -24,6 +24,27 @@ from nemo_cosmos.training.tokenizer.trainer import TokenizerTrainer, train
 TINY = "model.overrides={channels:4,channels_mult:[1,2,2],num_res_blocks:1,chunk_frames:5}"
 
 
+ALL_TERMS = (
+    "loss.perceptual.enabled=true",
+    "loss.perceptual.weights=random",
+    "loss.perceptual.gram.enabled=true",
+    "loss.perceptual.gram.boundaries=[0]",
+    "loss.perceptual.gram.values=[0.05]",
+    "loss.flow.enabled=true",
+    "loss.flow.boundaries=[0]",
+    "loss.flow.values=[0.01]",
+    "loss.video_consistency.enabled=true",
+    "loss.video_consistency.boundaries=[0]",
+    "loss.video_consistency.values=[0.1]",
+    "loss.video_consistency.num_frames=5",
+    "loss.adversarial.enabled=true",
+    "loss.adversarial.boundaries=[0]",
+    "loss.adversarial.values=[0.1]",
+    "loss.adversarial.channels=4",
+    "loss.adversarial.feature_matching=1.0",
+)
+
+
 @pytest.fixture(scope="module")
 def clips(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Six 32x48 clips of 12 frames: coloured squares that move."""
@@ -122,9 +143,10 @@ def test_a_small_run_learns(clips: Path, tmp_path: Path) -> None:
     assert lines[-1]["validation_psnr"] > lines[0]["validation_psnr"] + 6.0
 
 
-def test_two_processes_equal_one(clips: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize("overrides", [(), ("data.num_frames=9", "data.crop=[32,32]", *ALL_TERMS)], ids=["L1", "all"])
+def test_two_processes_equal_one(clips: Path, tmp_path: Path, overrides: tuple[str, ...]) -> None:
     """Same clips, same global batch: one process with accumulation and two processes give the same weights."""
-    train(configure(clips, tmp_path / "one", "trainer.max_steps=2"))
+    train(configure(clips, tmp_path / "one", "trainer.max_steps=2", *overrides))
     (tmp_path / "two.py").write_text(
         "import sys\n"
         "from nemo_cosmos.training.tokenizer.config import TokenizerTrainConfig\n"
@@ -135,7 +157,7 @@ def test_two_processes_equal_one(clips: Path, tmp_path: Path) -> None:
     )
     from nemo_cosmos.config import dump_config
 
-    config = configure(clips, tmp_path / "two", "trainer.max_steps=2")
+    config = configure(clips, tmp_path / "two", "trainer.max_steps=2", *overrides)
     (tmp_path / "two.yaml").write_text(dump_config(config))
     with socket.socket() as server:
         server.bind(("127.0.0.1", 0))
@@ -175,23 +197,7 @@ def test_all_terms_and_a_discrete_tokenizer(clips: Path, tmp_path: Path) -> None
             "data.num_frames=9",
             "data.crop=[32,32]",
             "trainer.max_steps=2",
-            "loss.perceptual.enabled=true",
-            "loss.perceptual.weights=random",
-            "loss.perceptual.gram.enabled=true",
-            "loss.perceptual.gram.boundaries=[0]",
-            "loss.perceptual.gram.values=[0.05]",
-            "loss.flow.enabled=true",
-            "loss.flow.boundaries=[0]",
-            "loss.flow.values=[0.01]",
-            "loss.video_consistency.enabled=true",
-            "loss.video_consistency.boundaries=[0]",
-            "loss.video_consistency.values=[0.1]",
-            "loss.video_consistency.num_frames=5",
-            "loss.adversarial.enabled=true",
-            "loss.adversarial.boundaries=[0]",
-            "loss.adversarial.values=[0.1]",
-            "loss.adversarial.channels=4",
-            "loss.adversarial.feature_matching=1.0",
+            *ALL_TERMS,
             "trainer.activation_checkpointing=true",
         )
     )
