@@ -172,7 +172,7 @@ class TokenizerTrainerConfig:
     """bf16: autocast; weights, optimizer, EMA and loss stay fp32."""
     device: str = choice("auto", "auto", "cpu", "cuda")
     activation_checkpointing: bool = False
-    """Recompute each level in the backward pass: half the memory, about a fifth more time."""
+    """Recompute each level, and optical flow, in the backward pass: half the memory, about a fifth more time."""
     compile: bool | None = None
     """torch.compile the blocks of the network, and VGG; None: on CUDA."""
     log_every_n_steps: int = at_least(1, 100)

@@ -13,10 +13,14 @@ from typing import Protocol
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
 from nemo_cosmos.errors import InputError
 from nemo_cosmos.training.tokenizer.config import FlowConfig
 from nemo_cosmos.training.tokenizer.raft import load_raft
+
+RECOMPUTED_PAIRS = 32
+"""Pairs of frames whose activations the backward pass holds at once when it recomputes them."""
 
 
 class FlowEstimator(Protocol):
@@ -110,10 +114,11 @@ def make_estimator(config: FlowConfig) -> nn.Module:
     return network
 
 
-def clip_flow(estimator: FlowEstimator, video: Tensor, scale: int) -> Tensor:
+def clip_flow(estimator: FlowEstimator, video: Tensor, scale: int, recompute: bool = False) -> Tensor:
     """Flows (B·2(T−1), 2, h, w) of (B, 3, T, H, W): each frame to the next, and the same of the reversed clip.
 
-    Frames are made ``scale`` times smaller first; the values are in pixels of the full size.
+    Frames are made ``scale`` times smaller first; the values are in pixels of the full size. ``recompute`` keeps no
+    activations for the backward pass, which estimates some pairs after the others again.
     """
     if scale > 1:
         size = (video.shape[2], video.shape[3] // scale, video.shape[4] // scale)
@@ -121,11 +126,16 @@ def clip_flow(estimator: FlowEstimator, video: Tensor, scale: int) -> Tensor:
     reverse = video.flip(2)
     first = torch.cat([video[:, :, :-1], reverse[:, :, :-1]], dim=2).transpose(1, 2).flatten(0, 1)
     second = torch.cat([video[:, :, 1:], reverse[:, :, 1:]], dim=2).transpose(1, 2).flatten(0, 1)
-    return estimator(first, second) * float(scale)
+    if not recompute:
+        return estimator(first, second) * float(scale)
+    parts = zip(first.split(RECOMPUTED_PAIRS), second.split(RECOMPUTED_PAIRS), strict=True)
+    return torch.cat([checkpoint(estimator, *part, use_reentrant=False) for part in parts]) * float(scale)
 
 
-def flow_distance(estimator: FlowEstimator, video: Tensor, reconstruction: Tensor, scale: int) -> Tensor:
+def flow_distance(
+    estimator: FlowEstimator, video: Tensor, reconstruction: Tensor, scale: int, recompute: bool = False
+) -> Tensor:
     """Mean absolute difference of the two clips' flows, pixels."""
     with torch.no_grad():
         target = clip_flow(estimator, video, scale)
-    return (clip_flow(estimator, reconstruction, scale) - target).abs().mean()
+    return (clip_flow(estimator, reconstruction, scale, recompute) - target).abs().mean()

@@ -60,15 +60,17 @@ class TokenizerLoss(nn.Module):
     Args:
         config: the terms; one that is off costs nothing, one with weight 0 at a step is not computed there.
         tokenizer: refuses terms that this tokenizer cannot have.
+        checkpointing: the flow estimator's activations are recomputed in the backward pass.
 
     Raises:
         InputError: a schedule whose lists do not fit, a wrong weights file, a KL term without a VAE bottleneck, or
             windows that do not overlap.
     """
 
-    def __init__(self, config: LossConfig, tokenizer: TokenizerConfig) -> None:
+    def __init__(self, config: LossConfig, tokenizer: TokenizerConfig, checkpointing: bool = False) -> None:
         super().__init__()
         self.config = config
+        self.checkpointing = checkpointing
         schedules: dict[str, _Schedule] = {
             "color": config.color,
             "perceptual": config.perceptual,
@@ -137,7 +139,8 @@ class TokenizerLoss(nn.Module):
         if config.flow.enabled and self.estimator is not None:
             weight = scheduled_weight(config.flow.boundaries, config.flow.values, step)
             if weight > 0 and video.shape[2] > 1:
-                terms.add("flow", flow_distance(self.estimator, video, fake, config.flow.scale), weight)
+                value = flow_distance(self.estimator, video, fake, config.flow.scale, self.checkpointing)
+                terms.add("flow", value, weight)
         if config.kl.enabled and output.moments is not None:
             weight = scheduled_weight(config.kl.boundaries, config.kl.values, step)
             terms.add("kl", kl_divergence(output.moments), weight)

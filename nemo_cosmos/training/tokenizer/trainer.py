@@ -57,7 +57,8 @@ class TokenizerTrainer:
         self.module = build_tokenizer(config.model.preset, **config.model.overrides)
         self.module.check_video(torch.empty(1, 3, config.data.num_frames, *_crop(config), device="meta"))
         self.dataset, self.clips, self.statistics_clips = self._open_data()
-        self.loss = TokenizerLoss(config.loss, self.module.config).to(self.device)
+        checkpointing = config.trainer.activation_checkpointing
+        self.loss = TokenizerLoss(config.loss, self.module.config, checkpointing).to(self.device)
         self.loss.check_crop(*_crop(config))
         if config.model.init_from is not None:
             files.load_weights(self.module, config.model.init_from)
@@ -67,7 +68,7 @@ class TokenizerTrainer:
         if self.device.type == "cuda":
             torch.backends.cudnn.benchmark = True
             self.module.to(memory_format=torch.channels_last_3d)
-        self.module.enable_checkpointing(config.trainer.activation_checkpointing)
+        self.module.enable_checkpointing(checkpointing)
         adversarial = config.loss.adversarial
         if adversarial.enabled and adversarial.adaptive:
             allow_repeated_backward()

@@ -11,6 +11,7 @@ import torch.nn.functional as F
 from nemo_cosmos.errors import InputError
 from nemo_cosmos.models.tokenizer import TokenizerConfig, build_tokenizer
 from nemo_cosmos.models.tokenizer.metrics import code_usage, frechet_distance, lpips, psnr, ssim
+from nemo_cosmos.training.tokenizer import flow as flow_module
 from nemo_cosmos.training.tokenizer.adversarial import PatchDiscriminator3D, adaptive_weight, generator_loss
 from nemo_cosmos.training.tokenizer.config import (
     AdversarialConfig,
@@ -20,7 +21,7 @@ from nemo_cosmos.training.tokenizer.config import (
     PerceptualConfig,
     ScheduleConfig,
 )
-from nemo_cosmos.training.tokenizer.flow import LucasKanade, clip_flow, make_estimator
+from nemo_cosmos.training.tokenizer.flow import LucasKanade, clip_flow, flow_distance, make_estimator
 from nemo_cosmos.training.tokenizer.losses import TokenizerLoss, kl_divergence, scheduled_weight
 from nemo_cosmos.training.tokenizer.perceptual import Vgg16Features, feature_distance, gram_distance
 
@@ -60,6 +61,27 @@ def test_clip_flow_has_both_directions_in_full_size_pixels() -> None:
     flow = clip_flow(LucasKanade(), video, 2)[:, :, 12:-12, 12:-12].mean(dim=(2, 3))
     assert flow.shape == (4, 2)
     torch.testing.assert_close(flow[:, 0], torch.tensor([2.0, 2.0, -2.0, -2.0]), atol=0.3, rtol=0)
+
+
+def test_recomputed_flow_has_the_same_gradient(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(flow_module, "RECOMPUTED_PAIRS", 3)  # 8 pairs in three parts
+    torch.manual_seed(0)
+    calls: list[int] = []
+
+    class Counted(LucasKanade):
+        def forward(self, first: torch.Tensor, second: torch.Tensor) -> torch.Tensor:
+            calls.append(first.shape[0])
+            return super().forward(first, second)
+
+    video = torch.rand(1, 3, 5, 64, 64) * 2 - 1
+    fakes = [(video * 0.9 + 0.05).requires_grad_() for _ in range(2)]
+    values = [flow_distance(Counted(), video, fakes[i], 1, recompute=bool(i)) for i in range(2)]
+    assert calls == [8, 8, 8, 3, 3, 2]
+    for value in values:
+        value.backward()
+    assert sorted(calls[6:]) == [2, 3, 3]
+    torch.testing.assert_close(values[1], values[0])
+    torch.testing.assert_close(fakes[1].grad, fakes[0].grad)
 
 
 def test_flow_network_of_the_user(tmp_path: Path) -> None:
