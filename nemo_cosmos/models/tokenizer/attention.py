@@ -19,11 +19,13 @@ MAX_FUSED_WIDTH = 256
 """Widest head of PyTorch's flash and cuDNN attention."""
 MAX_SCORES = 2**28
 """Scores in memory at once: 1 GiB in fp32."""
+HAS_FP32_PRODUCTS = "dtype" in torch.ops.aten.bmm.overloads()
+"""Whether products of bf16 matrices can stay in fp32: from PyTorch 2.8 on. Before, PyTorch's own attention is used."""
 
 
 def attention(q: Tensor, k: Tensor, v: Tensor, causal: bool) -> Tensor:
     """Softmax attention of (N, tokens, C) with scale 1/√C; ``causal`` hides later tokens."""
-    if q.is_cuda and q.shape[-1] > MAX_FUSED_WIDTH:
+    if q.is_cuda and q.shape[-1] > MAX_FUSED_WIDTH and HAS_FP32_PRODUCTS:
         return wide_attention(q, k, v, causal)
     return F.scaled_dot_product_attention(q.unsqueeze(1), k.unsqueeze(1), v.unsqueeze(1), is_causal=causal).squeeze(1)
 
