@@ -124,7 +124,7 @@ def bench_inference(args: argparse.Namespace, device: torch.device, dtype: torch
         latent = torch.randn(shape, generator=generator).to(device, dtype)
         with torch.backends.cudnn.flags(enabled=True, benchmark=False, allow_tf32=False):
             exact_latent, exact_video = _encode(ours, video.float()), ours.decode(latent.float())
-        ours.to(dtype).to(memory_format=torch.channels_last_3d)
+        ours.to(dtype).order_weights()
         free(device)
 
         def both(name: str, encode: Callable[[], Tensor], decode: Callable[[], Tensor]) -> None:
@@ -166,7 +166,7 @@ def bench_training(args: argparse.Namespace, device: torch.device) -> list[dict[
             module, reconstruct = peer, lambda peer=peer: peer(video).sample
         else:
             module, reconstruct = ours, lambda ours=ours: ours(video).reconstruction
-            ours.to(memory_format=torch.channels_last_3d)
+            ours.order_weights()
             ours.enable_checkpointing("checkpointing" in name)
             if "compiled" in name:
                 ours.compile_blocks(dynamic=False)

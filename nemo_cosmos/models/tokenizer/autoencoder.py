@@ -288,13 +288,23 @@ class TokenizerModule(nn.Module):
             if module in outer or isinstance(module, ResidualBlock | Downsample | Upsample):
                 module.compile(**options)
 
+    def order_weights(self) -> None:
+        """Keep weights in ``channels_last_3d``, as activations are, so that no kernel has to convert them."""
+        self.to(memory_format=torch.channels_last_3d)
+        for parameter in self.parameters():
+            # For 1×1×1 kernels both orders are the same memory; gradients come with the strides of the default one,
+            # and DistributedDataParallel copies a gradient twice whose strides are not its parameter's.
+            if parameter.ndim == 5 and parameter.shape[2:].numel() == 1:
+                width = parameter.shape[1]
+                parameter.data = parameter.data.as_strided(parameter.shape, (width, 1, 1, 1, 1))
+
     def tune(self) -> TokenizerModule:
         """On CUDA, order the weights as the fast kernels want them and compile the blocks; nothing on CPU.
 
         Call it after the module was moved. The first clip of a new size then takes some seconds longer.
         """
         if self.post_quant_conv.conv3d.weight.is_cuda:
-            self.to(memory_format=torch.channels_last_3d)
+            self.order_weights()
             if self.decoder.conv_out._compiled_call_impl is None:  # Moved back from the CPU, it is compiled already.
                 self.compile_blocks(dynamic=False)
         return self

@@ -81,9 +81,7 @@ class FrameNorm(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         frames = frames_to_batch(x)
         if torch.jit.is_scripting():
-            y = F.group_norm(frames, 1, self.norm.weight, self.norm.bias, self.norm.eps)
-            if self.silu:
-                y = F.silu(y)
+            y = scripted_frame_norm(frames, self.norm.weight, self.norm.bias, self.silu, self.norm.eps)
         else:
             y = _frame_norm(frames, self.norm.weight, self.norm.bias, self.silu)
         return batch_to_frames(y, x.shape[0])
@@ -100,6 +98,28 @@ def _frame_norm(x: Tensor, weight: Tensor, bias: Tensor, silu: bool) -> Tensor:
         return fused_frame_norm(x, weight, bias, silu)
     y = F.group_norm(x, 1, weight, bias, EPS)
     return F.silu(y) if silu else y
+
+
+def scripted_frame_norm(x: Tensor, weight: Tensor, bias: Tensor, silu: bool, eps: float) -> Tensor:
+    """As :func:`_frame_norm`, for TorchScript files, which have no compiler to rely on."""
+    gradient = x.requires_grad or weight.requires_grad
+    if x.is_cuda and x.dtype != torch.float32 and not gradient:
+        return frame_norm_16_bit(x, weight, bias, silu, eps)
+    y = F.group_norm(x, 1, weight, bias, eps)
+    return F.silu(y) if silu else y
+
+
+def frame_norm_16_bit(x: Tensor, weight: Tensor, bias: Tensor, silu: bool, eps: float) -> Tensor:
+    """As :func:`_frame_norm`, of bf16 or fp16 values without gradient: fp32 arithmetic, nothing large kept in fp32."""
+    frame = [1, 2, 3]
+    mean = torch.mean(x, frame, keepdim=True, dtype=torch.float32)
+    length = torch.linalg.vector_norm(x, 2, frame, keepdim=True, dtype=torch.float32)
+    variance = (length.square() / x[0].numel() - mean.square()).clamp(min=0.0)
+    scale = torch.rsqrt(variance + eps) * weight.float().view(1, -1, 1, 1)
+    shift = bias.float().view(1, -1, 1, 1) - mean * scale
+    y = torch.empty_like(x)
+    torch.addcmul(shift, x, scale, out=y)
+    return F.silu(y, inplace=True) if silu else y
 
 
 @fused

@@ -20,6 +20,8 @@ class Workers:
     rank: int
     world: int
     device: torch.device
+    started: bool = False
+    """Whether :func:`join` started the process group."""
 
     @property
     def is_main(self) -> bool:
@@ -39,6 +41,11 @@ class Workers:
         if self.world > 1:
             dist.barrier()
 
+    def leave(self) -> None:
+        """End the process group that :func:`join` started; every process calls it when its work is done."""
+        if self.started:
+            dist.destroy_process_group()
+
 
 def join(device: str) -> Workers:
     """Join the process group that torchrun describes in the environment.
@@ -51,8 +58,10 @@ def join(device: str) -> Workers:
         raise InputError("trainer.device=cuda: no CUDA device is visible; use trainer.device=cpu or auto")
     rank, world = int(os.environ.get("RANK", "0")), int(os.environ.get("WORLD_SIZE", "1"))
     local = int(os.environ.get("LOCAL_RANK", "0"))
+    where = torch.device("cuda", local) if use_cuda else torch.device("cpu")
     if use_cuda:
-        torch.cuda.set_device(local)
-    if world > 1 and not dist.is_initialized():
-        dist.init_process_group("nccl" if use_cuda else "gloo")
-    return Workers(rank, world, torch.device("cuda", local) if use_cuda else torch.device("cpu"))
+        torch.cuda.set_device(where)
+    start = world > 1 and not dist.is_initialized()
+    if start:
+        dist.init_process_group("nccl" if use_cuda else "gloo", device_id=where if use_cuda else None)
+    return Workers(rank, world, where, start)

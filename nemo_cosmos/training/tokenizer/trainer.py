@@ -40,7 +40,10 @@ def train(config: TokenizerTrainConfig) -> Path:
     Raises:
         InputError: a setting, file or clip is wrong; said before the first step wherever that is possible.
     """
-    return TokenizerTrainer(config).run()
+    trainer = TokenizerTrainer(config)
+    target = trainer.run()
+    trainer.workers.leave()
+    return target
 
 
 class TokenizerTrainer:
@@ -67,7 +70,7 @@ class TokenizerTrainer:
         self.module.to(self.device)
         if self.device.type == "cuda":
             torch.backends.cudnn.benchmark = True
-            self.module.to(memory_format=torch.channels_last_3d)
+            self.module.order_weights()
         self.module.enable_checkpointing(checkpointing)
         adversarial = config.loss.adversarial
         if adversarial.enabled and adversarial.adaptive:

@@ -14,7 +14,7 @@ from nemo_cosmos.models.fusion import allow_repeated_backward
 from nemo_cosmos.models.tokenizer import attention, build_tokenizer
 from nemo_cosmos.models.tokenizer.haar import HaarPatcher3D, HaarUnpatcher3D
 from nemo_cosmos.models.tokenizer.jit import script_tokenizer
-from nemo_cosmos.models.tokenizer.layers import fused_frame_norm
+from nemo_cosmos.models.tokenizer.layers import frame_norm_16_bit, fused_frame_norm
 
 from .golden import fill_parameters, golden_video, hash_tensor
 
@@ -54,6 +54,21 @@ def test_fused_norm_keeps_precision_far_from_zero(silu: bool, offset: float) -> 
     out = fused_frame_norm(x.to(DEVICE), weight.to(DEVICE), bias.to(DEVICE), silu)
     # Values near 100 are known to 4e-6 in fp32.
     assert relative(out.cpu(), expected) < (1e-6 if offset == 0 else 1e-4)
+
+
+@pytest.mark.parametrize("silu", [False, True])
+@pytest.mark.parametrize("offset", [0.0, 20.0])
+def test_norm_of_16_bit_values(silu: bool, offset: float) -> None:
+    """Rounded once more than the exact one where SiLU follows, also where the mean is 20 standard deviations."""
+    x = (hash_tensor((3, 16, 12, 20), 1) + offset).bfloat16()
+    weight, bias = hash_tensor((16,), 2).bfloat16(), hash_tensor((16,), 3).bfloat16()
+    expected = F.group_norm(x.double(), 1, weight.double(), bias.double(), 1e-6)
+    expected = F.silu(expected) if silu else expected
+    inputs = [tensor.to(DEVICE) for tensor in (x.contiguous(memory_format=torch.channels_last), weight, bias)]
+    out = torch.jit.script(frame_norm_16_bit)(*inputs, silu, 1e-6)
+    assert out.dtype == torch.bfloat16
+    assert out.is_contiguous(memory_format=torch.channels_last)
+    assert relative(out.cpu(), expected) < (4e-3 if silu else 2e-3)
 
 
 @pytest.mark.parametrize("patch", [2, 4])
@@ -102,8 +117,12 @@ def test_tuned_module_on_gpu(name: str) -> None:
         for (key, own), reference in zip(tuned.named_parameters(), plain.parameters(), strict=True):
             if float(reference.grad.norm()) > 1e-4:
                 assert relative(own.grad.cpu(), reference.grad) < 1e-3, key
-        scripted = script_tokenizer(tuned)["autoencoder"](video.cuda())[0]
-    assert relative(scripted.cpu(), expected.reconstruction) < 1e-4
+        scripted = script_tokenizer(tuned)["autoencoder"]
+        assert relative(scripted(video.cuda())[0].cpu(), expected.reconstruction) < 1e-4
+        with torch.no_grad():
+            exact = relative(plain.bfloat16()(video.bfloat16()).reconstruction, expected.reconstruction)
+            scripted.bfloat16()
+            assert relative(scripted(video.cuda().bfloat16())[0].cpu(), expected.reconstruction) < 1.5 * exact
 
 
 @on_gpu
@@ -120,6 +139,17 @@ def test_two_backward_passes_on_gpu() -> None:
     loss.backward()
     assert torch.equal(first, second)
     torch.testing.assert_close(module.last_layer().grad, first)
+
+
+def test_ordered_weights_have_the_strides_of_their_gradients() -> None:
+    """Otherwise DistributedDataParallel warns and copies them twice."""
+    module = build_tokenizer("CV4x8x8-360p", channels=8).to(DEVICE)
+    module.order_weights()
+    module(golden_video().to(DEVICE)).reconstruction.abs().mean().backward()
+    weight = module.encoder.down[0].block[0].conv1[0].conv3d.weight
+    assert weight.is_contiguous(memory_format=torch.channels_last_3d) and not weight.is_contiguous()
+    for name, parameter in module.named_parameters():
+        assert parameter.grad is not None and parameter.grad.stride() == parameter.stride(), name
 
 
 def test_blocks_stay_whole_under_data_parallel() -> None:

@@ -164,7 +164,7 @@ def train_in_two_processes(config: TokenizerTrainConfig, folder: Path) -> None:
             "WORLD_SIZE": "2",
             "MASTER_ADDR": "127.0.0.1",
             "MASTER_PORT": str(port),
-            "PYTHONPATH": str(Path(__file__).parents[3]),
+            "PYTHONPATH": os.pathsep.join([str(Path(__file__).parents[3]), os.environ.get("PYTHONPATH", "")]),
             "OMP_NUM_THREADS": "1",
         }
         command = [sys.executable, "-W", "ignore", str(folder / "two.py"), str(folder / "two.yaml")]
