@@ -21,6 +21,7 @@ from torch import Tensor
 
 from nemo_cosmos.models.tokenizer.autoencoder import TokenizerModule, build_tokenizer
 from nemo_cosmos.models.tokenizer.diffusers_export import to_diffusers_state_dict
+from nemo_cosmos.models.tokenizer.jit import script_tokenizer
 
 
 def measure(run: Callable[[], Tensor], device: torch.device, repeats: int) -> dict[str, float]:
@@ -124,7 +125,7 @@ def bench_inference(args: argparse.Namespace, device: torch.device, dtype: torch
         latent = torch.randn(shape, generator=generator).to(device, dtype)
         with torch.backends.cudnn.flags(enabled=True, benchmark=False, allow_tf32=False):
             exact_latent, exact_video = _encode(ours, video.float()), ours.decode(latent.float())
-        ours.to(dtype).order_weights()
+        ours.to(dtype)
         free(device)
 
         def both(name: str, encode: Callable[[], Tensor], decode: Callable[[], Tensor]) -> None:
@@ -141,6 +142,8 @@ def bench_inference(args: argparse.Namespace, device: torch.device, dtype: torch
         free(device)
         own = (lambda: _encode(ours, video), lambda: ours.decode(latent))
         both("ours", *own)
+        both("ours, TorchScript", *_scripted(ours, video, latent))
+        free(device)
         if args.compile:
             ours.compile_blocks(dynamic=False)
             both("ours compiled", *own)
@@ -151,6 +154,11 @@ def _encode(module: TokenizerModule, video: Tensor) -> Tensor:
     latent = module.encode(video)
     assert isinstance(latent, Tensor)
     return latent
+
+
+def _scripted(module: TokenizerModule, video: Tensor, latent: Tensor) -> tuple[Callable[[], Tensor], ...]:
+    parts = script_tokenizer(module)
+    return lambda: parts["encoder"](video)[0], lambda: parts["decoder"](latent)
 
 
 def bench_training(args: argparse.Namespace, device: torch.device) -> list[dict[str, object]]:
@@ -166,7 +174,6 @@ def bench_training(args: argparse.Namespace, device: torch.device) -> list[dict[
             module, reconstruct = peer, lambda peer=peer: peer(video).sample
         else:
             module, reconstruct = ours, lambda ours=ours: ours(video).reconstruction
-            ours.order_weights()
             ours.enable_checkpointing("checkpointing" in name)
             if "compiled" in name:
                 ours.compile_blocks(dynamic=False)

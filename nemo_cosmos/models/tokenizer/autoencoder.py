@@ -147,7 +147,7 @@ class Decoder(nn.Module):
         self.unpatcher3d = HaarUnpatcher3D(config.patch_size)
 
     def forward(self, z: Tensor) -> Tensor:
-        x = self.conv_in(z.contiguous(memory_format=torch.channels_last_3d))
+        x = self.conv_in(z)
         if torch.jit.is_scripting():
             x = self.mid(x)
             # TorchScript gives the items of a reversed list no __call__.
@@ -288,25 +288,14 @@ class TokenizerModule(nn.Module):
             if module in outer or isinstance(module, ResidualBlock | Downsample | Upsample):
                 module.compile(**options)
 
-    def order_weights(self) -> None:
-        """Keep weights in ``channels_last_3d``, as activations are, so that no kernel has to convert them."""
-        self.to(memory_format=torch.channels_last_3d)
-        for parameter in self.parameters():
-            # For 1×1×1 kernels both orders are the same memory; gradients come with the strides of the default one,
-            # and DistributedDataParallel copies a gradient twice whose strides are not its parameter's.
-            if parameter.ndim == 5 and parameter.shape[2:].numel() == 1:
-                width = parameter.shape[1]
-                parameter.data = parameter.data.as_strided(parameter.shape, (width, 1, 1, 1, 1))
-
     def tune(self) -> TokenizerModule:
-        """On CUDA, order the weights as the fast kernels want them and compile the blocks; nothing on CPU.
+        """Compile the blocks on CUDA; nothing on CPU.
 
         Call it after the module was moved. The first clip of a new size then takes some seconds longer.
         """
-        if self.post_quant_conv.conv3d.weight.is_cuda:
-            self.order_weights()
-            if self.decoder.conv_out._compiled_call_impl is None:  # Moved back from the CPU, it is compiled already.
-                self.compile_blocks(dynamic=False)
+        compiled = self.decoder.conv_out._compiled_call_impl is not None  # A module that was on the CPU meanwhile.
+        if self.post_quant_conv.conv3d.weight.is_cuda and not compiled:
+            self.compile_blocks(dynamic=False)
         return self
 
     def last_layer(self) -> Tensor:

@@ -28,6 +28,14 @@ def batch_to_frames(x: Tensor, batch: int) -> Tensor:
     return x.unflatten(0, [batch, -1]).transpose(1, 2)
 
 
+def repeat_first_frame(x: Tensor, times: int) -> Tensor:
+    """(B, C, T, H, W) with its first frame ``times`` more in front."""
+    # A frame as one row: CUDA's fast concatenation is for contiguous tensors of at most four axes.
+    frames = x.permute(0, 2, 3, 4, 1).flatten(2)
+    padded = torch.cat([frames[:, :1].repeat(1, times, 1), frames], dim=1)
+    return padded.unflatten(2, [x.shape[3], x.shape[4], x.shape[1]]).permute(0, 4, 1, 2, 3)
+
+
 class CausalConv3d(nn.Module):
     """Convolution over (T, H, W) that sees no later frame; one of time and space has kernel size 1.
 
@@ -51,6 +59,10 @@ class CausalConv3d(nn.Module):
         k_t, k_s = kernel
         assert k_t == 1 or k_s == 1, kernel
         self.conv3d = nn.Conv3d(in_channels, out_channels, (k_t, k_s, k_s), stride=(stride[0], stride[1], stride[1]))
+        if max(kernel) > 1:
+            # As the activations, so that no kernel has to convert. For 1×1×1 both orders are the same memory, but
+            # DistributedDataParallel would copy gradients twice, whose strides there are the default order's.
+            self.conv3d.to(memory_format=torch.channels_last_3d)
         self.stride_t = stride[0]
         self.stride_s = stride[1]
         self.padding = padding
@@ -60,10 +72,11 @@ class CausalConv3d(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         weight = self.conv3d.weight
         bias = self.conv3d.bias
+        # Already so but for what comes from outside and from sums that TorchScript's fuser made.
+        x = x.contiguous(memory_format=torch.channels_last_3d)
         if self.temporal:
             if self.front_frames > 0:
-                first = x[:, :, :1].expand(-1, -1, self.front_frames, -1, -1)
-                x = torch.cat([first, x], dim=2)
+                x = repeat_first_frame(x, self.front_frames)
             y = F.conv2d(x.flatten(3), weight[:, :, :, :, 0], bias, stride=(self.stride_t, 1))
             return y.unflatten(3, [x.shape[3], x.shape[4]])
         y = F.conv2d(frames_to_batch(x), weight[:, :, 0], bias, stride=self.stride_s, padding=self.padding)
@@ -214,7 +227,7 @@ class Downsample(nn.Module):
             x = self.conv1(F.pad(x, [0, 1, 0, 1])) + pooled
         if self.temporal:
             # One repeated frame here and one more inside conv2: the first output sees frame 0 three times.
-            x = torch.cat([x[:, :, :1], x], dim=2)
+            x = repeat_first_frame(x, 1)
             pooled = (x[:, :, 0::2] + x[:, :, 1::2]) * 0.5
             x = self.conv2(x) + pooled
         return self.conv3(x)

@@ -70,7 +70,6 @@ class TokenizerTrainer:
         self.module.to(self.device)
         if self.device.type == "cuda":
             torch.backends.cudnn.benchmark = True
-            self.module.order_weights()
         self.module.enable_checkpointing(checkpointing)
         adversarial = config.loss.adversarial
         if adversarial.enabled and adversarial.adaptive:

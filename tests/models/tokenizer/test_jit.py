@@ -29,6 +29,8 @@ def test_scripted_parts_equal_the_module(name: str, tmp_path: Path) -> None:
     files = {part: tmp_path / f"{part}.jit" for part in ("encoder", "decoder", "autoencoder")}
     export_jit(module, files)
     encoder, decoder, full = (torch.jit.load(str(files[part])) for part in files)
+    weight = decoder.state_dict()["decoder.conv_in.0.conv3d.weight"]
+    assert weight.is_contiguous(memory_format=torch.channels_last_3d), "files keep the order that is fast"
     own = set(module.state_dict())
     assert set(full.state_dict()) == own
     assert set(encoder.state_dict()) == {k for k in own if k.startswith(("encoder.", "quant_conv.", "quantizer."))}
