@@ -49,7 +49,9 @@ def build_parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--short_size", type=int, help="resize the shorter side to this many pixels first")
     parser.add_argument("--temporal_window", type=int, default=17, help="frames coded at once (default 17)")
-    parser.add_argument("--dtype", choices=("bfloat16", "float16", "float32"), default="bfloat16")
+    parser.add_argument(
+        "--dtype", choices=("bfloat16", "float16", "float32"), help="default: bfloat16 on CUDA, float32 on CPU"
+    )
     parser.add_argument("--device", default="cuda", help="cuda (default), cuda:N or cpu")
     parser.add_argument("--output_dir", help="default: the folder `reconstructions` beside each video")
     parser.add_argument("--output_fps", type=float, default=24.0, help="frame rate of the output (default 24)")
@@ -92,7 +94,8 @@ def run(argv: Sequence[str]) -> list[Path]:
 
     if args.device.startswith("cuda") and not torch.cuda.is_available():
         raise InputError(f"--device {args.device}: no CUDA device is visible; use --device cpu")
-    dtype = {"bfloat16": torch.bfloat16, "float16": torch.float16, "float32": torch.float32}[args.dtype]
+    name = args.dtype or ("bfloat16" if args.device.startswith("cuda") else "float32")
+    dtype = {"bfloat16": torch.bfloat16, "float16": torch.float16, "float32": torch.float32}[name]
     if args.mode == "jit":
         codec = TokenizerCodec.from_jit(
             full=args.checkpoint,

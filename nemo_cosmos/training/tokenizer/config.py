@@ -168,8 +168,8 @@ class TokenizerTrainerConfig:
     """Length, precision and memory of the run."""
 
     max_steps: int = at_least(1, 10_000_000)
-    precision: str = choice("bf16", "fp32", "bf16")
-    """bf16: autocast; weights, optimizer, EMA and loss stay fp32."""
+    precision: str = choice("auto", "auto", "fp32", "bf16")
+    """bf16: autocast; weights, optimizer, EMA and loss stay fp32. auto: bf16 on CUDA, fp32 on CPU."""
     device: str = choice("auto", "auto", "cpu", "cuda")
     activation_checkpointing: bool = False
     """Recompute each level, and optical flow, in the backward pass: half the memory, about a fifth more time."""

@@ -55,6 +55,9 @@ class TokenizerTrainer:
         self.checkpoints = self.output_dir / "checkpoints"
         self.workers: Workers = join(config.trainer.device)
         self.device = self.workers.device
+        self.precision = config.trainer.precision
+        if self.precision == "auto":  # Few CPUs have bf16 arithmetic; without it a step takes many times as long.
+            self.precision = "bf16" if self.device.type == "cuda" else "fp32"
         torch.manual_seed(config.seed)
 
         self.module = build_tokenizer(config.model.preset, **config.model.overrides)
@@ -105,7 +108,7 @@ class TokenizerTrainer:
                 config.validation,
                 device=self.device,
                 vgg_weights=config.loss.perceptual.weights,
-                precision=config.trainer.precision,
+                precision=self.precision,
             )
         self.writer: Any = None
 
@@ -222,7 +225,7 @@ class TokenizerTrainer:
         return values
 
     def _autocast(self) -> torch.autocast:
-        return torch.autocast(self.device.type, torch.bfloat16, enabled=self.config.trainer.precision == "bf16")
+        return torch.autocast(self.device.type, torch.bfloat16, enabled=self.precision == "bf16")
 
     @contextlib.contextmanager
     def _no_sync(self, active: bool) -> Iterator[None]:

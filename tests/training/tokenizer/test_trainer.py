@@ -94,6 +94,13 @@ def weights(out: Path, step: int) -> dict[str, torch.Tensor]:
     return read_checkpoint(out / "checkpoints" / f"iter_{step:09d}.pt")["model"]
 
 
+@pytest.mark.parametrize(("asked", "used"), [("auto", "fp32"), ("bf16", "bf16")])
+def test_precision_on_cpu(clips: Path, tmp_path: Path, asked: str, used: str) -> None:
+    trainer = TokenizerTrainer(configure(clips, tmp_path, f"trainer.precision={asked}"))
+    assert trainer.precision == used
+    assert trainer.validator is not None and trainer.validator.precision == used
+
+
 def test_resume_continues_exactly(clips: Path, tmp_path: Path) -> None:
     """Four steps at once equal two, an interruption, and two more, bit for bit."""
     whole, parts = tmp_path / "whole", tmp_path / "parts"
