@@ -17,7 +17,7 @@ from torch import Tensor
 from nemo_cosmos.errors import InputError
 from nemo_cosmos.models.tokenizer import TokenizerConfig, TokenizerModule
 from nemo_cosmos.models.tokenizer.pretrained import load_jit, read_weights_folder_or_file
-from nemo_cosmos.models.tokenizer.state_dict import infer_config, normalise_keys
+from nemo_cosmos.models.tokenizer.state_dict import compare, infer_config, normalise_keys
 
 SPATIAL_ALIGN = 16
 """Heights and widths are padded to a multiple of this, legal for every released tokenizer."""
@@ -75,8 +75,19 @@ class TokenizerCodec:
         if encoder is None or decoder is None:
             raise InputError("give a full autoencoder file, or an encoder and a decoder file")
         enc, dec = load_jit(encoder, where).to(dtype), load_jit(decoder, where).to(dtype)
-        state = {**normalise_keys(enc.state_dict()), **normalise_keys(dec.state_dict())}
+        halves = normalise_keys(enc.state_dict()), normalise_keys(dec.state_dict())
+        for path, half, wanted, other in (
+            (encoder, halves[0], "encoder", "decoder"),
+            (decoder, halves[1], "decoder", "encoder"),
+        ):
+            if any(key.startswith(f"{other}.") for key in half):
+                raise InputError(f"{path}: expected the {wanted}'s file alone, this one holds a {other}")
+        state = halves[0] | halves[1]
         config = _identify(state, expected, f"{encoder} and {decoder}")
+        with torch.device("meta"):
+            report = compare(TokenizerModule(config).state_dict(), state)
+        if not report.complete:
+            raise InputError(f"{encoder} and {decoder} are not the halves of one tokenizer: {report}")
 
         def encode(video: Tensor) -> tuple[Tensor, ...]:
             answer = enc(video)

@@ -225,3 +225,25 @@ def test_mistakes_are_named(folder: Path, tmp_path: Path) -> None:
     (tmp_path / "junk.jit").write_bytes(b"junk")
     with pytest.raises(InputError, match="not a TorchScript file"):
         run([*arguments(folder, "CV4x8x8-360p"), "--checkpoint", str(tmp_path / "junk.jit")])
+
+
+@pytest.mark.parametrize(
+    ("encoder", "decoder", "message"),
+    [
+        ("CV4x8x8-360p/encoder", "CV8x8x8-720p/decoder", "are not the halves of one tokenizer"),
+        ("CV8x8x8-720p/encoder", "CV4x8x8-360p/decoder", "are not the halves of one tokenizer"),
+        ("CV4x8x8-360p/encoder", "DV8x16x16-720p/decoder", "are not the halves of one tokenizer"),
+        ("DV8x16x16-720p/encoder", "CV4x8x8-360p/decoder", "a discrete and of a continuous tokenizer"),
+        ("CV4x8x8-360p/decoder", "CV4x8x8-360p/encoder", r"decoder\.jit: expected the encoder's file alone"),
+        ("CV4x8x8-360p/encoder", "CV4x8x8-360p/autoencoder", r"autoencoder\.jit: expected the decoder's file alone"),
+    ],
+)
+def test_halves_that_do_not_belong_together(folder: Path, encoder: str, decoder: str, message: str) -> None:
+    other = folder / "CV8x8x8-720p"
+    if not other.exists():
+        other.mkdir()
+        export_jit(build_tokenizer(other.name, **TINY), {p: other / f"{p}.jit" for p in ("encoder", "decoder")})
+    flags = ["--video_pattern", str(folder / "*.mp4"), "--device", "cpu"]
+    files = ["--checkpoint_enc", str(folder / f"{encoder}.jit"), "--checkpoint_dec", str(folder / f"{decoder}.jit")]
+    with pytest.raises(InputError, match=message):
+        run([*flags, *files])

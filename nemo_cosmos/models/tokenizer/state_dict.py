@@ -40,6 +40,11 @@ class LoadReport:
     mismatched: list[str] = field(default_factory=list)
     """Names with both shapes, "key: file (…) model (…)"."""
 
+    @property
+    def complete(self) -> bool:
+        """Whether every tensor of the network was given, and none else."""
+        return not (self.missing or self.unexpected or self.mismatched)
+
     def __str__(self) -> str:
         parts = [f"{self.matched} tensors matched"]
         for title in ("missing", "unexpected", "mismatched"):
@@ -83,16 +88,9 @@ def normalise_keys(state_dict: Mapping[str, Tensor], *, ema: bool = False) -> di
     return out
 
 
-def load_original(module: TokenizerModule, state_dict: Mapping[str, Tensor], *, strict: bool = True) -> LoadReport:
-    """Copy released weights into ``module``, keeping its dtype and device.
-
-    Raises:
-        InputError: with ``strict``, missing, unknown or misshapen tensors (the constant buffers may be missing).
-    """
-    given = normalise_keys(state_dict)
-    own = module.state_dict(keep_vars=True)
+def compare(own: Mapping[str, Tensor], given: Mapping[str, Tensor]) -> LoadReport:
+    """How given tensors fit a network's by key and shape; the constant buffers may be missing."""
     report = LoadReport()
-    pairs: list[tuple[str, Tensor, Tensor]] = []
     for key, target in own.items():
         source = given.get(key)
         if source is None:
@@ -102,9 +100,20 @@ def load_original(module: TokenizerModule, state_dict: Mapping[str, Tensor], *, 
             report.mismatched.append(f"{key}: file {tuple(source.shape)} model {tuple(target.shape)}")
         else:
             report.matched += 1
-            pairs.append((key, source, target))
     report.unexpected = [key for key in given if key not in own]
-    if strict and (report.missing or report.unexpected or report.mismatched):
+    return report
+
+
+def load_original(module: TokenizerModule, state_dict: Mapping[str, Tensor], *, strict: bool = True) -> LoadReport:
+    """Copy released weights into ``module``, keeping its dtype and device.
+
+    Raises:
+        InputError: with ``strict``, missing, unknown or misshapen tensors (the constant buffers may be missing).
+    """
+    given = normalise_keys(state_dict)
+    own = module.state_dict(keep_vars=True)
+    report = compare(own, given)
+    if strict and not report.complete:
         hint = ""
         if any(".upsample." in key for key in [*report.missing, *report.unexpected]):
             hint = (
@@ -113,7 +122,10 @@ def load_original(module: TokenizerModule, state_dict: Mapping[str, Tensor], *, 
             )
         raise InputError(f"weights do not fit tokenizer {module.config.name}: {report}{hint}")
     with torch.no_grad():
-        for key, source, target in pairs:
+        for key, target in own.items():
+            source = given.get(key)
+            if source is None or source.shape != target.shape:
+                continue
             # Files cast to bf16 hold 0.70703125 for 1/√2: keep the exact constant instead of its rounding.
             if key in CONSTANT_BUFFERS and torch.equal(target.to(source.dtype).cpu(), source.cpu()):
                 continue
@@ -156,6 +168,10 @@ def infer_config(state_dict: Mapping[str, Tensor], *, name: str) -> TokenizerCon
     temporal = sum(f"encoder.down.{i}.downsample.conv2.conv3d.weight" in given for i in range(num_levels))
     preset = PRESETS.get(name, {})
     levels = given.get("quantizer._levels")
+    if levels is not None and levels.numel() != latent:
+        raise InputError(
+            f"weights of a discrete and of a continuous tokenizer: {levels.numel()} FSQ levels, {latent} latent channels"
+        )
     discrete = levels is not None or bool(preset.get("discrete", latent == 6))
     temporal_compression = patch * 2**temporal
     return TokenizerConfig(
