@@ -170,7 +170,7 @@ def infer_config(state_dict: Mapping[str, Tensor], *, name: str) -> TokenizerCon
     levels = given.get("quantizer._levels")
     if levels is not None and levels.numel() != latent:
         raise InputError(
-            f"weights of a discrete and of a continuous tokenizer: {levels.numel()} FSQ levels, {latent} latent channels"
+            f"weights of a discrete and of a continuous tokenizer: {levels.numel()} FSQ levels, {latent} channels"
         )
     discrete = levels is not None or bool(preset.get("discrete", latent == 6))
     temporal_compression = patch * 2**temporal
