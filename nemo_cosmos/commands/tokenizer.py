@@ -1,7 +1,8 @@
-"""The verbs `tokenizer train | stats | export | eval`."""
+"""The verbs `tokenizer train | stats | export`."""
 
 from __future__ import annotations
 
+import os
 from typing import Annotated
 
 import typer
@@ -36,7 +37,9 @@ def train(
         return
     from nemo_cosmos.training.tokenizer.trainer import train as run
 
-    print(f"tokenizer written to {run(config)}")
+    written = run(config)
+    if int(os.environ.get("RANK", "0")) == 0:
+        print(f"tokenizer written to {written}")
 
 
 @app.command(no_args_is_help=True)
@@ -47,7 +50,7 @@ def stats(
     height: Annotated[int, typer.Option(min=8, help="Height of the centre crop, pixels.")] = 256,
     width: Annotated[int, typer.Option(min=8, help="Width of the centre crop, pixels.")] = 256,
     resolution: Annotated[int | None, typer.Option(help="Resize to cover this class (256 … 1080) first.")] = None,
-    device: Annotated[str, typer.Option(help="cpu or cuda.")] = "cpu",
+    device: Annotated[str, typer.Option(help="auto (a GPU when there is one), cpu, cuda or cuda:N.")] = "auto",
 ) -> None:
     """Mean and std of a tokenizer's latents per channel and latent frame, which diffusion training needs.
 
@@ -55,10 +58,12 @@ def stats(
     """
     from pathlib import Path
 
+    from nemo_cosmos.prepare.device import resolve_device
     from nemo_cosmos.training.tokenizer.stats import measure_folder
 
+    place = resolve_device(device)
     written = measure_folder(
-        Path(tokenizer), videos, max_clips=max_clips, crop=(height, width), resolution=resolution, device=device
+        Path(tokenizer), videos, max_clips=max_clips, crop=(height, width), resolution=resolution, device=place
     )
     print(f"statistics written to {written}")
 

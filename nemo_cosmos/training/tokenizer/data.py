@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import glob
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import overload
 
 import torch
 import torch.nn.functional as F
@@ -230,12 +231,33 @@ def make_loader(dataset: ClipDataset, start_step: int, rank: int, world: int) ->
     )
 
 
-def validation_clips(source: ClipSource, config: TokenizerDataConfig, max_clips: int) -> list[Tensor]:
-    """Up to ``max_clips`` centre clips (3, T, H, W), the first window of evenly spread videos."""
-    long_enough = [path for path in source.files if probe(path).frames >= config.num_frames]
-    if not long_enough:
-        raise InputError(f"no validation video has data.num_frames={config.num_frames} frames")
-    step = max(len(long_enough) / max_clips, 1.0)
-    picked = [long_enough[int(i * step)] for i in range(min(max_clips, len(long_enough)))]
-    crop = (config.crop[0], config.crop[1])
-    return [center_clip(read_frames(path, 0, config.num_frames), crop, source.resolution) for path in picked]
+class CenterClips(Sequence[Tensor]):
+    """Up to ``max_clips`` centre clips (3, T, H, W) in [−1, 1], the first window of evenly spread videos.
+
+    A clip is read when it is asked for, so that many of them need no memory.
+
+    Raises:
+        InputError: no video has ``config.num_frames`` frames, or one cannot be read.
+    """
+
+    def __init__(self, source: ClipSource, config: TokenizerDataConfig, max_clips: int) -> None:
+        long_enough = [path for path in source.files if probe(path).frames >= config.num_frames]
+        if not long_enough:
+            count, first = len(source.files), source.files[0]
+            raise InputError(f"none of {count} videos has {config.num_frames} frames: {first}, …")
+        step = max(len(long_enough) / max_clips, 1.0)
+        self.files = [long_enough[int(i * step)] for i in range(min(max_clips, len(long_enough)))]
+        self._num_frames, self._resolution = config.num_frames, source.resolution
+        self._crop = (config.crop[0], config.crop[1])
+
+    def __len__(self) -> int:
+        return len(self.files)
+
+    @overload
+    def __getitem__(self, index: int) -> Tensor: ...
+    @overload
+    def __getitem__(self, index: slice) -> list[Tensor]: ...
+    def __getitem__(self, index: int | slice) -> Tensor | list[Tensor]:
+        if isinstance(index, slice):
+            return [self[i] for i in range(*index.indices(len(self)))]
+        return center_clip(read_frames(self.files[index], 0, self._num_frames), self._crop, self._resolution)

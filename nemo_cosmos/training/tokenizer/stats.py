@@ -12,7 +12,7 @@ from nemo_cosmos.errors import InputError
 from nemo_cosmos.models.tokenizer import TokenizerModule, load_tokenizer
 from nemo_cosmos.models.tokenizer.pretrained import write_statistics
 from nemo_cosmos.training.tokenizer.config import TokenizerDataConfig
-from nemo_cosmos.training.tokenizer.data import resolve_source, validation_clips
+from nemo_cosmos.training.tokenizer.data import CenterClips, resolve_source
 
 
 @torch.no_grad()
@@ -51,7 +51,13 @@ def latent_statistics(module: TokenizerModule, clips: Iterable[Tensor]) -> tuple
 
 
 def measure_folder(
-    folder: Path, videos: str, *, max_clips: int, crop: tuple[int, int], resolution: int | None, device: str
+    folder: Path,
+    videos: str,
+    *,
+    max_clips: int,
+    crop: tuple[int, int],
+    resolution: int | None,
+    device: str | torch.device,
 ) -> Path:
     """Compute the statistics of a tokenizer folder on centre clips of videos and store them beside its weights.
 
@@ -73,7 +79,11 @@ def measure_folder(
     config = TokenizerDataConfig(
         train=videos, num_frames=tokenizer.chunk_frames, crop=list(crop), resolution=resolution
     )
-    clips = validation_clips(resolve_source(videos, config), config, max_clips)
+    source = resolve_source(videos, config)
+    try:
+        clips = CenterClips(source, config, max_clips)
+    except InputError as error:
+        raise InputError(f"{error}. Statistics are of one whole chunk of {tokenizer.name}") from error
     bar = tqdm(clips, desc="latent statistics", disable=len(clips) < 2)
     mean, std = latent_statistics(tokenizer.module, (clip.unsqueeze(0).to(device) for clip in bar))
     return write_statistics(folder, mean, std)

@@ -8,7 +8,7 @@ import dataclasses
 import json
 import os
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +26,7 @@ from nemo_cosmos.models.tokenizer.state_dict import normalise_keys
 from nemo_cosmos.training.tokenizer import checkpoint as files
 from nemo_cosmos.training.tokenizer.adversarial import PatchDiscriminator3D, discriminator_loss
 from nemo_cosmos.training.tokenizer.config import TokenizerTrainConfig
-from nemo_cosmos.training.tokenizer.data import ClipDataset, make_loader, resolve_source, validation_clips
+from nemo_cosmos.training.tokenizer.data import CenterClips, ClipDataset, make_loader, resolve_source
 from nemo_cosmos.training.tokenizer.distributed import Workers, join
 from nemo_cosmos.training.tokenizer.losses import LossTerms, TokenizerLoss
 from nemo_cosmos.training.tokenizer.optimizer import Ema, lr_multiplier, make_optimizer
@@ -62,7 +62,7 @@ class TokenizerTrainer:
 
         self.module = build_tokenizer(config.model.preset, **config.model.overrides)
         self.module.check_video(torch.empty(1, 3, config.data.num_frames, *_crop(config), device="meta"))
-        self.dataset, self.clips, self.statistics_clips = self._open_data()
+        self.dataset, clips, self.statistics_clips = self._open_data()
         checkpointing = config.trainer.activation_checkpointing
         self.loss = TokenizerLoss(config.loss, self.module.config, checkpointing).to(self.device)
         self.loss.check_crop(*_crop(config))
@@ -102,9 +102,9 @@ class TokenizerTrainer:
             if self.discriminator is not None:
                 self.judge = DistributedDataParallel(self.discriminator, device_ids=ids)
         self.validator: Validator | None = None
-        if self.clips:
+        if clips and self.workers.is_main:
             self.validator = Validator(
-                self.clips,
+                list(clips),
                 config.validation,
                 device=self.device,
                 vgg_weights=config.loss.perceptual.weights,
@@ -236,22 +236,22 @@ class TokenizerTrainer:
                     stack.enter_context(module.no_sync())
             yield
 
-    def _open_data(self) -> tuple[ClipDataset, list[Tensor], list[Tensor]]:
+    def _open_data(self) -> tuple[ClipDataset, Sequence[Tensor], Sequence[Tensor]]:
         config = self.config
         source = resolve_source(config.data.train, config.data)
         dataset = ClipDataset(source, config.data, config.seed, progress=self.workers.is_main)
-        clips: list[Tensor] = []
+        clips: Sequence[Tensor] = []
         if config.data.val is not None:
             held_out = resolve_source(config.data.val, config.data)
-            clips = validation_clips(held_out, config.data, config.validation.max_clips)
+            clips = CenterClips(held_out, config.data, config.validation.max_clips)
         elif config.validation.lpips_weights is not None or config.validation.fvd_network is not None:
             raise InputError("validation.lpips_weights and validation.fvd_network need data.val")
-        statistics: list[Tensor] = []
+        statistics: Sequence[Tensor] = []
         if config.checkpoint.statistics_clips > 0 and not self.module.config.discrete and self.workers.is_main:
             frames = self.module.config.chunk_frames
             chunk = dataclasses.replace(config.data, num_frames=frames)
             try:
-                statistics = validation_clips(source, chunk, config.checkpoint.statistics_clips)
+                statistics = CenterClips(source, chunk, config.checkpoint.statistics_clips)
             except InputError as error:
                 raise InputError(
                     f"the latent statistics need training videos of {frames} frames (chunk_frames): there are none; "
@@ -355,12 +355,15 @@ class TokenizerTrainer:
         """The folder that `prepare` and `generate` take: averaged weights, configuration, latent statistics."""
         target = self.output_dir / "tokenizer"
         if self.workers.is_main:
+            from tqdm import tqdm
+
             module = self._average()
             mean = std = None
             if self.statistics_clips:
                 was_training = module.training
                 module.eval()
-                mean, std = latent_statistics(module, (c.unsqueeze(0).to(self.device) for c in self.statistics_clips))
+                bar = tqdm(self.statistics_clips, desc="latent statistics")
+                mean, std = latent_statistics(module, (clip.unsqueeze(0).to(self.device) for clip in bar))
                 module.train(was_training)
             metadata = {"steps": self.step, "experiment": self.config.experiment, "ema": self.ema is not None}
             save_tokenizer(target, module, name=self.module.config.name, mean=mean, std=std, metadata=metadata)

@@ -7,10 +7,12 @@ from pathlib import Path
 import pytest
 import torch
 
-from nemo_cosmos.data.video import write_mp4
+from nemo_cosmos.data.video import read_frames, write_mp4
 from nemo_cosmos.errors import InputError
+from nemo_cosmos.training.tokenizer import data
 from nemo_cosmos.training.tokenizer.config import TokenizerDataConfig
 from nemo_cosmos.training.tokenizer.data import (
+    CenterClips,
     ClipDataset,
     PositionSampler,
     augment,
@@ -72,6 +74,26 @@ def test_every_window_comes_once_an_epoch(clips: Path) -> None:
     brightness = [round((float(dataset[p].mean()) + 1) * 127.5, -1) for p in range(12)]
     assert sorted(brightness[:6]) == sorted(brightness[6:]) == [40, 40, 160, 160, 160, 160]
     assert torch.equal(dataset[7], ClipDataset(dataset.source, config, seed=1)[7])
+
+
+def test_centre_clips_are_read_when_asked_for(clips: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Statistics of hundreds of long clips must not need the memory of all of them."""
+    read: list[str] = []
+
+    def record(path: Path, first: int, count: int) -> torch.Tensor:
+        read.append(path.name)
+        return read_frames(path, first, count)
+
+    monkeypatch.setattr(data, "read_frames", record)
+    config = TokenizerDataConfig(train=f"{clips}/*.mp4", num_frames=5, crop=[16, 16])
+    source = resolve_source(config.train, config)
+    held_out = CenterClips(source, config, 5)
+    assert len(held_out) == 2 and read == []
+    assert held_out[1].shape == (3, 5, 16, 16) and read == ["2.mp4"]
+    assert len(list(held_out)) == len(held_out[:]) == 2
+    assert CenterClips(source, config, 1).files == [clips / "0.mp4"]
+    with pytest.raises(InputError, match="none of 3 videos has 121 frames"):
+        CenterClips(source, TokenizerDataConfig(num_frames=121, crop=[16, 16]), 5)
 
 
 def test_positions_do_not_depend_on_the_processes() -> None:
