@@ -6,6 +6,7 @@ does not depend on the number of processes or workers, nor on where a run was in
 
 from __future__ import annotations
 
+import functools
 import glob
 import re
 from collections.abc import Iterator, Sequence
@@ -145,6 +146,31 @@ def center_clip(video: Tensor, crop: tuple[int, int], resolution: int | None) ->
     return video.contiguous() / 127.5 - 1.0
 
 
+def count_frames(files: Sequence[Path], *, progress: bool = False) -> list[int]:
+    """Frames of every video; files that stay as they are get read once in a process.
+
+    Raises:
+        InputError: a file is no readable video.
+    """
+    from tqdm import tqdm
+
+    bar = tqdm(files, desc="probing videos", disable=not progress or len(files) < 50)
+    return [_count_frames(path, *_fingerprint(path)) for path in bar]
+
+
+@functools.cache
+def _count_frames(path: Path, size: int, modified: int) -> int:
+    return probe(path).frames
+
+
+def _fingerprint(path: Path) -> tuple[int, int]:
+    try:
+        stat = path.stat()
+    except OSError:
+        return 0, 0  # Probing says what is wrong.
+    return stat.st_size, stat.st_mtime_ns
+
+
 class ClipDataset(Dataset[Tensor]):
     """Clips by position in the run: every window of every video once per epoch, in an order keyed by (seed, epoch).
 
@@ -159,14 +185,9 @@ class ClipDataset(Dataset[Tensor]):
     """
 
     def __init__(self, source: ClipSource, config: TokenizerDataConfig, seed: int, *, progress: bool = False) -> None:
-        from tqdm import tqdm
-
         self.source, self.config, self.seed = source, config, seed
-        counts = [
-            max(probe(path).frames - config.num_frames + 1, 0)
-            for path in tqdm(source.files, desc="probing videos", disable=not progress or len(source.files) < 50)
-        ]
-        self.ends = torch.tensor(counts).cumsum(0)
+        counts = count_frames(source.files, progress=progress)
+        self.ends = torch.tensor([max(count - config.num_frames + 1, 0) for count in counts]).cumsum(0)
         if int(self.ends[-1]) == 0:
             raise InputError(
                 f"none of the {len(source.files)} videos has data.num_frames={config.num_frames} frames "
@@ -236,12 +257,18 @@ class CenterClips(Sequence[Tensor]):
 
     A clip is read when it is asked for, so that many of them need no memory.
 
+    Args:
+        progress: show a bar while the files are probed.
+
     Raises:
         InputError: no video has ``config.num_frames`` frames, or one cannot be read.
     """
 
-    def __init__(self, source: ClipSource, config: TokenizerDataConfig, max_clips: int) -> None:
-        long_enough = [path for path in source.files if probe(path).frames >= config.num_frames]
+    def __init__(
+        self, source: ClipSource, config: TokenizerDataConfig, max_clips: int, *, progress: bool = False
+    ) -> None:
+        counts = count_frames(source.files, progress=progress)
+        long_enough = [path for path, count in zip(source.files, counts, strict=True) if count >= config.num_frames]
         if not long_enough:
             count, first = len(source.files), source.files[0]
             raise InputError(f"none of {count} videos has {config.num_frames} frames: {first}, …")

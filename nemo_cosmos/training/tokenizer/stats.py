@@ -81,7 +81,7 @@ def measure_folder(
     )
     source = resolve_source(videos, config)
     try:
-        clips = CenterClips(source, config, max_clips)
+        clips = CenterClips(source, config, max_clips, progress=True)
     except InputError as error:
         raise InputError(f"{error}. Statistics are of one whole chunk of {tokenizer.name}") from error
     bar = tqdm(clips, desc="latent statistics", disable=len(clips) < 2)

@@ -243,7 +243,7 @@ class TokenizerTrainer:
         clips: Sequence[Tensor] = []
         if config.data.val is not None:
             held_out = resolve_source(config.data.val, config.data)
-            clips = CenterClips(held_out, config.data, config.validation.max_clips)
+            clips = CenterClips(held_out, config.data, config.validation.max_clips, progress=self.workers.is_main)
         elif config.validation.lpips_weights is not None or config.validation.fvd_network is not None:
             raise InputError("validation.lpips_weights and validation.fvd_network need data.val")
         statistics: Sequence[Tensor] = []

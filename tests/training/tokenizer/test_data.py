@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from nemo_cosmos.data.video import read_frames, write_mp4
+from nemo_cosmos.data.video import probe, read_frames, write_mp4
 from nemo_cosmos.errors import InputError
 from nemo_cosmos.training.tokenizer import data
 from nemo_cosmos.training.tokenizer.config import TokenizerDataConfig
@@ -74,6 +74,20 @@ def test_every_window_comes_once_an_epoch(clips: Path) -> None:
     brightness = [round((float(dataset[p].mean()) + 1) * 127.5, -1) for p in range(12)]
     assert sorted(brightness[:6]) == sorted(brightness[6:]) == [40, 40, 160, 160, 160, 160]
     assert torch.equal(dataset[7], ClipDataset(dataset.source, config, seed=1)[7])
+
+
+def test_videos_are_probed_once_while_they_stay(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    probed: list[str] = []
+    monkeypatch.setattr(data, "probe", lambda path: (probed.append(path.name), probe(path))[1])
+    file = tmp_path / "a.mp4"
+    write_mp4(file, torch.zeros(3, 4, 16, 32, dtype=torch.uint8), 8.0)
+    assert data.count_frames([file]) == data.count_frames([file]) == [4]
+    write_mp4(file, torch.zeros(3, 6, 16, 32, dtype=torch.uint8), 8.0)
+    assert data.count_frames([file]) == [6]
+    assert probed == ["a.mp4"] * 2
+    (tmp_path / "gone.mp4").symlink_to(tmp_path / "nowhere.mp4")
+    with pytest.raises(InputError, match=r"gone\.mp4"):
+        data.count_frames([tmp_path / "gone.mp4"])
 
 
 def test_centre_clips_are_read_when_asked_for(clips: Path, monkeypatch: pytest.MonkeyPatch) -> None:
