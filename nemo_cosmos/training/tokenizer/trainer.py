@@ -243,7 +243,10 @@ class TokenizerTrainer:
         clips: Sequence[Tensor] = []
         if config.data.val is not None:
             held_out = resolve_source(config.data.val, config.data)
-            clips = CenterClips(held_out, config.data, config.validation.max_clips, progress=self.workers.is_main)
+            try:
+                clips = CenterClips(held_out, config.data, config.validation.max_clips, progress=self.workers.is_main)
+            except InputError as error:
+                raise InputError(f"data.val={config.data.val}: {error}") from error
         elif config.validation.lpips_weights is not None or config.validation.fvd_network is not None:
             raise InputError("validation.lpips_weights and validation.fvd_network need data.val")
         statistics: Sequence[Tensor] = []

@@ -266,6 +266,13 @@ def test_wrong_settings_stop_before_training(clips: Path, tmp_path: Path, overri
     assert not (tmp_path / "run" / "checkpoints").exists()
 
 
+def test_validation_videos_too_short_are_named(clips: Path, tmp_path: Path) -> None:
+    file = tmp_path / "short.mp4"
+    write_mp4(file, torch.zeros(3, 3, 32, 48, dtype=torch.uint8), 8.0)
+    with pytest.raises(InputError, match=r"data\.val=.*short\.mp4: none of 1 videos has 5 frames"):
+        train(configure(clips, tmp_path / "run", f"data.val={file}"))
+
+
 def test_a_crop_too_small_for_raft_stops_before_training(clips: Path, tmp_path: Path) -> None:
     torch.save(RaftLarge().state_dict(), tmp_path / "raft.pth")
     raft = ("loss.flow.enabled=true", "loss.flow.estimator=raft", f"loss.flow.weights={tmp_path}/raft.pth")
