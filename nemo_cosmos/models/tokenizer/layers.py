@@ -60,8 +60,8 @@ class CausalConv3d(nn.Module):
         assert k_t == 1 or k_s == 1, kernel
         self.conv3d = nn.Conv3d(in_channels, out_channels, (k_t, k_s, k_s), stride=(stride[0], stride[1], stride[1]))
         if max(kernel) > 1:
-            # As the activations, so that no kernel has to convert. For 1×1×1 both orders are the same memory, but
-            # DistributedDataParallel would copy gradients twice, whose strides there are the default order's.
+            # As the activations, so that no kernel has to convert. For 1×1×1 both orders are the same memory; the
+            # gradients' strides are the default order's there, and DistributedDataParallel warns where they differ.
             self.conv3d.to(memory_format=torch.channels_last_3d)
         self.stride_t = stride[0]
         self.stride_s = stride[1]

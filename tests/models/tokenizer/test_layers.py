@@ -142,7 +142,7 @@ def test_two_backward_passes_on_gpu() -> None:
 
 
 def test_weights_have_the_strides_of_their_gradients() -> None:
-    """Otherwise DistributedDataParallel warns and copies them twice."""
+    """Otherwise DistributedDataParallel warns that its copies may be slow."""
     module = build_tokenizer("CV4x8x8-360p", channels=8).to(DEVICE)
     module(golden_video().to(DEVICE)).reconstruction.abs().mean().backward()
     weight = module.encoder.down[0].block[0].conv1[0].conv3d.weight
