@@ -26,6 +26,9 @@ from nemo_cosmos.errors import InputError
 NETWORK = "module.net."
 LOGVAR = "module.logvar."
 EMA = "ema."
+COMMON = "common.pt"
+BUFFERS = "buffers"
+"""In the common file: what released files carry beside parameters, as the run's first weights had it."""
 _FOLDER = "weights"
 _FORMAT = {"sharded_backend": "torch_dist", "sharded_backend_version": 1, "common_backend": "torch",
            "common_backend_version": 1}  # fmt: skip
@@ -47,11 +50,20 @@ class _IndexUnpickler(pickle.Unpickler):
         raise pickle.UnpicklingError(f"it refers to {module}.{name}, which has no place in a checkpoint's index")
 
 
-class _Reader(FileSystemReader):
-    """torch's reader with a restricted unpickler and the index read once."""
+class CheckpointReader(FileSystemReader):
+    """torch's reader with a restricted unpickler and the index read once.
+
+    Args:
+        folder: ``iter_…`` of a run, or the ``weights`` folder in it.
+
+    Raises:
+        InputError: there is no distributed checkpoint, or its index is broken.
+    """
 
     def __init__(self, folder: Path) -> None:
+        folder = tensors_folder(folder)
         super().__init__(folder)
+        self.folder = folder
         path = folder / ".metadata"
         try:
             index = _IndexUnpickler(io.BytesIO(path.read_bytes())).load()
@@ -63,8 +75,34 @@ class _Reader(FileSystemReader):
             raise InputError(f"{path}: expected the index of a checkpoint, found {type(index).__name__}")
         self.index = index
 
+    def __contains__(self, key: str) -> bool:
+        return key in self.index.state_dict_metadata
+
     def read_metadata(self, *args: Any, **kwargs: Any) -> Metadata:
         return self.index
+
+
+def read_common(folder: Path) -> dict[str, Any]:
+    """What rank 0 wrote beside the tensors.
+
+    Raises:
+        InputError: the file is missing, broken, or holds anything but plain values and tensors.
+    """
+    path = folder / COMMON
+    try:
+        values = torch.load(path, map_location="cpu", weights_only=True)
+    except FileNotFoundError:
+        raise InputError(f"{path}: missing; the save is not complete, resume from another one") from None
+    except Exception as error:  # torch raises many types for a broken or unsafe file; all mean the same to the user
+        raise InputError(f"{path}: not readable ({type(error).__name__}: {error})".splitlines()[0]) from error
+    if not isinstance(values, dict):
+        raise InputError(f"{path}: found {type(values).__name__}, expected the state of a run")
+    return values
+
+
+def tensors_folder(folder: Path) -> Path:
+    """Where in a save the tensors lie."""
+    return folder / _FOLDER if (folder / _FOLDER).is_dir() else folder
 
 
 class DistributedCheckpoint(Mapping[str, Tensor]):
@@ -78,8 +116,8 @@ class DistributedCheckpoint(Mapping[str, Tensor]):
     """
 
     def __init__(self, folder: Path) -> None:
-        self.folder = folder / _FOLDER if (folder / _FOLDER).is_dir() else folder
-        self._reader = _Reader(self.folder)
+        self._reader = CheckpointReader(folder)
+        self.folder = self._reader.folder
         self._tensors: dict[str, TensorStorageMetadata] = {
             name: value
             for name, value in self._reader.index.state_dict_metadata.items()
@@ -95,6 +133,10 @@ class DistributedCheckpoint(Mapping[str, Tensor]):
     def shape_of(self, name: str) -> tuple[int, ...]:
         """The shape of a tensor, without reading it."""
         return tuple(self._tensors[name].size)
+
+    def dtype_of(self, name: str) -> torch.dtype:
+        """The dtype of a tensor, without reading it."""
+        return self._tensors[name].properties.dtype
 
     def __getitem__(self, name: str) -> Tensor:
         entry = self._tensors[name]
@@ -126,5 +168,10 @@ def write_distributed(folder: Path, network: Mapping[str, Tensor], logvar: Mappi
     target = folder / _FOLDER
     target.mkdir(parents=True)
     save(state, storage_writer=FileSystemWriter(target, single_file_per_rank=True), no_dist=True)
-    torch.save({}, target / "common.pt")
-    (target / "metadata.json").write_text(json.dumps(_FORMAT))
+    write_format(target, {})
+
+
+def write_format(folder: Path, common: Mapping[str, Any]) -> None:
+    """Beside the tensors: plain values, and which format this is, as Megatron-Core looks for them."""
+    torch.save(dict(common), folder / COMMON)
+    (folder / "metadata.json").write_text(json.dumps(_FORMAT))

@@ -14,6 +14,7 @@ import torch
 from safetensors import SafetensorError
 from torch import Tensor
 
+from nemo_cosmos.checkpoint.stream import write_archive
 from nemo_cosmos.errors import InputError
 
 Weights = Literal["ema", "reg"]
@@ -70,25 +71,24 @@ def write_latest(folder: Path, step: int) -> None:
     os.replace(temporary, folder / LATEST)
 
 
-def save_tensors(path: Path, tensors: Mapping[str, Tensor]) -> None:
-    """``torch.save`` a flat state dict under a temporary name, then rename.
+def save_tensors(path: Path, tensors: Mapping[str, Tensor], *, description: str | None = None) -> None:
+    """Write a flat state dict as ``torch.save`` does, under a temporary name, then rename.
+
+    Args:
+        tensors: asked for one after another, so they may be made on demand.
+        description: shown beside a progress bar; None shows nothing.
 
     Raises:
         InputError: the disk is full or the folder not writable; nothing is left behind.
     """
     temporary = path.with_name(f".{path.name}.tmp")
     try:
-        torch.save({name: _without_neighbours(tensor) for name, tensor in tensors.items()}, temporary)
+        write_archive(temporary, tensors, description=description)
         os.replace(temporary, path)
     except (OSError, RuntimeError) as error:
         # torch's zip writer reports a full disk as a RuntimeError.
         temporary.unlink(missing_ok=True)
         raise InputError(f"{path}: could not be written ({error}); free space or choose another output_dir") from error
-
-
-def _without_neighbours(tensor: Tensor) -> Tensor:
-    # torch.save writes the whole storage of a view, such as a parameter inside Megatron's flat buffer.
-    return tensor if tensor.untyped_storage().nbytes() == tensor.nbytes else tensor.clone()
 
 
 @contextlib.contextmanager

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import queue
 import sys
 import types
 from typing import Any
@@ -41,12 +40,10 @@ def _nothing(*args: Any, **kwargs: Any) -> None:
     return None
 
 
-def patch_nemo(*, on_cpu: bool) -> None:
+def patch_nemo() -> None:
     """Changes that every training needs; call once NeMo can be imported, before a trainer is made."""
     _remove_telemetry()
-    _save_without_helper_process()
-    if on_cpu:
-        _load_checkpoints_on_cpu()
+    _gather_each_dtype_on_its_own()
 
 
 def _remove_telemetry() -> None:
@@ -56,35 +53,17 @@ def _remove_telemetry() -> None:
     CallbackGroup.get_instance()._callbacks = []
 
 
-def _save_without_helper_process() -> None:
-    """Megatron starts a process that imports everything anew, only to hold a queue for results of checkpoint writers.
+def _gather_each_dtype_on_its_own() -> None:
+    """Virtual pipeline stages gather all their parameters in one coalesced call, which must not mix dtypes.
 
-    Saves here are synchronous, so a queue within this process does.
+    With some parameters in fp32 under bf16, gloo fills the one from the memory of the other.
     """
-    from megatron.core.dist_checkpointing.strategies import filesystem_async
+    from megatron.core.distributed import distributed_data_parallel as ddp
+    from megatron.core.distributed.param_and_grad_buffer import partition_buckets
 
-    if filesystem_async._results_queue is None:
-        filesystem_async._results_queue = queue.Queue()
+    def partition_by_dtype(buffers: list[Any], force_single_bucket_group: bool = False) -> list[Any]:
+        if not force_single_bucket_group:
+            return partition_buckets(buffers)
+        return [group for buffer in buffers for group in partition_buckets([buffer], force_single_bucket_group=True)]
 
-
-def _load_checkpoints_on_cpu() -> None:
-    """NeMo moves loaded tensors to "cuda" and asserts that CUDA is initialised; without a GPU they stay."""
-    from nemo.lightning.io import pl
-
-    pl._fix_tensors_device = lambda checkpoint: checkpoint
-
-
-def load_adam_without_step(optimizer: Any) -> None:
-    """Let the distributed optimizer resume with torch's Adam.
-
-    Megatron keeps the step count apart from the other state when it saves, but asks for it among them when it loads.
-    """
-
-    def set_states(model_param: Any, tensors: dict[str, Any]) -> None:
-        group, order = optimizer.model_param_group_index_map[model_param]
-        main = optimizer.optimizer.param_groups[group]["params"][order]
-        for name, tensor in {"param": main, **optimizer.optimizer.state[main]}.items():
-            if name != "step":
-                tensor.copy_(tensors[name])
-
-    optimizer._set_main_param_and_optimizer_states = set_states
+    ddp.partition_buckets = partition_by_dtype

@@ -10,10 +10,10 @@ import lightning.pytorch as pl
 import torch
 from torch import Tensor
 
-from nemo_cosmos.checkpoint.gather import gather_original
 from nemo_cosmos.config import TrainConfig, load_config
 from nemo_cosmos.training.callbacks import denoising_models
 from nemo_cosmos.training.run import train
+from tests.parallel.gather import gather_original
 
 SMALL = "{num_layers: 4, hidden_size: 64, num_attention_heads: 4, text_width: 16, adaln_lora_dim: 8, max_frames: 16, max_height: 32, max_width: 32}"  # noqa: E501
 
