@@ -39,7 +39,7 @@ from torch.distributed.checkpoint.planner_helpers import create_read_items_for_c
 from torch.distributed.checkpoint.state_dict_loader import load
 from torch.distributed.checkpoint.state_dict_saver import save
 
-from nemo_cosmos.checkpoint.distributed import CheckpointReader, write_format
+from nemo_cosmos.checkpoint.store import CheckpointReader, write_format
 from nemo_cosmos.errors import InputError
 
 _WRITERS_PER_RANK = 2
@@ -126,6 +126,24 @@ def load_parts(reader: CheckpointReader, parts: Iterable[TensorPart]) -> None:
         if isinstance(reason, InputError):
             raise InputError(f"{reader.folder}: {reason}") from error
         raise InputError(f"{reader.folder}: cannot be read ({type(reason).__name__}: {reason})") from error
+
+
+def whole_tensor(reader: CheckpointReader, key: str, stored: TensorStorageMetadata) -> Tensor:
+    """One tensor, put together by this process alone.
+
+    Raises:
+        InputError: its file is missing or broken.
+    """
+    tensor = torch.empty(stored.size, dtype=stored.properties.dtype)
+    shape = tuple(stored.size)
+    planner = _LoadPlanner([TensorPart(key, tensor, shape, (0,) * len(shape), shape)])
+    planner.set_up_planner({}, reader.index)
+    reader.set_up_storage_reader(reader.index, True)
+    try:
+        reader.read_data(planner.create_local_plan(), planner).wait()
+    except Exception as error:  # whatever a broken file makes of its reader
+        raise InputError(f"{reader.folder}: {key} cannot be read ({type(error).__name__}: {error})") from error
+    return tensor
 
 
 class _SavePlanner(DefaultSavePlanner):

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from nemo_cosmos.checkpoint.diffusers import DiffusersWeights, config_from_diffusers, is_diffusers_folder
-from nemo_cosmos.checkpoint.distributed import BUFFERS, LOGVAR, DistributedCheckpoint, read_common
+from nemo_cosmos.checkpoint.distributed import LOGVAR, DistributedCheckpoint
 from nemo_cosmos.checkpoint.files import (
     MODEL_CONFIG,
     Weights,
@@ -24,6 +24,7 @@ from nemo_cosmos.checkpoint.files import (
     weights_file,
 )
 from nemo_cosmos.checkpoint.lora import MergedWeights, read_spec
+from nemo_cosmos.checkpoint.store import BUFFERS, read_common
 from nemo_cosmos.errors import InputError
 from nemo_cosmos.models.dit import DiTConfig
 from nemo_cosmos.models.dit.lora import LoraSpec, adapter_entries

@@ -21,8 +21,9 @@ from megatron.core.dist_checkpointing.mapping import ShardedTensor
 from megatron.core.optimizer import MegatronOptimizer
 from torch import Tensor, nn
 
-from nemo_cosmos.checkpoint.distributed import EMA, CheckpointReader
+from nemo_cosmos.checkpoint.distributed import EMA
 from nemo_cosmos.checkpoint.sharded import TensorPart
+from nemo_cosmos.checkpoint.store import CheckpointReader
 from nemo_cosmos.training.ema import ShardedEma
 from nemo_cosmos.training.optimizer import MainShard, adam_state, is_split, main_shards
 

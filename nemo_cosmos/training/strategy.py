@@ -12,8 +12,9 @@ from lightning.pytorch.plugins.io import TorchCheckpointIO
 from megatron.core.distributed import DistributedDataParallelConfig
 from nemo.lightning.pytorch.strategies import MegatronStrategy
 
-from nemo_cosmos.checkpoint.distributed import BUFFERS, EMA, CheckpointReader, read_common
+from nemo_cosmos.checkpoint.distributed import EMA
 from nemo_cosmos.checkpoint.sharded import load_parts, save_parts
+from nemo_cosmos.checkpoint.store import BUFFERS, CheckpointReader, read_common
 from nemo_cosmos.config import ParallelConfig
 from nemo_cosmos.errors import InputError
 from nemo_cosmos.training.ema import ShardedEma

@@ -12,8 +12,9 @@ import torch
 from torch.distributed.checkpoint import FileSystemWriter
 from torch.distributed.checkpoint.state_dict_saver import save
 
-from nemo_cosmos.checkpoint.distributed import CheckpointReader, DistributedCheckpoint, read_common, write_format
+from nemo_cosmos.checkpoint.distributed import DistributedCheckpoint
 from nemo_cosmos.checkpoint.sharded import TensorPart, boxes, load_parts, save_parts
+from nemo_cosmos.checkpoint.store import CheckpointReader, read_common, write_format
 from nemo_cosmos.errors import InputError
 from nemo_cosmos.training.run import train
 from tests.parallel.processes import run_processes
