@@ -9,7 +9,7 @@ import shutil
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import lightning.pytorch as pl
 import torch
@@ -34,9 +34,11 @@ from nemo_cosmos.errors import InputError
 from nemo_cosmos.models.dit import CosmosDiT
 from nemo_cosmos.training.ema import ShardedEma
 from nemo_cosmos.training.model import METRICS, CosmosModule, DenoisingModel
-from nemo_cosmos.training.online import OnlineEncoder
 from nemo_cosmos.training.optimizer import CosmosOptimizer
 from nemo_cosmos.training.strategy import CosmosStrategy
+
+if TYPE_CHECKING:
+    from nemo_cosmos.training.online import OnlineEncoder
 
 
 def denoising_models(trainer: pl.Trainer) -> list[DenoisingModel]:
