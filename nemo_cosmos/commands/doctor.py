@@ -171,7 +171,9 @@ def _training_run() -> Iterator[Finding]:
             seconds = _train(folder, steps=2, precision="bf16" if on_gpu else "fp32")
             losses = _losses(folder, 2)
             path = "through NeMo, Megatron's DDP and the optimizer"
-            yield Finding("ok", "training", f"2 steps {path} {where}, loss {losses[-1]:.3f}, {seconds:.1f} s with start")
+            yield Finding(
+                "ok", "training", f"2 steps {path} {where}, loss {losses[-1]:.3f}, {seconds:.1f} s with start"
+            )
             saved = folder / "run" / "checkpoints"
             written = sum(file.stat().st_size for file in saved.rglob("*") if file.is_file())
             yield Finding("ok", "save", f"checkpoint and exported weights of step 2, {written / 2**20:.1f} MiB")

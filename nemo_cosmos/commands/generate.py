@@ -214,7 +214,7 @@ def generate(
     Writes NAME.mp4 (H.264), NAME.txt (the final prompt) and NAME.json (the settings). Under torchrun all GPUs share each
     video by context parallelism, with the same result as one.
 
-    [bold]Example:[/bold] nemo-cosmos generate --model checkpoints/posttraining/diffusion_video2world/video2world_7b_example_hdvila --tokenizer checkpoints/Cosmos-Tokenize1-CV8x8x8-720p --input first.jpg --prompt "A robot arm lifts a cup" --output outputs/videos
+    [bold]Example:[/bold] nemo-cosmos generate --model checkpoints/posttraining/diffusion_video2world/video2world_7b_example_hdvila --tokenizer checkpoints/Cosmos-Tokenize1-CV8x8x8-720p --input first_frame.jpg --prompt "A robot arm lifts a cup" --output outputs/videos
     """  # noqa: E501
     from nemo_cosmos.inference.config import GenerationConfig
     from nemo_cosmos.inference.job import GenerationJob, run_job
