@@ -57,7 +57,7 @@ def convert(
 
     [bold]Examples:[/bold]
 
-    nemo-cosmos convert checkpoints/posttraining/diffusion_video2world/NAME model.pt --weights ema
+    nemo-cosmos convert checkpoints/posttraining/diffusion_video2world/video2world_7b_example_hdvila model.pt --weights ema
 
     nemo-cosmos convert model.pt transformer --to diffusers --preset predict1-7b-video2world
     """

@@ -47,9 +47,16 @@ _INPUT, _MODELS, _VIDEO, _SAMPLING = "What to generate", "Models", "Video", "Sam
 
 
 def generate(
-    run: Annotated[
+    model: Annotated[
         Path,
-        typer.Option(help="Run folder of a training, or a .pt file in the released layout.", rich_help_panel=_MODELS),
+        typer.Option(
+            "--model",
+            # An older name. torchrun refuses it as an abbreviation of options of its own.
+            "--run",
+            help="Run folder of a training, .pt file in the released layout, or diffusers folder; --run without "
+            "torchrun.",
+            rich_help_panel=_MODELS,
+        ),
     ],
     tokenizer: Annotated[Path, typer.Option(help="Tokenizer folder.", rich_help_panel=_MODELS)],
     output: Annotated[Path, typer.Option(help="Folder of the videos; finished ones there are not made again.")],
@@ -207,7 +214,7 @@ def generate(
     Writes NAME.mp4 (H.264), NAME.txt (the final prompt) and NAME.json (the settings). Under torchrun all GPUs share each
     video by context parallelism, with the same result as one.
 
-    [bold]Example:[/bold] nemo-cosmos generate --run checkpoints/posttraining/diffusion_video2world/video2world_7b_example_hdvila --tokenizer checkpoints/Cosmos-Tokenize1-CV8x8x8-720p --input first.jpg --prompt "A robot arm lifts a cup" --output outputs/videos
+    [bold]Example:[/bold] nemo-cosmos generate --model checkpoints/posttraining/diffusion_video2world/video2world_7b_example_hdvila --tokenizer checkpoints/Cosmos-Tokenize1-CV8x8x8-720p --input first_frame.jpg --prompt "A robot arm lifts a cup" --output outputs/videos
     """  # noqa: E501
     from nemo_cosmos.inference.config import GenerationConfig
     from nemo_cosmos.inference.job import GenerationJob, run_job
@@ -239,7 +246,7 @@ def generate(
         crf=crf,
     )
     job = GenerationJob.from_names(
-        weights=run,
+        weights=model,
         tokenizer=tokenizer,
         output=output,
         config=config,

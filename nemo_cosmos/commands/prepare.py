@@ -62,9 +62,8 @@ def prepare(
     Runs in one process or under torchrun on many GPUs and nodes; each rank takes its share of the clips. Clips that do
     not decode or are too short are left out and counted. A stopped call, started again, goes on where it was.
 
-    [bold]Example:[/bold] nemo-cosmos prepare datasets/hdvila datasets/hdvila_shards --tokenizer
-    checkpoints/Cosmos-Tokenize1-CV8x8x8-720p --text-encoder google-t5/t5-11b --frames 121 --size 704x1280
-    """
+    [bold]Example:[/bold] nemo-cosmos prepare datasets/hdvila datasets/hdvila_shards --tokenizer checkpoints/Cosmos-Tokenize1-CV8x8x8-720p --text-encoder google-t5/t5-11b --frames 121 --size 704x1280
+    """  # noqa: E501
     height_width = parse_size(size)
     from nemo_cosmos.data.clips import find_clips
 

@@ -21,9 +21,8 @@ def preview(
 
     The page is one file that opens in any browser.
 
-    [bold]Example:[/bold] nemo-cosmos preview datasets/hdvila_shards
-    --tokenizer checkpoints/Cosmos-Tokenize1-CV8x8x8-720p --out gallery.html
-    """
+    [bold]Example:[/bold] nemo-cosmos preview datasets/hdvila_shards --tokenizer checkpoints/Cosmos-Tokenize1-CV8x8x8-720p --out gallery.html
+    """  # noqa: E501
     from rich.progress import Progress
 
     from nemo_cosmos.models.tokenizer import load_tokenizer

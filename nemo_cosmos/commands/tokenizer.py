@@ -54,7 +54,7 @@ def stats(
 ) -> None:
     """Mean and std of a tokenizer's latents per channel and latent frame, which diffusion training needs.
 
-    [bold]Example:[/bold] nemo-cosmos tokenizer stats --tokenizer run/tokenizer --videos "clips/*.mp4"
+    [bold]Example:[/bold] nemo-cosmos tokenizer stats --tokenizer outputs/demo/tokenizer_run/tokenizer --videos "clips/*.mp4"
     """
     from pathlib import Path
 
@@ -78,7 +78,7 @@ def export(
 ) -> None:
     """Turn a checkpoint into a tokenizer folder, TorchScript files, or diffusers' AutoencoderKLCosmos.
 
-    [bold]Example:[/bold] nemo-cosmos tokenizer export checkpoints/iter_000020000.pt my_vae --format diffusers --name CV8x8x8-720p
+    [bold]Example:[/bold] nemo-cosmos tokenizer export outputs/demo/tokenizer_run/tokenizer my_vae --format diffusers
     """  # noqa: E501
     from pathlib import Path
 

@@ -7,7 +7,7 @@ import os
 import resource
 import time
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import lightning.pytorch as pl
 import torch
@@ -16,9 +16,11 @@ from rich.console import Console
 
 from nemo_cosmos.training.ema import ShardedEma
 from nemo_cosmos.training.model import METRICS, DenoisingModel, stages
-from nemo_cosmos.training.online import OnlineEncoder
 from nemo_cosmos.training.optimizer import CosmosOptimizer
 from nemo_cosmos.training.strategy import CosmosStrategy
+
+if TYPE_CHECKING:
+    from nemo_cosmos.training.online import OnlineEncoder
 
 
 def denoising_models(trainer: pl.Trainer) -> list[DenoisingModel]:

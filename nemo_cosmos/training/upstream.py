@@ -2,22 +2,65 @@
 
 from __future__ import annotations
 
+import importlib.util
 import sys
 import types
+from importlib.machinery import ModuleSpec
 from typing import Any
 
 _LLM = "nemo.collections.llm"
 _REPLACED = (_LLM, f"{_LLM}.modelopt", f"{_LLM}.modelopt.distill", f"{_LLM}.modelopt.distill.utils",
              f"{_LLM}.modelopt.model_utils")  # fmt: skip
+_OPTIONAL = ("wandb", "diffusers", "av", "PIL", "cv2", "torchvision", "matplotlib")
+"""Packages that training from shards has no use for, and that NeMo's own dependencies look for."""
 
 
 def prepare_nemo() -> None:
-    """Spare the language model collection; call before ``import nemo.lightning``.
+    """Let NeMo be imported with what training from shards needs alone; call before ``import nemo.lightning``."""
+    _settle_optional_packages()
+    _stand_in_for_onnx()
+    _spare_language_models()
+
+
+def _settle_optional_packages() -> None:
+    """One answer to all who look for a package that is not installed.
+
+    Lightning 2.4, Megatron-Core, torchmetrics 1.9, transformers 4.57, accelerate and modelopt 0.37 each ask in a way
+    of their own whether these packages are there, some by importing half of one. Where one cannot be found, ``None``
+    in ``sys.modules`` makes every ``import`` of it fail and every search for it come back empty, at once. One that is
+    installed is left alone.
+    """
+    for name in _OPTIONAL:
+        if not _installed(name):
+            sys.modules[name] = None  # type: ignore[assignment]
+
+
+def _stand_in_for_onnx() -> None:
+    """``nemo.utils.export_utils`` imports onnx (18 MB) at its top, for exports that a training run never makes.
+
+    An empty module stands in where onnx is not installed, and only there.
+    """
+    if not _installed("onnx"):
+        stand_in = types.ModuleType("onnx")
+        stand_in.__spec__ = ModuleSpec("onnx", None)
+        sys.modules["onnx"] = stand_in
+
+
+def _installed(name: str) -> bool:
+    if name in sys.modules:
+        return sys.modules[name] is not None
+    try:
+        return importlib.util.find_spec(name) is not None
+    except ImportError:
+        return False
+
+
+def _spare_language_models() -> None:
+    """Replace five modules of the language model collection with ones that answer "nothing to do".
 
     NeMo imports it inside its Megatron step and checkpoint functions, for distillation and quantisation that a
     diffusion model has no part in. The import takes some seconds in every process and some forty further packages.
-    Unless the program has imported the real collection already, five of its modules are replaced with ones that answer
-    "nothing to do".
+    Nothing is replaced when the program has imported the real collection already.
     """
     if _LLM in sys.modules:
         return
