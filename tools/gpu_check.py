@@ -346,14 +346,14 @@ class Training:
     def __init__(self, context: Context, name: str, run: Path, gpus: Sequence[int], *overrides: str) -> None:
         self.context, self.name, self.run = context, name, run
         rehearsal = [f"experiment={TINY}", "model.preset=tiny-video2world", "trainer.precision=bf16",
-                     "data.tokenizer=null", "data.text_length=32"]  # fmt: skip
+                     "data.tokenizer=null", "data.text_length=32", "parallel=single"]  # fmt: skip
         config = network(context)
         fields = ["num_layers"] if not context.machine.rehearse else ["num_layers", "text_width", "max_frames"]
         sizes = ", ".join(f"{key}: {getattr(config, key)}" for key in fields)
         common = [
             f"model.overrides={{{sizes}}}", f"model.init_from={base(context)}", f"data.path={shards(context)}",
             f"output_dir={run}", "optimizer.warmup_steps=0", "data.num_workers=1", "data.global_batch=1",
-            "checkpoint.keep=1", "trainer.max_steps=1000", f"checkpoint.every_n_steps={SAVED}",
+            "data.micro_batch=1", "checkpoint.keep=1", "trainer.max_steps=1000", f"checkpoint.every_n_steps={SAVED}",
         ]  # fmt: skip
         first = rehearsal if context.machine.rehearse else [f"experiment={FULL}"]
         self.started = time.time()
@@ -528,17 +528,16 @@ def generation(context: Context, gpus: Sequence[int]) -> None:
 
 
 def tokenizer_training(context: Context, gpus: Sequence[int]) -> None:
-    experiment = "demo_tokenizer" if context.machine.rehearse else "Cosmos_Tokenize1_CV8x8x8_720p_HDVILA"
+    name = "CV4x8x8_360p" if context.machine.rehearse else "CV8x8x8_720p"
     run, start = context.work / "tokenizer_run", time.time()
     shape = ["data.num_frames=9", "data.crop=[32,32]"] if context.machine.rehearse else []
     settings = [
-        f"experiment={experiment}", f"model.init_from={tokenizer(context)}", "data.val=null",
-        f"data.train={clips(context)}/videos/*.mp4",
-        f"output_dir={run}", "data.global_batch=1", "data.num_workers=1", "trainer.max_steps=1",
-        "loss.perceptual.enabled=false",
+        f"experiment=Cosmos_Tokenize1_{name}_HDVILA", f"model.init_from={tokenizer(context)}", "data.val=null",
+        f"data.train={clips(context)}/videos/*.mp4", f"output_dir={run}", "data.global_batch=1",
+        "data.num_workers=1", "trainer.max_steps=1", "loss.perceptual.enabled=false", "checkpoint.statistics_clips=0",
     ]  # fmt: skip
     if context.machine.rehearse:
-        settings += ["model.preset=CV4x8x8-360p", "model.overrides={channels: 8}"]
+        settings += ["model.overrides={channels: 8}", "data.resolution=null"]
     context.run("tokenizer_train", ["tokenizer", "train", *settings, *shape], gpus[:1])
     record = json.loads((run / "metrics.jsonl").read_text().splitlines()[0])
     target = context.work / "tokenizer_jit"
