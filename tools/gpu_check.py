@@ -546,7 +546,7 @@ def tokenizer_training(context: Context, gpus: Sequence[int]) -> None:
     video = torch.rand(1, 3, 9, 64, 64, device=device).bfloat16() * 2 - 1
     with torch.no_grad():
         halves = [torch.jit.load(target / f"{half}.jit", map_location=device) for half in ("encoder", "decoder")]
-        encoder, decoder = (half.bfloat16() for half in halves)
+        encoder, decoder = (half.to(torch.bfloat16) for half in halves)
         decoded = decoder(encoder(video)[0])
     finite = bool(torch.isfinite(decoded).all()) and decoded.shape == video.shape
     memory = record.get("memory_bytes", float("nan")) / GIB
