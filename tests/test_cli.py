@@ -92,6 +92,20 @@ def test_processes_of_one_launcher_say_a_mistake_once(
     assert capsys.readouterr().err == "error: the shard is broken\n"
 
 
+def test_a_package_left_out_of_a_training_node_is_named(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def read_video() -> None:
+        raise ModuleNotFoundError("No module named 'av'", name="av")
+
+    monkeypatch.setattr(cli, "app", read_video)
+    with pytest.raises(SystemExit) as stopped:
+        cli.main()
+    assert stopped.value.code == 2
+    error = capsys.readouterr().err
+    assert error.count("\n") == 1 and "pip install av" in error
+
+
 def test_dryrun_prints_the_resolved_configuration() -> None:
     arguments = ["train", "--dryrun", "experiment=video2world_7b_example_hdvila", "trainer.max_steps=7"]
     result = CliRunner().invoke(app, arguments)

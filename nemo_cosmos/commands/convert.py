@@ -60,7 +60,7 @@ def convert(
     nemo-cosmos convert checkpoints/posttraining/diffusion_video2world/video2world_7b_example_hdvila model.pt --weights ema
 
     nemo-cosmos convert model.pt transformer --to diffusers --preset predict1-7b-video2world
-    """
+    """  # noqa: E501
     if to is None:
         if target.suffix != ".pt":
             raise InputError(f"{target}: say what to write with --to run, --to diffusers or --to pipeline")

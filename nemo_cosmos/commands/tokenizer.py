@@ -55,7 +55,7 @@ def stats(
     """Mean and std of a tokenizer's latents per channel and latent frame, which diffusion training needs.
 
     [bold]Example:[/bold] nemo-cosmos tokenizer stats --tokenizer outputs/demo/tokenizer_run/tokenizer --videos "clips/*.mp4"
-    """
+    """  # noqa: E501
     from pathlib import Path
 
     from nemo_cosmos.prepare.device import resolve_device
@@ -79,7 +79,7 @@ def export(
     """Turn a checkpoint into a tokenizer folder, TorchScript files, or diffusers' AutoencoderKLCosmos.
 
     [bold]Example:[/bold] nemo-cosmos tokenizer export outputs/demo/tokenizer_run/tokenizer my_vae --format diffusers
-    """  # noqa: E501
+    """
     from pathlib import Path
 
     from nemo_cosmos.training.tokenizer.export import export as run
