@@ -35,7 +35,9 @@ def convert(
         Form | None,
         typer.Option(help="What to write; a target that ends in .pt needs no word."),
     ] = None,
-    weights: Annotated[Weights, typer.Option(help="Average or regular weights of a run.")] = Weights.ema,
+    weights: Annotated[
+        Weights, typer.Option(help="Average or regular weights of a run, or of a file that has both.")
+    ] = Weights.ema,
     step: Annotated[int | None, typer.Option(help="Which save of a run; by default the newest.")] = None,
     preset: Annotated[
         str | None, typer.Option(help="The network of a .pt file outside a run folder, e.g. predict1-7b-video2world.")
@@ -69,7 +71,9 @@ def convert(
     import yaml
 
     from nemo_cosmos.checkpoint.convert import convert as run
+    from nemo_cosmos.inference.logs import show_log
 
+    show_log()
     overrides = {}
     for setting in set_ or []:
         key, equals, value = setting.partition("=")

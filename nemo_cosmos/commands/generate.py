@@ -89,7 +89,8 @@ def generate(
         str, typer.Option(help="Folder or repository of the T5 encoder.", rich_help_panel=_MODELS)
     ] = "google-t5/t5-11b",
     weights: Annotated[
-        Weights, typer.Option(help="Averaged or regular weights of a run.", rich_help_panel=_MODELS)
+        Weights,
+        typer.Option(help="Averaged or regular weights of a run, or of a file with both.", rich_help_panel=_MODELS),
     ] = (Weights.ema),
     preset: Annotated[
         str | None,

@@ -26,10 +26,12 @@ def preview(
     """
     from rich.progress import Progress
 
+    from nemo_cosmos.inference.logs import show_log
     from nemo_cosmos.models.tokenizer import load_tokenizer
     from nemo_cosmos.prepare.device import resolve_device, resolve_dtype
     from nemo_cosmos.prepare.preview import preview as run
 
+    show_log()
     place = resolve_device(device)
     page = shards / "preview.html" if out is None else out
     video_tokenizer = load_tokenizer(tokenizer, device=place, dtype=resolve_dtype("auto", place))

@@ -35,8 +35,10 @@ def train(
     if dryrun:
         print(dump_config(config), end="")
         return
+    from nemo_cosmos.inference.logs import show_log
     from nemo_cosmos.training.tokenizer.trainer import train as run
 
+    show_log()
     written = run(config)
     if int(os.environ.get("RANK", "0")) == 0:
         print(f"tokenizer written to {written}")
@@ -58,9 +60,11 @@ def stats(
     """
     from pathlib import Path
 
+    from nemo_cosmos.inference.logs import show_log
     from nemo_cosmos.prepare.device import resolve_device
     from nemo_cosmos.training.tokenizer.stats import measure_folder
 
+    show_log()
     place = resolve_device(device)
     written = measure_folder(
         Path(tokenizer), videos, max_clips=max_clips, crop=(height, width), resolution=resolution, device=place
@@ -74,7 +78,9 @@ def export(
     target: Annotated[str, typer.Argument(help="Folder to write.")],
     form: Annotated[str, typer.Option("--format", help="folder, jit or diffusers.")] = "folder",
     name: Annotated[str | None, typer.Option(help="Name of a file's tokenizer, for example CV8x8x8-720p.")] = None,
-    regular: Annotated[bool, typer.Option("--reg", help="Regular instead of averaged weights.")] = False,
+    regular: Annotated[
+        bool, typer.Option("--reg", help="Regular instead of averaged weights, where there are both.")
+    ] = False,
 ) -> None:
     """Turn a checkpoint into a tokenizer folder, TorchScript files, or diffusers' AutoencoderKLCosmos.
 
@@ -82,7 +88,9 @@ def export(
     """  # noqa: E501
     from pathlib import Path
 
+    from nemo_cosmos.inference.logs import show_log
     from nemo_cosmos.training.tokenizer.export import export as run
 
+    show_log()
     for path in run(Path(source), Path(target), form=form, name=name, regular=regular):
         print(path)
