@@ -37,14 +37,20 @@ def load_restricted(path: Path, *, mmap: bool = True) -> Any:
     if not path.is_file():
         raise InputError(f"{path}: no such file; expected a state dict saved with torch.save")
     try:
-        # BytesIO is how Transformer Engine stores its extra state; its bytes are not looked into.
-        with torch.serialization.safe_globals([io.BytesIO]):
+        # BytesIO is how Transformer Engine stores its extra state; its bytes are not looked into. Empty ones are
+        # written as a call of `bytes`.
+        with torch.serialization.safe_globals([io.BytesIO, bytes]):
             return torch.load(path, map_location="cpu", weights_only=True, mmap=mmap and zipfile.is_zipfile(path))
     except Exception as error:  # torch raises many types for a broken or unsafe file; all mean the same to the user
-        unsafe = isinstance(error, pickle.UnpicklingError) and zipfile.is_zipfile(path)
-        hint = "; it holds more than tensors, which is not unpickled" if unsafe else ""
-        reason = (str(error).splitlines() or [""])[0]
-        raise InputError(f"{path}: not a readable tensor file ({type(error).__name__}: {reason}{hint})") from error
+        raise InputError(f"{path}: not a readable tensor file ({_reason(error)})") from error
+
+
+def _reason(error: Exception) -> str:
+    if not isinstance(error, pickle.UnpicklingError):
+        return f"{type(error).__name__}: {(str(error).splitlines() or [''])[0]}"
+    # torch's message advises to unpickle freely.
+    unsafe = re.search(r"GLOBAL ([\w.]+)", str(error))
+    return f"it holds {unsafe[1]}, which is not unpickled" if unsafe else "damaged, or not made by torch.save"
 
 
 @dataclass

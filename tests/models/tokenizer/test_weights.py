@@ -200,7 +200,7 @@ class Evil:
 def test_no_file_is_unpickled_freely(tmp_path: Path) -> None:
     file = tmp_path / "model.pt"
     torch.save({"model": {"encoder.x": torch.zeros(1), "b._extra_state": Evil()}}, file)
-    with pytest.raises(InputError, match=r"model\.pt: not a readable tensor file .*more than tensors"):
+    with pytest.raises(InputError, match=r"model\.pt: not a readable tensor file .it holds .*exec, which is not"):
         read_weights(file)
     # What a BytesIO holds is not looked into.
     torch.save({"a": torch.zeros(1), "a._extra_state": io.BytesIO(pickle.dumps(Evil()))}, file)
