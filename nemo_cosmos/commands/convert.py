@@ -71,9 +71,8 @@ def convert(
     import yaml
 
     from nemo_cosmos.checkpoint.convert import convert as run
-    from nemo_cosmos.inference.logs import show_log
+    from nemo_cosmos.inference.logs import log_shown
 
-    show_log()
     overrides = {}
     for setting in set_ or []:
         key, equals, value = setting.partition("=")
@@ -83,19 +82,20 @@ def convert(
     if overrides and preset is None:
         raise InputError("--set changes fields of --preset, which is missing")
     dtypes = {Precision.bf16: torch.bfloat16, Precision.fp32: torch.float32}
-    report = run(
-        source,
-        target,
-        to.value,
-        weights=weights.value,
-        step=step,
-        preset=preset,
-        overrides=overrides,
-        adapter=adapter,
-        dtype=dtypes[dtype] if dtype is not None else None,
-        vae=vae,
-        text_encoder=text_encoder,
-        overwrite=overwrite,
-    )
+    with log_shown():
+        report = run(
+            source,
+            target,
+            to.value,
+            weights=weights.value,
+            step=step,
+            preset=preset,
+            overrides=overrides,
+            adapter=adapter,
+            dtype=dtypes[dtype] if dtype is not None else None,
+            vae=vae,
+            text_encoder=text_encoder,
+            overwrite=overwrite,
+        )
     print(f"{source}: {report}")
     print(f"written: {target}")

@@ -212,10 +212,9 @@ def generate(
     """  # noqa: E501
     from nemo_cosmos.inference.config import GenerationConfig
     from nemo_cosmos.inference.job import GenerationJob, run_job
-    from nemo_cosmos.inference.logs import show_log
+    from nemo_cosmos.inference.logs import log_shown
     from nemo_cosmos.inference.requests import collect_requests
 
-    show_log()
     requests = collect_requests(
         prompt=prompt, visual_input=visual_input, source=source, batch=batch, limit=limit, name=name
     )
@@ -254,4 +253,5 @@ def generate(
         text_encoder_precision=text_encoder_precision.value,
         overwrite=overwrite,
     )
-    run_job(job, requests)
+    with log_shown():
+        run_job(job, requests)

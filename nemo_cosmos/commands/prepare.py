@@ -73,7 +73,6 @@ def prepare(
     import torch
 
     from nemo_cosmos.data.windows import WindowPlan
-    from nemo_cosmos.inference.logs import show_log
     from nemo_cosmos.models.text import load_text_encoder, text_encoder_name
     from nemo_cosmos.models.tokenizer import load_tokenizer
     from nemo_cosmos.prepare.decode import default_workers
@@ -82,10 +81,11 @@ def prepare(
     from nemo_cosmos.prepare.encode import prepare as run
     from nemo_cosmos.prepare.text_embeddings import recorded_encoder
 
-    show_log()
     place = resolve_device(device)
     video_tokenizer = load_tokenizer(tokenizer, device=place, dtype=resolve_dtype(dtype, place))
     rank = join_ranks()
+    if rank.index == 0:
+        print(f"tokenizer {video_tokenizer.identity}: {video_tokenizer.origin}", flush=True)
     with _bar(rank.index == 0) as on_progress:
         result = run(
             clips,

@@ -26,12 +26,10 @@ def preview(
     """
     from rich.progress import Progress
 
-    from nemo_cosmos.inference.logs import show_log
     from nemo_cosmos.models.tokenizer import load_tokenizer
     from nemo_cosmos.prepare.device import resolve_device, resolve_dtype
     from nemo_cosmos.prepare.preview import preview as run
 
-    show_log()
     place = resolve_device(device)
     page = shards / "preview.html" if out is None else out
     video_tokenizer = load_tokenizer(tokenizer, device=place, dtype=resolve_dtype("auto", place))
@@ -44,4 +42,5 @@ def preview(
             limit=limit,
             on_sample=lambda done, total: progress.update(task, completed=done, total=total),
         )
+    print(f"tokenizer {video_tokenizer.identity}: {video_tokenizer.origin}")
     print(f"{page}: {count} samples, {page.stat().st_size / 1e6:.1f} MB")

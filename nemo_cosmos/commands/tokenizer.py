@@ -35,11 +35,11 @@ def train(
     if dryrun:
         print(dump_config(config), end="")
         return
-    from nemo_cosmos.inference.logs import show_log
+    from nemo_cosmos.inference.logs import log_shown
     from nemo_cosmos.training.tokenizer.trainer import train as run
 
-    show_log()
-    written = run(config)
+    with log_shown():
+        written = run(config)
     if int(os.environ.get("RANK", "0")) == 0:
         print(f"tokenizer written to {written}")
 
@@ -60,15 +60,15 @@ def stats(
     """
     from pathlib import Path
 
-    from nemo_cosmos.inference.logs import show_log
+    from nemo_cosmos.inference.logs import log_shown
     from nemo_cosmos.prepare.device import resolve_device
     from nemo_cosmos.training.tokenizer.stats import measure_folder
 
-    show_log()
     place = resolve_device(device)
-    written = measure_folder(
-        Path(tokenizer), videos, max_clips=max_clips, crop=(height, width), resolution=resolution, device=place
-    )
+    with log_shown():
+        written = measure_folder(
+            Path(tokenizer), videos, max_clips=max_clips, crop=(height, width), resolution=resolution, device=place
+        )
     print(f"statistics written to {written}")
 
 
@@ -88,9 +88,9 @@ def export(
     """  # noqa: E501
     from pathlib import Path
 
-    from nemo_cosmos.inference.logs import show_log
+    from nemo_cosmos.inference.logs import log_shown
     from nemo_cosmos.training.tokenizer.export import export as run
 
-    show_log()
-    for path in run(Path(source), Path(target), form=form, name=name, regular=regular):
-        print(path)
+    with log_shown():
+        written = run(Path(source), Path(target), form=form, name=name, regular=regular)
+    print(*written, sep="\n")

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
 import sys
+from collections.abc import Iterator
 
 
 class _StandardError(logging.Handler):
@@ -14,14 +16,21 @@ class _StandardError(logging.Handler):
         print(self.format(record), file=sys.stderr)
 
 
-def show_log() -> None:
-    """Sends this package's messages to standard error, one plain line each: from INFO on, on other ranks warnings."""
+@contextlib.contextmanager
+def log_shown() -> Iterator[None]:
+    """This package's messages on standard error, one plain line each: from INFO on, on other ranks warnings."""
     package, root = logging.getLogger("nemo_cosmos"), logging.getLogger()
+    before = package.level, package.propagate
+    handler = _StandardError()
+    handler.setFormatter(logging.Formatter("%(message)s"))
+    package.addHandler(handler)
     package.setLevel(logging.INFO if os.environ.get("RANK", "0") == "0" else logging.WARNING)
-    if not package.handlers:
-        handler = _StandardError()
-        handler.setFormatter(logging.Formatter("%(message)s"))
-        package.addHandler(handler)
     # A library may have set up the root to print as well.
     terminal = (sys.stdout, sys.stderr)
-    package.propagate = not any(getattr(handler, "stream", None) in terminal for handler in root.handlers)
+    package.propagate = not any(getattr(other, "stream", None) in terminal for other in root.handlers)
+    try:
+        yield
+    finally:
+        package.removeHandler(handler)
+        package.setLevel(before[0])
+        package.propagate = before[1]

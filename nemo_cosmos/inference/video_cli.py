@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from nemo_cosmos.errors import InputError
-from nemo_cosmos.inference.logs import show_log
+from nemo_cosmos.inference.logs import log_shown
 
 if TYPE_CHECKING:
     from nemo_cosmos.inference.tokenizer import TokenizerCodec
@@ -177,9 +177,9 @@ def _reconstruct(job: _Job, codec: TokenizerCodec, args: argparse.Namespace, tit
 
 def main() -> None:
     """The command line; a mistake of the user ends with one line on stderr and exit status 2."""
-    show_log()
     try:
-        run(sys.argv[1:])
+        with log_shown():
+            run(sys.argv[1:])
     except InputError as error:
         print(f"error: {error}", file=sys.stderr)
         sys.exit(2)

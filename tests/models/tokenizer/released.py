@@ -42,5 +42,6 @@ def released_folder(
     regular, averaged = two_kinds(preset)
     (folder / "config.json").write_text(json.dumps({"architectures": ["whatever"]}))
     torch.save(training_checkpoint(regular, averaged), folder / "model.pt")
-    export_jit(averaged, {part: folder / f"{part}.jit" for part in parts})
+    if parts:
+        export_jit(averaged, {part: folder / f"{part}.jit" for part in parts})
     return folder, regular, averaged

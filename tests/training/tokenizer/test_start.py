@@ -54,7 +54,8 @@ def holds(trainer: TokenizerTrainer, network: TokenizerModule, average: Tokenize
 def test_the_average_starts_from_the_averaged_weights(
     what: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    folder, regular, averaged = released_folder(tmp_path, PRESET)
+    pair = ("encoder", "decoder") if what == "folder" else ()
+    folder, regular, averaged = released_folder(tmp_path, PRESET, parts=pair)
     regular = regular.bfloat16().float()
     start = folder if what == "folder" else folder / "model.pt"
     if what == "wrapped file":
