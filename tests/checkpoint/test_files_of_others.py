@@ -53,8 +53,11 @@ def same(path: Path, weights: Any, expected: dict[str, Tensor], dtype: torch.dty
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
-@pytest.mark.parametrize("wrapper", ["{}", "net.{}", "model.net.{}", "module.net.{}", "net._orig_mod.{}"])
-@pytest.mark.parametrize("below", [None, "model", "state_dict"])
+@pytest.mark.parametrize(
+    ("wrapper", "below"),
+    [("{}", None), ("net.{}", "model"), ("model.net.{}", "state_dict"), ("module.net.{}", None),
+     ("net._orig_mod.{}", None)],
+)  # fmt: skip
 def test_one_kind_of_weights(
     dtype: torch.dtype, wrapper: str, below: str | None, kinds: tuple[dict[str, Tensor], ...], tmp_path: Path
 ) -> None:

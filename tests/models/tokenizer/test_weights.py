@@ -162,8 +162,17 @@ def test_a_pair_that_is_not_of_model_pt_is_said_aloud(tmp_path: Path, messages: 
     assert "not a readable tensor file" in messages[4] and "is not needed beside" in messages[4]
 
 
-@pytest.mark.parametrize("name", ["plain", "network.", "net.", "model.net.", "module.network.", "_orig_mod."])
-@pytest.mark.parametrize("average", [None, "net_ema.{}", "ema.network-{dashes}", "model.net_ema.{}", "dictionary"])
+@pytest.mark.parametrize(
+    ("name", "average"),
+    [
+        ("plain", None),
+        ("network.", "ema.network-{dashes}"),
+        ("net.", "net_ema.{}"),
+        ("model.net.", "model.net_ema.{}"),
+        ("module.network.", "dictionary"),
+        ("_orig_mod.", None),
+    ],
+)
 def test_files_as_they_are_in_the_wild(name: str, average: str | None, tmp_path: Path) -> None:
     """Wrapped or not, in bf16 or fp32, with entries that are no weights: the averaged weights are found."""
     regular, averaged = two_kinds("DV4x8x8-360p")
