@@ -122,6 +122,7 @@ class MergedWeights(Mapping[str, Tensor]):
         self, config: DiTConfig, base: Mapping[str, Tensor], spec: LoraSpec, adapters: Mapping[str, Tensor]
     ) -> None:
         self.base, self.scale, self.adapters = base, spec.scale, adapters
+        self.taken, self.passed_over = getattr(base, "taken", None), getattr(base, "passed_over", ())
         entries = adapter_entries(config, spec)
         self._by_original = {entry.original: entry.diffusers for entry in entries}
         expected = {}

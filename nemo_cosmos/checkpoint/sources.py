@@ -61,7 +61,7 @@ def open_weights(path: str | Path, *, weights: Weights = "ema", step: int | None
     Args:
         path: a ``.pt`` file in the original layout; a run folder, its ``checkpoints`` or one ``iter_…`` folder in it;
             or a folder of diffusers (a pipeline or its transformer). A run with adapters gives merged weights.
-        weights: which weights of a run; a file or a diffusers folder is taken as it is.
+        weights: which weights of a run, or of a file that holds both; others are taken as they are.
         step: which save of a run; by default the newest.
 
     Raises:
@@ -71,7 +71,7 @@ def open_weights(path: str | Path, *, weights: Weights = "ema", step: int | None
     if path.is_file():
         beside = path.parent / MODEL_CONFIG
         config = read_model_config(path.parent) if beside.is_file() else None
-        return WeightSource(path, config, read_tensors(path))
+        return WeightSource(path, config, read_tensors(path, weights))
     if not path.is_dir():
         raise InputError(f"{path}: no such file or folder; expected a .pt file, a run folder or a diffusers folder")
     if is_diffusers_folder(path):

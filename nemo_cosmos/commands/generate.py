@@ -96,7 +96,8 @@ def generate(
         str, typer.Option(help="Folder or repository of the T5 encoder.", rich_help_panel=_MODELS)
     ] = "google-t5/t5-11b",
     weights: Annotated[
-        Weights, typer.Option(help="Averaged or regular weights of a run.", rich_help_panel=_MODELS)
+        Weights,
+        typer.Option(help="Averaged or regular weights of a run, or of a file with both.", rich_help_panel=_MODELS),
     ] = (Weights.ema),
     preset: Annotated[
         str | None,
@@ -218,10 +219,9 @@ def generate(
     """  # noqa: E501
     from nemo_cosmos.inference.config import GenerationConfig
     from nemo_cosmos.inference.job import GenerationJob, run_job
-    from nemo_cosmos.inference.logs import show_log
+    from nemo_cosmos.inference.logs import log_shown
     from nemo_cosmos.inference.requests import collect_requests
 
-    show_log()
     requests = collect_requests(
         prompt=prompt, visual_input=visual_input, source=source, batch=batch, limit=limit, name=name
     )
@@ -260,4 +260,5 @@ def generate(
         text_encoder_precision=text_encoder_precision.value,
         overwrite=overwrite,
     )
-    run_job(job, requests)
+    with log_shown():
+        run_job(job, requests)

@@ -83,6 +83,8 @@ def prepare(
     place = resolve_device(device)
     video_tokenizer = load_tokenizer(tokenizer, device=place, dtype=resolve_dtype(dtype, place))
     rank = join_ranks()
+    if rank.index == 0:
+        print(f"tokenizer {video_tokenizer.identity}: {video_tokenizer.origin}", flush=True)
     with _bar(rank.index == 0) as on_progress:
         result = run(
             clips,

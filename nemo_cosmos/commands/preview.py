@@ -41,4 +41,5 @@ def preview(
             limit=limit,
             on_sample=lambda done, total: progress.update(task, completed=done, total=total),
         )
+    print(f"tokenizer {video_tokenizer.identity}: {video_tokenizer.origin}")
     print(f"{page}: {count} samples, {page.stat().st_size / 1e6:.1f} MB")

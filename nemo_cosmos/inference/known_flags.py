@@ -9,7 +9,7 @@ from typing import Literal
 from nemo_cosmos.errors import InputError
 from nemo_cosmos.inference.config import GenerationConfig
 from nemo_cosmos.inference.job import GenerationJob, JobSummary, Part, run_job
-from nemo_cosmos.inference.logs import show_log
+from nemo_cosmos.inference.logs import log_shown
 from nemo_cosmos.inference.prompts import default_negative_prompt
 from nemo_cosmos.inference.requests import GenerationRequest, collect_requests
 from nemo_cosmos.models.text import DEFAULT_TEXT_ENCODER
@@ -86,7 +86,6 @@ def run_script(kind: Kind, arguments: argparse.Namespace) -> JobSummary:
     Raises:
         InputError: flags that contradict each other, or a folder that is not there.
     """
-    show_log()
     root = Path(arguments.checkpoint_dir)
     requests = _requests(kind, arguments)
     weights = _below(root, arguments.diffusion_transformer_dir, "--diffusion_transformer_dir")
@@ -121,7 +120,8 @@ def run_script(kind: Kind, arguments: argparse.Namespace) -> JobSummary:
         offload=frozenset(part for flag, part in _OFFLOAD.items() if getattr(arguments, flag)),
         num_gpus=arguments.num_gpus,
     )
-    return run_job(job, requests)
+    with log_shown():
+        return run_job(job, requests)
 
 
 def _requests(kind: Kind, arguments: argparse.Namespace) -> list[GenerationRequest]:
