@@ -352,7 +352,8 @@ class Training:
         sizes = ", ".join(f"{key}: {getattr(config, key)}" for key in fields)
         common = [
             f"model.overrides={{{sizes}}}", f"model.init_from={base(context)}", f"data.path={shards(context)}",
-            f"output_dir={run}", "optimizer.warmup_steps=0", "data.num_workers=1", "data.global_batch=1",
+            f"output_dir={run}", "optimizer.warmup_steps=0", "data.tokenizer=check",
+            "data.num_workers=1", "data.global_batch=1",
             "data.micro_batch=1", "checkpoint.keep=1", "trainer.max_steps=1000", f"checkpoint.every_n_steps={SAVED}",
         ]  # fmt: skip
         first = rehearsal if context.machine.rehearse else [f"experiment={FULL}"]
@@ -512,6 +513,8 @@ def generation(context: Context, gpus: Sequence[int]) -> None:
     model = files[0] if files else base(context)
     shape = ["--height", "32", "--width", "48", "--num-frames", "9"] if context.machine.rehearse else []
     jobs = {"one": gpus[:1]} if len(gpus) == 1 else {"one": gpus[:1], "two": gpus[-2:]}
+    for made_once in (text_encoder, tokenizer):
+        made_once(context)
     start = time.time()
     # With three GPUs or more both run at once.
     with ThreadPoolExecutor(2 if len(gpus) > 2 else 1) as pool:

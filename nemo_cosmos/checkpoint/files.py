@@ -10,7 +10,6 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Literal
 
-import torch
 from safetensors import SafetensorError
 from torch import Tensor
 

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import mmap
 import os
 import struct
 import zipfile
 import zlib
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Protocol, runtime_checkable
 
@@ -17,8 +17,9 @@ from rich.progress import track
 from torch import Tensor
 from torch._subclasses.fake_tensor import FakeTensorMode
 
-_CENTRAL_ENTRY = 46
-"""Bytes of an entry of a zip file's directory before its name; the checksum stands at byte 16 (APPNOTE 4.3.12)."""
+_ENTRY, _LOCAL = 46, 30
+"""Bytes before the name of an entry in a zip file's directory, and of the header before a record (APPNOTE 4.3)."""
+_WRITE_BYTES = 1 << 27
 
 
 @runtime_checkable
@@ -32,7 +33,7 @@ class LazyTensors(Protocol):
 def write_archive(path: Path, tensors: Mapping[str, Tensor], *, description: str | None = None) -> None:
     """What ``torch.save(dict(tensors), path)`` writes, checksums included.
 
-    The file is laid out first and its space reserved; each tensor is then asked for and copied to its place.
+    The file is laid out first and its space reserved; each tensor is then asked for and written to its place.
 
     Args:
         description: shown beside a progress bar; None shows nothing.
@@ -45,19 +46,14 @@ def write_archive(path: Path, tensors: Mapping[str, Tensor], *, description: str
         skeleton = {name: torch.empty(shape, dtype=dtype) for name, (shape, dtype) in outline.items()}
         with torch.serialization.skip_data(materialize_fake_tensors=True):
             torch.save(skeleton, path)
+    records = _records(path)
+    names = track(list(tensors), description or "", console=Console(stderr=True), disable=description is None)
     with path.open("r+b") as file:
-        # A mapped file that the disk has no room for ends the process without a word.
         os.posix_fallocate(file.fileno(), 0, os.fstat(file.fileno()).st_size)
-    with torch.serialization.set_default_mmap_options(mmap.MAP_SHARED):
-        places = torch.load(path, map_location="cpu", mmap=True, weights_only=True)
-    checksums = []
-    console = Console(stderr=True)
-    for name in track(list(tensors), description or "", console=console, disable=description is None):
-        place = places.pop(name)
-        place.copy_(tensors[name])
-        checksums.append(zlib.crc32(place.reshape(-1).view(torch.uint8).numpy()))
-        del place
-    _write_checksums(path, checksums)
+        for number, name in enumerate(names):
+            records[number].write(file, tensors[name])
+        file.flush()
+        os.fsync(file.fileno())
 
 
 def shape_of(tensors: Mapping[str, Tensor], name: str) -> tuple[int, ...]:
@@ -70,30 +66,43 @@ def dtype_of(tensors: Mapping[str, Tensor], name: str) -> torch.dtype:
     return tensors.dtype_of(name) if isinstance(tensors, LazyTensors) else tensors[name].dtype
 
 
-def _write_checksums(path: Path, checksums: list[int]) -> None:
-    """Fill in those of the records ``data/0``, ``data/1`` …, which torch numbers in the order of the tensors."""
-    with zipfile.ZipFile(path) as archive:
-        entries, at = archive.infolist(), archive.start_dir
-    with path.open("r+b") as file:
-        for entry in entries:
-            file.seek(at)
-            header = file.read(_CENTRAL_ENTRY)
-            lengths = struct.unpack_from("<HHH", header, 28)
+@dataclass(frozen=True)
+class _Record:
+    """One tensor's place in the file: its data, and the two places of its checksum."""
+
+    data: int
+    checksums: tuple[int, ...]
+
+    def write(self, file: IO[bytes], tensor: Tensor) -> None:
+        values = memoryview(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy())
+        file.seek(self.data)
+        for start in range(0, len(values), _WRITE_BYTES):
+            file.write(values[start : start + _WRITE_BYTES])
+        for place in self.checksums:
+            file.seek(place)
+            file.write(struct.pack("<L", zlib.crc32(values)))
+
+
+def _records(path: Path) -> dict[int, _Record]:
+    """The records ``data/0``, ``data/1`` …, which torch numbers in the order of the tensors."""
+    out: dict[int, _Record] = {}
+    with zipfile.ZipFile(path) as archive, path.open("rb") as file:
+        for entry, at in _directory(file, archive):
             folder, _, number = entry.filename.rpartition("/")
-            if folder.endswith("/data") and number.isdigit():
-                checksum = struct.pack("<L", checksums[int(number)])
-                file.seek(at + 16)
-                file.write(checksum)
-                if entry.flag_bits & 8:
-                    file.seek(_descriptor(file, entry) + 4)
-                    file.write(checksum)
-            at += _CENTRAL_ENTRY + sum(lengths)
-        file.flush()
-        os.fsync(file.fileno())
+            if not (folder.endswith("/data") and number.isdigit()):
+                continue
+            file.seek(entry.header_offset + 26)
+            data = entry.header_offset + _LOCAL + sum(struct.unpack("<HH", file.read(4)))
+            # A descriptor behind the data repeats the checksum where the header could not know it (APPNOTE 4.3.9).
+            descriptor = (data + entry.compress_size + 4,) if entry.flag_bits & 8 else ()
+            out[int(number)] = _Record(data, (at + 16, *descriptor))
+    return out
 
 
-def _descriptor(file: IO[bytes], entry: zipfile.ZipInfo) -> int:
-    """Where the record's data descriptor begins, which repeats the checksum after the data (APPNOTE 4.3.9)."""
-    file.seek(entry.header_offset + 26)
-    name, extra = struct.unpack("<HH", file.read(4))
-    return entry.header_offset + 30 + name + extra + entry.compress_size
+def _directory(file: IO[bytes], archive: zipfile.ZipFile) -> Iterator[tuple[zipfile.ZipInfo, int]]:
+    """Entries of the archive's directory, and where each begins."""
+    at = archive.start_dir
+    for entry in archive.infolist():
+        yield entry, at
+        file.seek(at + 28)
+        at += _ENTRY + sum(struct.unpack("<HHH", file.read(6)))
