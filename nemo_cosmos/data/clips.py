@@ -156,6 +156,7 @@ def _from_folder(root: Path) -> list[Clip]:
     folder = _videos_folder(root)
     captions = root / "metas" if folder != root else root
     videos = find_videos(folder)
+    _refuse_inner_datasets(root, videos)
     paths = [video.relative_to(folder) for video in videos]
     stems = Counter(path.stem for path in paths)
     clips = []
@@ -173,6 +174,15 @@ def _from_folder(root: Path) -> list[Clip]:
             )
         )
     return clips
+
+
+def _refuse_inner_datasets(root: Path, videos: list[Path]) -> None:
+    """InputError for the parent of datasets in the Cosmos layout, which is no plain folder of clips."""
+    parents = {parent for video in videos for parent in video.parents if root in parent.parents}
+    inner = sorted(p.parent.relative_to(root).as_posix() for p in parents if p.name == "videos" and p.parent != root)
+    datasets = [name for name in inner if (root / name / "metas").is_dir()]
+    if datasets:
+        raise InputError(f"{root} holds no videos/ itself, but datasets that do: name one of them ({_listed(datasets)})")
 
 
 def _own_file(folder: Path, path: PurePath, suffix: str, stems: Counter[str]) -> Path:

@@ -190,7 +190,7 @@ class WorldPipeline:
                 if not self._allows(prompts[index]):
                     refused.add(index)
         for index, (request, prompt) in enumerate(zip(requests, prompts, strict=True)):
-            if not prompt and index not in refused:
+            if not prompt and not request.has_prompt and index not in refused:
                 raise InputError(f"{request.name}: no prompt; only with a prompt upsampler may it be left out")
         with self.models.text_encoder.use() as encoder:
             if encoder.width != self.models.dit.text_width:
