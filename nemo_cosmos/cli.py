@@ -31,7 +31,7 @@ from nemo_cosmos.commands import (
     train,
     validate,
 )
-from nemo_cosmos.errors import InputError
+from nemo_cosmos.errors import InputError, explain_os_error
 
 app = typer.Typer(
     name="nemo-cosmos",
@@ -82,6 +82,13 @@ def main() -> None:
     except InputError as error:
         if _first_to_say(str(error)):
             print(f"error: {error}", file=sys.stderr, flush=True)
+        sys.exit(2)
+    except OSError as error:
+        message = explain_os_error(error)
+        if message is None:
+            raise
+        if _first_to_say(message):
+            print(f"error: {message}", file=sys.stderr, flush=True)
         sys.exit(2)
 
 

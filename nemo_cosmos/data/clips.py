@@ -17,11 +17,18 @@ from __future__ import annotations
 import json
 from collections import Counter
 from collections.abc import Iterable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path, PurePath
 
 from nemo_cosmos.data.embeddings import EMBEDDINGS_FOLDER, stale_embeddings
-from nemo_cosmos.data.listing import count_suffixes, find_videos, is_video_name, numbered_lines, unique_names, walk_files
+from nemo_cosmos.data.listing import (
+    count_suffixes,
+    find_videos,
+    is_video_name,
+    numbered_lines,
+    unique_names,
+    walk_files,
+)
 from nemo_cosmos.data.shards import safe_key
 from nemo_cosmos.errors import InputError
 
@@ -55,7 +62,7 @@ class Clip:
     caption_file: Path | None = None
     embedding_file: Path | None = None
     title: str = ""
-    relative: PurePath = PurePath()
+    relative: PurePath = field(default_factory=PurePath)
     caption_place: str = ""
 
     @property
@@ -182,7 +189,9 @@ def _refuse_inner_datasets(root: Path, videos: list[Path]) -> None:
     inner = sorted(p.parent.relative_to(root).as_posix() for p in parents if p.name == "videos" and p.parent != root)
     datasets = [name for name in inner if (root / name / "metas").is_dir()]
     if datasets:
-        raise InputError(f"{root} holds no videos/ itself, but datasets that do: name one of them ({_listed(datasets)})")
+        raise InputError(
+            f"{root} holds no videos/ itself, but datasets that do: name one of them ({_listed(datasets)})"
+        )
 
 
 def _own_file(folder: Path, path: PurePath, suffix: str, stems: Counter[str]) -> Path:

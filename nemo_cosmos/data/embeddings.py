@@ -3,8 +3,8 @@
 A pickle holds a list with one NumPy array (tokens, width), the true tokens alone. Pickles can run code when loaded;
 these are read by an unpickler that knows NumPy arrays and nothing else.
 
-``t5_xxl/captions.jsonl`` records for each pickle the digests of the caption it was made from and of the file itself, so
-that a caption edited later is found. Pickles that other tools wrote have no record, and are taken as they are.
+``t5_xxl/captions.jsonl`` records for each pickle the digests of the caption it was made from and of the file itself,
+so that a caption edited later is found. Pickles that other tools wrote have no record, and are taken as they are.
 """
 
 from __future__ import annotations

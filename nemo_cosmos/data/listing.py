@@ -56,7 +56,9 @@ def find_videos(folder: Path) -> list[Path]:
 def count_suffixes(files: Iterable[PurePath]) -> str:
     """``3 .gif, 1 .MTS, 1 without suffix``, the most frequent first; empty for no files."""
     counts = Counter(path.suffix or "without suffix" for path in files)
-    return ", ".join(f"{count} {suffix}" for suffix, count in sorted(counts.items(), key=lambda item: (-item[1], item)))
+    return ", ".join(
+        f"{count} {suffix}" for suffix, count in sorted(counts.items(), key=lambda item: (-item[1], item))
+    )
 
 
 def unique_names(paths: Sequence[PurePath]) -> list[str]:

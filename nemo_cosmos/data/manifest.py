@@ -29,8 +29,9 @@ class ShardIndex:
     """Where each sample of one shard lies.
 
     ``tensors`` and ``records`` hold per sample (offset, bytes, crc32) of the safetensors and of the JSON member's
-    content within the tar file. ``latent_shapes``, ``latent_dtypes``, ``text_widths``, ``num_frames`` and
-    ``image_sizes`` are the distinct values found in the shard, sorted.
+    content within the tar file. ``latent_shapes``, ``latent_dtypes``, ``text_widths``, ``num_frames``,
+    ``image_sizes`` and ``fps`` are the distinct values found in the shard, sorted. ``origins`` holds per sample what
+    it was made from (``Origin.to_index``). Shards of before have no ``fps`` and no ``origins``.
     """
 
     shard: str
@@ -46,6 +47,8 @@ class ShardIndex:
     text_widths: list[int] = field(default_factory=list)
     num_frames: list[int] = field(default_factory=list)
     image_sizes: list[list[int]] = field(default_factory=list)
+    fps: list[float] = field(default_factory=list)
+    origins: list[dict[str, Any] | None] = field(default_factory=list)
 
     @property
     def samples(self) -> int:
@@ -83,6 +86,7 @@ class Manifest:
         shards: the shard files in name order.
         settings: how the shards were made, as ``prepare`` recorded it.
         skipped: clips that were left out, each with the reason.
+        fps: distinct frame rates; empty where some shard does not record them.
     """
 
     samples: int
@@ -96,6 +100,7 @@ class Manifest:
     shards: list[ShardInfo]
     settings: dict[str, Any] = field(default_factory=dict)
     skipped: list[dict[str, str]] = field(default_factory=list)
+    fps: list[float] = field(default_factory=list)
 
     @property
     def latent_shape(self) -> tuple[int, ...]:
@@ -231,6 +236,7 @@ def merge_manifest(
         shards=[_shard_info(Path(path), index) for index in indices],
         settings=settings or {},
         skipped=sorted(skipped or [], key=lambda entry: sorted(entry.items())),
+        fps=_distinct(indices, "fps") if all(index.fps for index in indices) else [],
     )
     manifest.save(path)
     return manifest

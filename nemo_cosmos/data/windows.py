@@ -15,7 +15,7 @@ from torch import Tensor
 from nemo_cosmos.data.clips import Clip
 from nemo_cosmos.data.embeddings import read_embedding
 from nemo_cosmos.data.resize import FITS, Fit, padding_mask
-from nemo_cosmos.data.sample import LatentSample, TokenizerIdentity
+from nemo_cosmos.data.sample import LatentSample, Origin, TokenizerIdentity
 from nemo_cosmos.data.video import iter_windows, probe, read_frames
 from nemo_cosmos.errors import InputError
 
@@ -72,6 +72,7 @@ class Window:
         padding_mask: (1, H / compression, W / compression) uint8 or None.
         caption: text of the clip.
         embedding: (tokens, width) when the source has it ready.
+        origin: what the window is made from, where that is to be recorded.
     """
 
     key: str
@@ -82,6 +83,7 @@ class Window:
     padding_mask: Tensor | None
     caption: str
     embedding: Tensor | None
+    origin: Origin | None = None
 
 
 class ClipDataset:
@@ -180,6 +182,7 @@ def encode_window(
         image_size=(height, width, *window.source_size),
         padding_mask=window.padding_mask,
         source=window.name,
+        origin=window.origin,
     )
 
 

@@ -32,13 +32,26 @@ ENCODER_RECORD = "text_encoder.json"
 def recorded_encoder(dataset: str | Path) -> str:
     """Name of the encoder that made a dataset's ``t5_xxl`` folder; T5-11B, the format's own, when nothing is
     recorded."""
-    record = Path(dataset) / EMBEDDINGS_FOLDER / ENCODER_RECORD
+    record = _encoder_record(dataset)
     if not record.is_file():
         return DEFAULT_TEXT_ENCODER
     name = read_json(record).get("name")
     if not isinstance(name, str):
         raise InputError(f"{record}: expected a JSON object with 'name'")
     return name
+
+
+def recorded_length(dataset: str | Path) -> int | None:
+    """Text tokens that a dataset's ``t5_xxl`` folder keeps of a caption, None when nothing is recorded."""
+    record = _encoder_record(dataset)
+    length = read_json(record).get("max_length") if record.is_file() else None
+    return length if isinstance(length, int) else None
+
+
+def _encoder_record(dataset: str | Path) -> Path:
+    """Beside the list where the dataset is a ``.jsonl`` file."""
+    folder = Path(dataset).parent if Path(dataset).is_file() else Path(dataset)
+    return folder / EMBEDDINGS_FOLDER / ENCODER_RECORD
 
 
 def find_captions(dataset: str | Path) -> list[Path]:
@@ -114,9 +127,7 @@ def _pickle_of(caption: Path, dataset: str | Path) -> Path:
 
 def _check_encoder(folder: Path, encoder_name: str, max_length: int | None) -> None:
     """InputError when the folder's embeddings are of another encoder, or cut at another length."""
-    found = recorded_encoder(folder.parent)
-    record = folder / ENCODER_RECORD
-    length = read_json(record).get("max_length") if record.is_file() else None
+    found, length = recorded_encoder(folder.parent), recorded_length(folder.parent)
     if found != encoder_name:
         other, wanted = found, encoder_name
     elif None not in (length, max_length) and length != max_length:
@@ -168,7 +179,5 @@ def embed_dataset(
 
     total = len(find_captions(dataset_path))
     name = text_encoder_name(source)
-    for done in embed_captions(
-        dataset_path, load, encoder_name=name, max_length=max_length, batch_size=batch_size
-    ):
+    for done in embed_captions(dataset_path, load, encoder_name=name, max_length=max_length, batch_size=batch_size):
         on_caption(done, total)
