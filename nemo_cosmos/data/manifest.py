@@ -11,6 +11,7 @@ import json
 import os
 import tempfile
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -22,6 +23,8 @@ MANIFEST_NAME = "manifest.json"
 INDEX_SUFFIX = ".index.json"
 FORMAT_NAME = "nemo_cosmos.latent_shards"
 FORMAT_VERSION = 1
+RATE_TOLERANCE = 0.002
+"""Share by which frame rates may differ and count as one."""
 
 
 @dataclass
@@ -112,6 +115,11 @@ class Manifest:
         """The one text embedding width; InputError when the shards hold several."""
         return int(_single(self.text_widths, "text embedding width"))
 
+    @property
+    def one_fps(self) -> float | None:
+        """The frame rate of all samples, None where they differ or do not record theirs; see ``one_rate``."""
+        return one_rate(self.fps)
+
     def require_tokenizer(self, expected: TokenizerIdentity, path: str | Path = "") -> None:
         """InputError when the latents were made by another tokenizer than ``expected``."""
         if self.tokenizer != expected:
@@ -148,6 +156,14 @@ class Manifest:
     def save(self, path: str | Path) -> None:
         """Write ``path/manifest.json`` through a temporary name."""
         write_json(Path(path) / MANIFEST_NAME, {"format": FORMAT_NAME, "version": FORMAT_VERSION, **asdict(self)})
+
+
+def one_rate(rates: Sequence[float]) -> float | None:
+    """The rate that all of some rates stand for: the middle one where they agree but for the rounding of time stamps
+    or the factor 1000/1001; None where they differ or there are none."""
+    if not rates or max(rates) > min(rates) * (1 + RATE_TOLERANCE):
+        return None
+    return sorted(rates)[len(rates) // 2]
 
 
 def index_name(shard: str) -> str:

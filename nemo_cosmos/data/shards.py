@@ -375,7 +375,7 @@ def drop_samples(path: Path, index: ShardIndex, keys: Set[str], number: int) -> 
                     sample = decode_sample(read(index.tensors[row]), read(index.records[row]))
                     origin = index.origins[row] if index.origins else None
                     if sample.origin is not None and origin is not None:
-                        times = {name: origin.get(name) for name in ("mtime_ns", "ctime_ns")}
+                        times: dict[str, Any] = {time: origin.get(time) for time in ("mtime_ns", "ctime_ns")}
                         sample.origin = replace(sample.origin, **times)
                     shard.add(sample)
             shard.finish()

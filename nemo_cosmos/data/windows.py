@@ -5,7 +5,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+import hashlib
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -13,7 +14,7 @@ import torch
 from torch import Tensor
 
 from nemo_cosmos.data.clips import Clip
-from nemo_cosmos.data.embeddings import read_embedding
+from nemo_cosmos.data.embeddings import caption_digest, read_embedding
 from nemo_cosmos.data.resize import FITS, Fit, padding_mask
 from nemo_cosmos.data.sample import LatentSample, Origin, TokenizerIdentity
 from nemo_cosmos.data.video import iter_windows, probe, read_frames
@@ -93,11 +94,22 @@ class ClipDataset:
         clips: the dataset, as ``find_clips`` lists it.
         plan: which frames; ``stride`` must be 0.
         compression: pixels per latent cell, for padding masks.
+        rates: distinct frame rates of the windows, where they are known.
     """
 
-    def __init__(self, clips: list[Clip], plan: WindowPlan, compression: int) -> None:
+    def __init__(self, clips: list[Clip], plan: WindowPlan, compression: int, rates: Sequence[float] = ()) -> None:
         assert plan.stride == 0, "one window per clip"
         self.clips, self.plan, self.compression = clips, plan, compression
+        self.rates = list(rates)
+
+    @property
+    def digest(self) -> str:
+        """SHA-256 over names, file sizes and captions of the clips, and over what is taken of each."""
+        lines = [str(self.plan)]
+        lines += [
+            f"{clip.key} {clip.video.stat().st_size} {caption_digest(clip.read_caption())}" for clip in self.clips
+        ]
+        return hashlib.sha256("\n".join(lines).encode()).hexdigest()
 
     def __len__(self) -> int:
         return len(self.clips)

@@ -6,15 +6,14 @@ import math
 from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
-import torch
 from torch import Tensor
 
+from nemo_cosmos.data.images import is_image, read_image
 from nemo_cosmos.data.video import padding_mask, probe, read_frames, resize
 from nemo_cosmos.errors import InputError
 from nemo_cosmos.inference.config import GenerationConfig, WeightDefaults
 
-IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp")
+__all__ = ["InputFrames", "is_image", "read_image", "read_input"]
 
 
 @dataclass(frozen=True)
@@ -30,10 +29,6 @@ class InputFrames:
     frames: Tensor
     fps: float | None
     padding_mask: Tensor | None = None
-
-
-def is_image(path: Path) -> bool:
-    return path.suffix.lower() in IMAGE_SUFFIXES
 
 
 def read_input(
@@ -67,22 +62,3 @@ def read_input(
         source, fps = (info.height, info.width), rate / step
     mask = padding_mask((source[0], source[1]), size, fit, spatial_compression)
     return InputFrames(frames, fps, mask)
-
-
-def read_image(path: Path) -> Tensor:
-    """(3, H, W) uint8, upright; transparency is blended on white. InputError names a file that does not decode."""
-    from PIL import Image, ImageOps
-
-    if not path.is_file():
-        raise InputError(f"{path} does not exist")
-    try:
-        with Image.open(path) as opened:
-            image = ImageOps.exif_transpose(opened)
-            if image.mode in ("RGBA", "LA", "PA") or "transparency" in image.info:
-                image = image.convert("RGBA")
-                white = Image.new("RGBA", image.size, (255, 255, 255, 255))
-                image = Image.alpha_composite(white, image)
-            array = np.array(image.convert("RGB"))
-    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
-        raise InputError(f"{path} cannot be read as an image: {error}") from error
-    return torch.from_numpy(array).permute(2, 0, 1)

@@ -16,7 +16,7 @@ from nemo_cosmos.errors import InputError
 
 SHOWN = 5
 """Clips that an error lists."""
-Times = dict[str, int]
+Times = dict[str, Any]
 """Size and times of a file, by the names that ``Origin`` has for them."""
 
 

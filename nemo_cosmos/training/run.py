@@ -21,7 +21,7 @@ from nemo_cosmos.parallel.cpu import enable_cpu
 from nemo_cosmos.parallel.layout import NetworkShape, validate_layout
 from nemo_cosmos.training.initial_weights import check_initial_weights
 from nemo_cosmos.training.lora import adapters_to_train
-from nemo_cosmos.training.samples import Samples, open_samples
+from nemo_cosmos.training.samples import Samples, check_same_data, open_samples
 
 logger = logging.getLogger(__name__)
 
@@ -50,6 +50,8 @@ def train(cfg: TrainConfig, *, callbacks: Sequence[Any] = ()) -> None:
     dit.token_grid(*samples.latent_shape[1:])
     folder = Path(cfg.output_dir)
     resume_from = checkpoint_to_resume(cfg, folder / "checkpoints")
+    if resume_from is not None:
+        check_same_data(cfg.data, samples, folder)
     lora = adapters_to_train(cfg, folder / "checkpoints", resuming=resume_from is not None)
     if resume_from is None:
         check_initial_weights(cfg, dit)
@@ -166,6 +168,7 @@ def _fit(
         temporary = folder / ".config.yaml.tmp"
         temporary.write_text(dump_config(cfg))
         os.replace(temporary, folder / "config.yaml")
+        samples.record.save(folder)
     trainer = nl.Trainer(
         accelerator="cpu" if on_cpu else "gpu",
         devices=int(os.environ.get("LOCAL_WORLD_SIZE", "1")),

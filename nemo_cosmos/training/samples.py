@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
+import logging
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, cast
 
 from nemo_cosmos.config import DataConfig, TrainConfig
+from nemo_cosmos.data.listing import is_video_name, walk_files
 from nemo_cosmos.data.manifest import MANIFEST_NAME
 from nemo_cosmos.data.positions import SampleSource
+from nemo_cosmos.data.record import DataRecord, read_data_record
 from nemo_cosmos.data.sample import TokenizerIdentity
 from nemo_cosmos.data.shards import ShardDataset
 from nemo_cosmos.errors import InputError
 from nemo_cosmos.models.dit import DiTConfig
 from nemo_cosmos.training.online import OnlineEncoder, open_clips
 
+logger = logging.getLogger(__name__)
 ONLINE_KEYS = ("tokenizer_path", "text_encoder", "num_frames", "size")
 """Keys of ``data`` that say how clips are encoded during training."""
 OPTIONAL_ONLINE_KEYS = ("text_encoder",)
@@ -29,11 +33,13 @@ class Samples:
     Attributes:
         source: records of latents, or the frames of clips where there is an ``encoder``.
         latent_shape: (channels, frames, height, width) of every latent.
+        record: what the run folder keeps about them.
         encoder: makes latents of the frames during training.
     """
 
     source: SampleSource[Any]
     latent_shape: tuple[int, int, int, int]
+    record: DataRecord
     encoder: OnlineEncoder | None = None
 
 
@@ -69,6 +75,26 @@ def open_samples(cfg: TrainConfig, dit: DiTConfig) -> Samples:
     return samples
 
 
+def check_same_data(data: DataConfig, samples: Samples, folder: Path) -> None:
+    """Compare the samples of a run that is resumed with those that it was trained on so far.
+
+    A run that recorded nothing, because it began before there was a record, is not held to anything.
+
+    Raises:
+        InputError: they differ and ``data.allow_change`` is off.
+    """
+    before, now = read_data_record(folder), samples.record
+    if before is None or before.digest == now.digest:
+        return
+    change = f"{folder} was trained on {before}, the data is now {now}"
+    if not data.allow_change:
+        raise InputError(
+            f"{change}: name the data it was trained on as data.path, or set data.allow_change=true to go on with "
+            "these samples"
+        )
+    logger.warning("%s: going on with these samples (data.allow_change=true)", change)
+
+
 def check_mode(data: DataConfig) -> None:
     """InputError naming a key of ``data`` that the chosen mode does not read, or needs and has not."""
     defaults = DataConfig()
@@ -87,7 +113,7 @@ def check_mode(data: DataConfig) -> None:
 def _open_cached(data: DataConfig) -> tuple[Samples, TokenizerIdentity, int]:
     path = Path(data.path)
     if not (path / MANIFEST_NAME).is_file() and (
-        path.suffix == ".jsonl" or (path / "videos").is_dir() or any(path.glob("*.mp4"))
+        path.suffix == ".jsonl" or (path / "videos").is_dir() or any(map(is_video_name, walk_files(path)))
     ):
         raise InputError(
             f"data.path={path} holds videos, not shards: run `nemo-cosmos prepare {path} OUT ...` and name OUT, or "
@@ -95,7 +121,8 @@ def _open_cached(data: DataConfig) -> tuple[Samples, TokenizerIdentity, int]:
         )
     shards = ShardDataset(data.path, verify=cast(Literal["auto", "full", "size"], data.verify))
     manifest = shards.manifest
-    samples = Samples(shards, cast(tuple[int, int, int, int], manifest.latent_shape))
+    record = DataRecord(str(path.absolute()), shards.digest, len(shards), manifest.fps)
+    samples = Samples(shards, cast(tuple[int, int, int, int], manifest.latent_shape), record)
     return samples, manifest.tokenizer, manifest.text_width
 
 
@@ -103,5 +130,6 @@ def _open_online(data: DataConfig) -> tuple[Samples, TokenizerIdentity, int]:
     if (Path(data.path) / MANIFEST_NAME).is_file():
         raise InputError(f"data.path={data.path} holds shards: set data.mode=cached, or name a folder of videos")
     clips, encoder = open_clips(data)
-    samples = Samples(clips, encoder.latent_shape(clips.plan), encoder)
+    record = DataRecord(str(Path(data.path).absolute()), clips.digest, len(clips), clips.rates)
+    samples = Samples(clips, encoder.latent_shape(clips.plan), record, encoder)
     return samples, encoder.tokenizer.identity, encoder.text_width(clips)
