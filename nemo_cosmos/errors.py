@@ -49,3 +49,17 @@ def explain_os_error(error: OSError, folder: str | PathLike[str] | None = None) 
     if error.errno in _OTHER:
         return f"{place}: {error.strerror}{inside}; check the path, or name another one"
     return None
+
+
+def require_writable(folder: str | PathLike[str]) -> None:
+    """InputError unless files can be made in a folder, or the folder itself where it is not there yet; makes nothing.
+
+    For work that takes long and writes at its end.
+    """
+    nearest = os.path.abspath(folder)
+    while not os.path.lexists(nearest):
+        nearest = os.path.dirname(nearest)
+    if not os.path.isdir(nearest):
+        raise InputError(f"{folder} cannot be a folder: {nearest} is a file; name another one")
+    if not os.access(nearest, os.W_OK | os.X_OK):
+        raise InputError(f"{folder} cannot be written: no permission in {nearest}; change it, or name another folder")

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from torch import Tensor
 
-from nemo_cosmos.data.images import is_image, read_image
+from nemo_cosmos.data.images import IMAGE_SUFFIXES, is_image, read_image
 from nemo_cosmos.data.video import padding_mask, probe, read_frames, resize
 from nemo_cosmos.errors import InputError
 from nemo_cosmos.inference.config import GenerationConfig, WeightDefaults
@@ -45,7 +45,7 @@ def read_input(
             was asked for.
     """
     count, step, fit = config.num_input_frames, defaults.input_step, config.fit or defaults.fit
-    if is_image(path):
+    if is_image(path) or _claims_to_be_image(path):
         if count != 1:
             raise InputError(f"{path} is an image: it gives 1 input frame, not num_input_frames={count}")
         image = read_image(path)
@@ -62,3 +62,14 @@ def read_input(
         source, fps = (info.height, info.width), rate / step
     mask = padding_mask((source[0], source[1]), size, fit, spatial_compression)
     return InputFrames(frames, fps, mask)
+
+
+def _claims_to_be_image(path: Path) -> bool:
+    """Whether a file that is no known image has an image's suffix and is no video either: reading it says so."""
+    if path.suffix.lower() not in IMAGE_SUFFIXES:
+        return False
+    try:
+        probe(path)
+    except InputError:
+        return True
+    return False
