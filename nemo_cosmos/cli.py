@@ -13,6 +13,7 @@ import warnings
 from pathlib import Path
 from typing import Annotated
 
+import click
 import typer
 
 from nemo_cosmos import __version__
@@ -77,6 +78,7 @@ def main() -> None:
     # Megatron-Core says on import that it would prefer packages which this project does without on purpose.
     warnings.filterwarnings("ignore", message=".*Transformer Engine and Apex are not installed")
     warnings.filterwarnings("ignore", message="The pynvml package is deprecated", category=FutureWarning)
+    sys.argv[1:] = _words()
     try:
         app()
     except InputError as error:
@@ -90,6 +92,22 @@ def main() -> None:
         if _first_to_say(message):
             print(f"error: {message}", file=sys.stderr, flush=True)
         sys.exit(2)
+
+
+def _words() -> list[str]:
+    """The command line; what begins with a dash and exists is a path, unless a verb has an option of that name."""
+    words = sys.argv[1:]
+    if not any(word.startswith("-") and os.path.lexists(word) for word in words):
+        return words
+    from nemo_cosmos.data.listing import literal_paths
+
+    return literal_paths(words, _options_of(typer.main.get_command(app)))
+
+
+def _options_of(command: click.Command) -> set[str]:
+    inner = command.commands.values() if isinstance(command, click.Group) else ()
+    own = {name for parameter in command.params for name in (*parameter.opts, *parameter.secondary_opts)}
+    return own.union(*map(_options_of, inner))
 
 
 def _first_to_say(message: str) -> bool:

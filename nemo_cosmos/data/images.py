@@ -41,14 +41,16 @@ def is_image(path: str | Path) -> bool:
 
     path = Path(path)
     head = _head(path)
-    if head[4:8] == b"ftyp" and head[8:12] in HEIF_BRANDS:
-        raise InputError(f"{path} is a HEIC photo, which cannot be read here: save it as JPEG, PNG or AVIF")
     try:
         with Image.open(path, formats=_formats()):
             return True
     except Image.DecompressionBombError:
         return True  # Reading says that it is too large.
-    except (OSError, ValueError, SyntaxError):
+    except (OSError, ValueError, SyntaxError) as error:
+        if head[4:8] == b"ftyp" and head[8:12] in HEIF_BRANDS:
+            raise InputError(
+                f"{path} is a HEIC photo, which cannot be read here: save it as JPEG, PNG or AVIF"
+            ) from error
         return False
 
 

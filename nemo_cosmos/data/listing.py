@@ -7,7 +7,7 @@ import glob
 import hashlib
 import os
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Container, Iterable, Iterator, Sequence
 from pathlib import Path, PurePath
 
 from nemo_cosmos.errors import InputError
@@ -103,17 +103,18 @@ def expand_pattern(pattern: str) -> list[Path]:
     return [Path(name) for name in sorted(glob.glob(pattern, recursive=True)) if Path(name).is_file()]
 
 
+def literal_paths(argv: Iterable[str], options: Container[str]) -> list[str]:
+    """Command-line words in which files and folders that begin with a dash read ``./-NAME``, which no parser takes for
+    an option; a word that is one stays."""
+    return [
+        f"./{word}" if word.startswith("-") and word not in options and os.path.lexists(word) else word
+        for word in argv
+    ]
+
+
 def parse_paths(parser: argparse.ArgumentParser, argv: Sequence[str]) -> argparse.Namespace:
-    """``parser.parse_args``, in which a file or folder that begins with a dash may be an option's value."""
-    known = parser._option_string_actions
-    joined: list[str] = []
-    for word in argv:
-        is_path = word.startswith("-") and word not in known and os.path.lexists(word)
-        if is_path and joined and joined[-1] in known:
-            joined[-1] += f"={word}"
-        else:
-            joined.append(word)
-    return parser.parse_args(joined)
+    """``parser.parse_args``, in which a file or folder whose name begins with a dash may be a value."""
+    return parser.parse_args(literal_paths(argv, parser._option_string_actions))
 
 
 def _digest(text: str) -> str:
