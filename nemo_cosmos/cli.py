@@ -107,7 +107,7 @@ def _words() -> list[str]:
 def _options_of(command: click.Command) -> set[str]:
     inner = command.commands.values() if isinstance(command, click.Group) else ()
     own = {name for parameter in command.params for name in (*parameter.opts, *parameter.secondary_opts)}
-    return own.union(*map(_options_of, inner))
+    return own.union({"--help"}, *map(_options_of, inner))
 
 
 def _first_to_say(message: str) -> bool:

@@ -50,7 +50,7 @@ def test_videos_and_text_are_no_images(tmp_path):
 
 def test_a_heic_photo_is_named(tmp_path):
     (tmp_path / "IMG_1.HEIC").write_bytes(b"\0\0\0\x18ftypheic\0\0\0\0mif1heic" + bytes(100))
-    with pytest.raises(InputError, match="HEIC photo.*JPEG"):
+    with pytest.raises(InputError, match=r"HEIC photo.*JPEG"):
         is_image(tmp_path / "IMG_1.HEIC")
 
 

@@ -43,7 +43,14 @@ def test_what_is_assumed_is_said(generate, caplog):
 
 @pytest.mark.parametrize(
     ("rates", "one"),
-    [([16.0], 16), ([29.97, 30.0], 30), ([23.976, 24.0], 24), ([8.0, 12.0], None), ([], None), ([24, 24.04, 25], None)],
+    [
+        ([16.0], 16),
+        ([29.97, 30.0], 30),
+        ([23.976, 24.0], 24),
+        ([8.0, 12.0], None),
+        ([], None),
+        ([24, 24.04, 25], None),
+    ],
 )
 def test_rates_that_differ_by_rounding_are_one(rates, one):
     assert one_rate(rates) == (one if one is None else pytest.approx(one, rel=0.002))
