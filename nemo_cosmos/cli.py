@@ -11,9 +11,8 @@ import sys
 import tempfile
 import warnings
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
-import click
 import typer
 
 from nemo_cosmos import __version__
@@ -104,10 +103,10 @@ def _words() -> list[str]:
     return literal_paths(words, _options_of(typer.main.get_command(app)))
 
 
-def _options_of(command: click.Command) -> set[str]:
-    inner = command.commands.values() if isinstance(command, click.Group) else ()
+def _options_of(command: Any) -> set[str]:
+    """Names of all options of a command and of those below it."""
     own = {name for parameter in command.params for name in (*parameter.opts, *parameter.secondary_opts)}
-    return own.union({"--help"}, *map(_options_of, inner))
+    return own.union({"--help"}, *map(_options_of, getattr(command, "commands", {}).values()))
 
 
 def _first_to_say(message: str) -> bool:

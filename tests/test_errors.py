@@ -58,7 +58,8 @@ def test_paths_that_begin_with_a_dash_are_paths(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     Path("-clips").mkdir()
-    Path("--help").touch()
+    for option in ("--help", "--tokenizer"):
+        Path(option).touch()
     monkeypatch.setattr(sys, "argv", ["nemo-cosmos", "prepare", "-clips", "out", "--tokenizer", "x"])
     with pytest.raises(SystemExit):
         cli.main()

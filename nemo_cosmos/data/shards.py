@@ -17,9 +17,6 @@ import tarfile
 import tempfile
 import zlib
 from collections import OrderedDict
-from collections.abc import Set
-from dataclasses import replace
-from functools import partial
 from pathlib import Path
 from types import TracebackType
 from typing import Any, BinaryIO, Literal
@@ -343,49 +340,6 @@ def verify_shard(path: Path, file: str, size: int, sha256: str | None) -> None:
             f"checksum of shard {shard} differs from the manifest's: the file is damaged; copy it again or delete it "
             "and its index, then run `nemo-cosmos prepare` again"
         )
-
-
-def drop_samples(path: Path, index: ShardIndex, keys: Set[str], number: int) -> str | None:
-    """Write what remains of a shard without some samples as a new shard of the same rank, then delete the old one.
-
-    Nothing is encoded: the other samples keep their bytes. A call that is interrupted leaves both shards.
-
-    Args:
-        path: folder of the shards.
-        index: the shard to replace.
-        keys: samples to leave out.
-        number: number of the new shard, not taken yet.
-
-    Returns:
-        Name of the new shard, None when nothing remains.
-
-    Raises:
-        InputError: a sample of the shard is damaged.
-    """
-    kept = [row for row, key in enumerate(index.keys) if key not in keys]
-    name = None
-    if kept:
-        rank = index.shard.split("-")[1]
-        name = f"shard-{rank}-{number:06d}.tar"
-        shard = _OpenShard(path, name, TokenizerIdentity.from_json(index.tokenizer), index.text_encoder)
-        try:
-            with (path / index.shard).open("rb") as file:
-                for row in kept:
-                    read = partial(read_member, file.fileno(), key=index.keys[row], shard=path / index.shard)
-                    sample = decode_sample(read(index.tensors[row]), read(index.records[row]))
-                    origin = index.origins[row] if index.origins else None
-                    if sample.origin is not None and origin is not None:
-                        times: dict[str, Any] = {time: origin.get(time) for time in ("mtime_ns", "ctime_ns")}
-                        sample.origin = replace(sample.origin, **times)
-                    shard.add(sample)
-            shard.finish()
-        except BaseException:
-            shard.discard()
-            raise
-    # The index first: a shard without one counts as unfinished.
-    (path / index_name(index.shard)).unlink()
-    (path / index.shard).unlink()
-    return name
 
 
 def encode_sample(sample: LatentSample) -> tuple[bytes, bytes]:

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Sequence, Set
+from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from nemo_cosmos.data.clips import Clip
 from nemo_cosmos.data.embeddings import caption_digest, file_digest
-from nemo_cosmos.data.manifest import MANIFEST_NAME, ShardIndex, completed_shards
-from nemo_cosmos.data.sample import Origin
-from nemo_cosmos.data.shards import drop_samples
+from nemo_cosmos.data.manifest import MANIFEST_NAME, ShardIndex, completed_shards, index_name
+from nemo_cosmos.data.sample import Origin, TokenizerIdentity
+from nemo_cosmos.data.shards import ShardWriter, decode_sample, read_member
 from nemo_cosmos.errors import InputError
 
 SHOWN = 5
@@ -111,8 +112,6 @@ def drop_changed(out: Path, changes: Changes) -> None:
     """
     indices = completed_shards(out)
     newest = {key: index.shard for index in indices for key in index.keys}
-    numbers = [int(index.shard.split("-")[2].split(".")[0]) for index in indices]
-    number = max(numbers, default=-1) + 1
     for index in indices:
         origins = index.origins or [None] * index.samples
         gone = {
@@ -123,8 +122,37 @@ def drop_changed(out: Path, changes: Changes) -> None:
         if gone:
             # The manifest would speak of shards that are not there.
             (out / MANIFEST_NAME).unlink(missing_ok=True)
-            drop_samples(out, index, gone, number)
-            number += 1
+            _drop_samples(out, index, gone)
+
+
+def _drop_samples(out: Path, index: ShardIndex, keys: Set[str]) -> None:
+    """Write what remains of a shard as a new shard of the same rank, then delete the old one.
+
+    Nothing is encoded: the other samples keep their bytes. A call that is interrupted leaves both shards.
+    """
+    kept = [row for row, key in enumerate(index.keys) if key not in keys]
+    with (
+        (out / index.shard).open("rb") as file,
+        ShardWriter(
+            out,
+            tokenizer=TokenizerIdentity.from_json(index.tokenizer),
+            text_encoder=index.text_encoder,
+            samples_per_shard=max(1, len(kept)),
+            rank=int(index.shard.split("-")[1]),
+            write_manifest=False,
+        ) as writer,
+    ):
+        for row in kept:
+            read = partial(read_member, file.fileno(), key=index.keys[row], shard=out / index.shard)
+            sample = decode_sample(read(index.tensors[row]), read(index.records[row]))
+            origin = index.origins[row] if index.origins else None
+            if sample.origin is not None and origin is not None:
+                times: Times = {time: origin.get(time) for time in ("mtime_ns", "ctime_ns")}
+                sample.origin = replace(sample.origin, **times)
+            writer.write(sample)
+    # The index first: a shard without one counts as unfinished.
+    (out / index_name(index.shard)).unlink()
+    (out / index.shard).unlink()
 
 
 def _difference(origin: dict[str, Any], clip: Clip) -> str:

@@ -113,7 +113,9 @@ def check_mode(data: DataConfig) -> None:
 def _open_cached(data: DataConfig) -> tuple[Samples, TokenizerIdentity, int]:
     path = Path(data.path)
     if not (path / MANIFEST_NAME).is_file() and (
-        path.suffix == ".jsonl" or (path / "videos").is_dir() or any(map(is_video_name, walk_files(path)))
+        path.suffix == ".jsonl"
+        or (path / "videos").is_dir()
+        or (path.is_dir() and any(map(is_video_name, walk_files(path))))
     ):
         raise InputError(
             f"data.path={path} holds videos, not shards: run `nemo-cosmos prepare {path} OUT ...` and name OUT, or "
