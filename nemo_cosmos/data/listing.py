@@ -14,6 +14,8 @@ from nemo_cosmos.errors import InputError
 
 VIDEO_SUFFIXES = (".mp4", ".mov", ".mkv", ".webm", ".avi", ".m4v")
 """Files that count as videos when a folder is searched, in any case."""
+OUTPUT_FOLDERS = ("reconstructions",)
+"""Where ``video_cli`` writes beside the videos it reads."""
 
 
 def is_video_name(path: PurePath) -> bool:
@@ -22,7 +24,9 @@ def is_video_name(path: PurePath) -> bool:
 
 
 def walk_files(folder: Path) -> list[Path]:
-    """All files below a folder, sorted; hidden files and folders are left out, links to folders are followed once.
+    """All files below a folder, sorted; links to folders are followed once.
+
+    Hidden files and folders are left out, and ``OUTPUT_FOLDERS``.
 
     Raises:
         InputError: a folder may not be read.
@@ -35,7 +39,7 @@ def walk_files(folder: Path) -> list[Path]:
             folders.clear()
             continue
         seen.add(real)
-        folders[:] = sorted(name for name in folders if not name.startswith("."))
+        folders[:] = sorted(n for n in folders if not n.startswith(".") and n not in OUTPUT_FOLDERS)
         found.extend(Path(parent, name) for name in files if not name.startswith("."))
     return sorted(found)
 
@@ -97,10 +101,12 @@ def numbered_lines(path: Path) -> Iterator[tuple[int, str]]:
 
 
 def expand_pattern(pattern: str) -> list[Path]:
-    """The files that a pattern names, sorted: the file itself where one has that very name, else those of the glob."""
-    if Path(pattern).is_file():
-        return [Path(pattern)]
-    return [Path(name) for name in sorted(glob.glob(pattern, recursive=True)) if Path(name).is_file()]
+    """The files that a pattern names, sorted; as much of it as exists under that very name is no pattern."""
+    literal, rest = Path(), list(Path(pattern).parts)
+    while rest and os.path.lexists(literal / rest[0]):
+        literal /= rest.pop(0)
+    found = glob.glob(str(Path(glob.escape(str(literal)), *rest)), recursive=True)
+    return [Path(name) for name in sorted(found) if Path(name).is_file()]
 
 
 def literal_paths(argv: Iterable[str], options: Container[str]) -> list[str]:

@@ -282,7 +282,7 @@ def write_bytes(path: Path, content: bytes) -> None:
 def read_json(path: Path) -> dict[str, Any]:
     """Read a JSON object; InputError names the file when it is none."""
     try:
-        values = json.loads(path.read_text(encoding="utf-8"))
+        values = json.loads(path.read_text(encoding="utf-8-sig"))
     except (OSError, ValueError) as error:
         raise InputError(f"{path} cannot be read as JSON: {error}") from error
     if not isinstance(values, dict):

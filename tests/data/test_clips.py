@@ -176,6 +176,20 @@ def test_names_are_literal(tmp_path, name):
     assert expand_pattern(str(clip.video)) == [clip.video]
 
 
+def test_patterns_inside_a_folder_whose_name_looks_like_one(tmp_path):
+    for name in ("take [1]/a.mp4", "take [1]/b.mp4", "take 1/c.mp4"):
+        touch(tmp_path / name)
+    assert [p.name for p in expand_pattern(f"{tmp_path}/take [1]/*.mp4")] == ["a.mp4", "b.mp4"]
+    assert [p.name for p in expand_pattern(f"{tmp_path}/take [0-9]/*.mp4")] == ["c.mp4"]
+    assert [p.name for p in expand_pattern(f"{tmp_path}/**/[ac].mp4")] == ["c.mp4", "a.mp4"]
+
+
+def test_reconstructions_are_no_clips(tmp_path):
+    cosmos_folder(tmp_path)
+    touch(tmp_path / "videos" / "reconstructions" / "a.mp4")
+    assert [clip.key for clip in find_clips(tmp_path)] == ["a", "b"]
+
+
 def test_links_to_folders_are_followed_once(tmp_path):
     touch(tmp_path / "disk" / "a.mp4")
     touch(tmp_path / "metas" / "day" / "a.txt", "x")
