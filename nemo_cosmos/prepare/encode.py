@@ -141,7 +141,7 @@ def prepare(
         "tokenizer": tokenizer.identity.to_json(),
         "text_encoder": text_encoder_name,
     }
-    with _writing(out, record, rank):
+    with _writing(out, record, rank) as existed:
         changes = _open_out(out, record, clips, rank, keep_removed)
         done = frozenset(key for index in completed_shards(out) for key in index.keys)
         _barrier(rank)  # nobody writes before everybody has seen what is there
@@ -181,6 +181,8 @@ def prepare(
         skipped = [failure for _, failures in everyone for failure in failures]
         if rank.index == 0:
             if not completed_shards(out):
+                if not existed:
+                    (out / SETTINGS_NAME).unlink()
                 reasons = "; ".join(failure.reason for failure in skipped[:3])
                 raise InputError(f"none of {len(clips)} clips could be prepared: {reasons}")
             merge_manifest(out, settings=settings, skipped=[asdict(failure) for failure in skipped])
@@ -198,8 +200,10 @@ def prepare(
 
 
 @contextlib.contextmanager
-def _writing(out: Path, record: dict[str, Any], rank: Rank) -> Iterator[None]:
+def _writing(out: Path, record: dict[str, Any], rank: Rank) -> Iterator[bool]:
     """The folder as this job's alone; a first call that fails leaves nothing of it behind.
+
+    Gives whether the folder had been prepared into before.
 
     Raises:
         InputError: the folder holds something else, is being prepared by another process, or cannot be written.
@@ -208,16 +212,17 @@ def _writing(out: Path, record: dict[str, Any], rank: Rank) -> Iterator[None]:
         existed = _check_out(out, record)
         _barrier(rank)  # the first rank writes there only after everybody has looked
         if rank.index:
-            yield
+            yield existed
             return
         out.mkdir(parents=True, exist_ok=True)
         try:
             with lock_folder(out):
                 _check_out(out, record)  # what another process has done since
                 try:
-                    yield
+                    yield existed
                 except InputError:
-                    if not existed and not completed_shards(out):
+                    # Other ranks may still be writing, which need the record to go on another time.
+                    if rank.count == 1 and not existed and not completed_shards(out):
                         (out / SETTINGS_NAME).unlink(missing_ok=True)
                     raise
         except InputError:
