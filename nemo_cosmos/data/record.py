@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import logging
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 
 from nemo_cosmos.data.manifest import read_json, write_json
 from nemo_cosmos.errors import InputError
 
+logger = logging.getLogger(__name__)
 RECORD_NAME = "data.json"
 
 
@@ -50,6 +52,25 @@ def read_data_record(folder: Path) -> DataRecord | None:
         return DataRecord(**{f.name: values[f.name] for f in fields(DataRecord)})
     except KeyError as error:
         raise InputError(f"{file} is damaged: it has no {error}; delete it") from error
+
+
+def refuse_other_data(folder: Path, now: DataRecord, *, allow_change: bool) -> None:
+    """Compare the data of a run that is resumed with what it was trained on so far.
+
+    A run that recorded nothing, because it began before there was a record, is not held to anything.
+
+    Raises:
+        InputError: they differ and ``allow_change`` is off.
+    """
+    before = read_data_record(folder)
+    if before is None or before.digest == now.digest:
+        return
+    change = f"{folder} was trained on {before}, the data is now {now}"
+    if not allow_change:
+        raise InputError(
+            f"{change}: name the data it was trained on, or set data.allow_change=true to go on with these samples"
+        )
+    logger.warning("%s: going on with these samples (data.allow_change=true)", change)
 
 
 def recorded_rates(folder: Path) -> list[float]:

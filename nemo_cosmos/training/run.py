@@ -13,6 +13,7 @@ import torch
 
 from nemo_cosmos.checkpoint.files import iteration_name, latest_step, saved_steps
 from nemo_cosmos.config import TrainConfig, TrainerConfig, dump_config
+from nemo_cosmos.data.record import refuse_other_data
 from nemo_cosmos.errors import InputError
 from nemo_cosmos.models.dit import CosmosDiT, DiTConfig, LayerOptions, transformer_config
 from nemo_cosmos.models.dit.lora import LoraSpec
@@ -21,7 +22,7 @@ from nemo_cosmos.parallel.cpu import enable_cpu
 from nemo_cosmos.parallel.layout import NetworkShape, validate_layout
 from nemo_cosmos.training.initial_weights import check_initial_weights
 from nemo_cosmos.training.lora import adapters_to_train
-from nemo_cosmos.training.samples import Samples, check_same_data, open_samples
+from nemo_cosmos.training.samples import Samples, open_samples
 
 logger = logging.getLogger(__name__)
 
@@ -51,7 +52,7 @@ def train(cfg: TrainConfig, *, callbacks: Sequence[Any] = ()) -> None:
     folder = Path(cfg.output_dir)
     resume_from = checkpoint_to_resume(cfg, folder / "checkpoints")
     if resume_from is not None:
-        check_same_data(cfg.data, samples, folder)
+        refuse_other_data(folder, samples.record, allow_change=cfg.data.allow_change)
     lora = adapters_to_train(cfg, folder / "checkpoints", resuming=resume_from is not None)
     if resume_from is None:
         check_initial_weights(cfg, dit)

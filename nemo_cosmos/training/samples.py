@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, cast
@@ -11,14 +10,13 @@ from nemo_cosmos.config import DataConfig, TrainConfig
 from nemo_cosmos.data.listing import is_video_name, walk_files
 from nemo_cosmos.data.manifest import MANIFEST_NAME
 from nemo_cosmos.data.positions import SampleSource
-from nemo_cosmos.data.record import DataRecord, read_data_record
+from nemo_cosmos.data.record import DataRecord
 from nemo_cosmos.data.sample import TokenizerIdentity
 from nemo_cosmos.data.shards import ShardDataset
 from nemo_cosmos.errors import InputError
 from nemo_cosmos.models.dit import DiTConfig
 from nemo_cosmos.training.online import OnlineEncoder, open_clips
 
-logger = logging.getLogger(__name__)
 ONLINE_KEYS = ("tokenizer_path", "text_encoder", "num_frames", "size")
 """Keys of ``data`` that say how clips are encoded during training."""
 OPTIONAL_ONLINE_KEYS = ("text_encoder",)
@@ -73,26 +71,6 @@ def open_samples(cfg: TrainConfig, dit: DiTConfig) -> Samples:
             "(model.overrides.text_width); prepare the clips again with the text encoder that belongs to the network"
         )
     return samples
-
-
-def check_same_data(data: DataConfig, samples: Samples, folder: Path) -> None:
-    """Compare the samples of a run that is resumed with those that it was trained on so far.
-
-    A run that recorded nothing, because it began before there was a record, is not held to anything.
-
-    Raises:
-        InputError: they differ and ``data.allow_change`` is off.
-    """
-    before, now = read_data_record(folder), samples.record
-    if before is None or before.digest == now.digest:
-        return
-    change = f"{folder} was trained on {before}, the data is now {now}"
-    if not data.allow_change:
-        raise InputError(
-            f"{change}: name the data it was trained on as data.path, or set data.allow_change=true to go on with "
-            "these samples"
-        )
-    logger.warning("%s: going on with these samples (data.allow_change=true)", change)
 
 
 def check_mode(data: DataConfig) -> None:

@@ -8,19 +8,19 @@ import pytest
 
 from nemo_cosmos.checkpoint.files import iteration_name, write_latest
 from nemo_cosmos.config import TrainConfig
-from nemo_cosmos.data.record import DataRecord, read_data_record
+from nemo_cosmos.data.record import DataRecord, read_data_record, refuse_other_data
 from nemo_cosmos.errors import InputError
 from nemo_cosmos.models.dit import DiTConfig
 from nemo_cosmos.training.run import train
-from nemo_cosmos.training.samples import Samples, check_same_data, open_samples
+from nemo_cosmos.training.samples import open_samples
 from tests.parallel.runs import small_run
 from tests.training.shards import write_shards
 
 DIT = DiTConfig.preset("tiny-video2world", text_width=16)
 
 
-def opened(cfg: TrainConfig) -> Samples:
-    return open_samples(cfg, DIT)
+def check(cfg: TrainConfig, folder: Path) -> None:
+    refuse_other_data(folder, open_samples(cfg, DIT).record, allow_change=cfg.data.allow_change)
 
 
 @pytest.fixture
@@ -29,7 +29,7 @@ def run(tmp_path: Path) -> Path:
     shards = write_shards(tmp_path / "a", count=4)
     (tmp_path / "run" / "checkpoints" / iteration_name(3)).mkdir(parents=True)
     write_latest(tmp_path / "run" / "checkpoints", 3)
-    opened(small_run(shards, tmp_path / "run")).record.save(tmp_path / "run")
+    open_samples(small_run(shards, tmp_path / "run"), DIT).record.save(tmp_path / "run")
     return tmp_path / "run"
 
 
@@ -43,23 +43,23 @@ def test_other_samples_are_refused_before_anything_is_built(run: Path) -> None:
 def test_one_sample_more_is_other_data(run: Path) -> None:
     cfg = small_run(write_shards(run.parent / "b", count=5), run)
     with pytest.raises(InputError, match=r"\(4 samples, .*\(5 samples, "):
-        check_same_data(cfg.data, opened(cfg), run)
+        check(cfg, run)
 
 
 def test_leave_is_given_and_said(run: Path, caplog: pytest.LogCaptureFixture) -> None:
     cfg = small_run(write_shards(run.parent / "b", count=5), run, "data.allow_change=true")
-    check_same_data(cfg.data, opened(cfg), run)
+    check(cfg, run)
     assert "going on with these samples" in caplog.text
 
 
 def test_the_same_samples_elsewhere_are_the_same_data(run: Path) -> None:
     cfg = small_run((run.parent / "a").rename(run.parent / "moved"), run)
-    check_same_data(cfg.data, opened(cfg), run)
+    check(cfg, run)
 
 
 def test_a_run_of_before_is_not_held_to_anything(run: Path) -> None:
     (run / "data.json").unlink()
     cfg = small_run(write_shards(run.parent / "b", count=5), run)
-    check_same_data(cfg.data, opened(cfg), run)
+    check(cfg, run)
     DataRecord("x", "y", 1).save(run / "new")
     assert read_data_record(run / "new") == DataRecord("x", "y", 1, [])
