@@ -137,7 +137,7 @@ def work(task_file: Path, first: int) -> None:
     warnings.filterwarnings("ignore")
     from megatron.core import num_microbatches_calculator, parallel_state
 
-    from nemo_cosmos.training.callbacks import CheckpointCallback
+    from nemo_cosmos.training.saving import CheckpointCallback
 
     class Watch(pl.Callback):
         def __init__(self, skip: int) -> None:

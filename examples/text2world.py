@@ -5,7 +5,12 @@ python examples/text2world.py --checkpoint_dir checkpoints \\
     --prompt "A robot arm lifts a red cup from a wooden table." \\
     --disable_prompt_upsampler --video_save_name robot
 
-On 8 GPUs: torchrun --nproc_per_node=8 examples/text2world.py --num_gpus 8 ...
+On 8 GPUs:
+
+torchrun --nproc_per_node=8 examples/text2world.py --num_gpus 8 --checkpoint_dir checkpoints \\
+    --diffusion_transformer_dir Cosmos-Predict1-7B-Text2World \\
+    --prompt "A robot arm lifts a red cup from a wooden table." \\
+    --disable_prompt_upsampler --video_save_name robot
 """
 
 import sys

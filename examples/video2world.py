@@ -5,7 +5,12 @@ python examples/video2world.py --checkpoint_dir checkpoints \\
     --input_image_or_video_path first_frame.jpg --prompt "A robot arm lifts a red cup." \\
     --disable_prompt_upsampler --video_save_name robot
 
-On 8 GPUs: torchrun --nproc_per_node=8 examples/video2world.py --num_gpus 8 ...
+On 8 GPUs:
+
+torchrun --nproc_per_node=8 examples/video2world.py --num_gpus 8 --checkpoint_dir checkpoints \\
+    --diffusion_transformer_dir Cosmos-Predict1-7B-Video2World \\
+    --input_image_or_video_path first_frame.jpg --prompt "A robot arm lifts a red cup." \\
+    --disable_prompt_upsampler --video_save_name robot
 """
 
 import sys

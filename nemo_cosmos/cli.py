@@ -56,6 +56,16 @@ app.command(no_args_is_help=True)(convert.convert)
 app.add_typer(experiments.app, name="experiments")
 app.command()(bench.bench)
 
+_LEFT_OUT = {
+    name: f"the package {package} is not installed, and {use} needs it; run pip install {package}"
+    for name, package, use in (
+        ("av", "av", "reading and writing videos"),
+        ("PIL", "pillow", "reading and writing images"),
+        ("diffusers", "diffusers", "this"),
+    )
+}
+"""By module: what to say on a machine that was set up for training from shards alone."""
+
 
 def _print_version(wanted: bool) -> None:
     if wanted:
@@ -83,6 +93,12 @@ def main() -> None:
     except InputError as error:
         if _first_to_say(str(error)):
             print(f"error: {error}", file=sys.stderr, flush=True)
+        sys.exit(2)
+    except ModuleNotFoundError as error:
+        if error.name not in _LEFT_OUT:
+            raise
+        if _first_to_say(error.name):
+            print(f"error: {_LEFT_OUT[error.name]}", file=sys.stderr, flush=True)
         sys.exit(2)
     except OSError as error:
         message = explain_os_error(error)

@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import torch
 import typer
 from typer.testing import CliRunner
 
 from nemo_cosmos import cli
 from nemo_cosmos.cli import app
+from nemo_cosmos.commands import doctor
 from nemo_cosmos.errors import InputError
 
 HEAVY = {"torch", "numpy", "av", "transformers", "diffusers", "nemo", "megatron", "lightning", "matplotlib", "hydra"}
@@ -89,6 +92,20 @@ def test_processes_of_one_launcher_say_a_mistake_once(
     assert capsys.readouterr().err == "error: the shard is broken\n"
 
 
+def test_a_package_left_out_of_a_training_node_is_named(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def read_video() -> None:
+        raise ModuleNotFoundError("No module named 'av'", name="av")
+
+    monkeypatch.setattr(cli, "app", read_video)
+    with pytest.raises(SystemExit) as stopped:
+        cli.main()
+    assert stopped.value.code == 2
+    error = capsys.readouterr().err
+    assert error.count("\n") == 1 and "pip install av" in error
+
+
 def test_dryrun_prints_the_resolved_configuration() -> None:
     arguments = ["train", "--dryrun", "experiment=video2world_7b_example_hdvila", "trainer.max_steps=7"]
     result = CliRunner().invoke(app, arguments)
@@ -103,10 +120,21 @@ def test_experiments_lists_networks_and_parameters() -> None:
     assert "14,267,169,792" in line
 
 
-def test_doctor_takes_a_real_training_step() -> None:
+def test_doctor_trains_saves_and_resumes() -> None:
     result = CliRunner().invoke(app, ["doctor"], env={"COLUMNS": "200"})
     assert result.exit_code == 0, result.output
-    assert "forward and backward of a tiny network" in result.output
+    said = "in bf16 on" if torch.cuda.is_available() else "in fp32 on the CPU"
+    assert re.search(rf"ok  training: 2 steps through NeMo, .*{said}.*, loss -?[0-9.]+, [0-9.]+ s", result.output)
+    assert re.search(r"ok  save: .* step 2, [0-9.]+ MiB", result.output)
+    assert re.search(r"ok  load: resumed at step 2 .* loss -?[0-9.]+, [0-9.]+ s", result.output)
+
+
+def test_doctor_fails_with_the_reason_when_the_run_does(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(doctor, "NETWORK", "{num_layers: 2, hidden_size: 65}")
+    result = CliRunner().invoke(app, ["doctor"], env={"COLUMNS": "200"})
+    assert result.exit_code == 1
+    assert "fail  training run: " in result.output and "hidden_size" in result.output
+    assert "not ready to train" in result.output
 
 
 def test_version() -> None:

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import re
-import shlex
 import subprocess
 import sys
+from functools import cache
 from pathlib import Path
+from typing import Any
 
 import pytest
 import typer
@@ -15,90 +16,154 @@ from typer.testing import CliRunner
 from nemo_cosmos.cli import app
 from nemo_cosmos.config import TrainConfig, load_config
 from nemo_cosmos.training.tokenizer.config import TokenizerTrainConfig
+from tests.documented import PAGES, ROOT, Command, documented_commands
 
-ROOT = Path(__file__).parents[1]
-PAGES = sorted([ROOT / "README.md", *(ROOT / "docs").rglob("*.md"), *(ROOT / "examples").rglob("*.md")])
-
-
-def commands() -> list[tuple[str, str]]:
-    """(page, command) of every line in a ```bash block, continued lines joined, comments left out."""
-    found = []
-    for page in PAGES:
-        for block in re.findall(r"```(?:bash|sh)\n(.*?)```", page.read_text(encoding="utf-8"), flags=re.S):
-            for line in block.replace("\\\n", " ").splitlines():
-                if line.strip() and not line.strip().startswith("#"):
-                    found.append((page.relative_to(ROOT).as_posix(), " ".join(line.split())))
-    return found
-
-
-def arguments_of(command: str) -> tuple[str, list[str]]:
-    """The program and its arguments; a launcher and environment variables in front are taken off."""
-    words = shlex.split(command, comments=True)
-    while words and re.fullmatch(r"[A-Z_]+=.*", words[0]):
-        words.pop(0)
-    if words[0] == "torchrun":
-        words = words[1:]
-        while words[0].startswith("-") and words[0] != "-m":
-            words.pop(0)
-    if words[0] in ("python", "python3"):
-        words = words[1:]
-    if words[0] == "-m":
-        words = words[1:]
-        if words[0] == "nemo_cosmos":
-            words[0] = "nemo-cosmos"
-    return words[0].removeprefix(".venv/bin/"), words[1:]
+COMMANDS = documented_commands()
+TOOLS = {"pip", "git", "docker", "cd", "export", "huggingface-cli", "hf", "tensorboard", "pytest"}
+"""Programs of others that a page may name."""
+OWN = ("my_clips", "first_frame.jpg", "clips", "videos", "datasets/hdvila", "raft_large_C_T_SKHT_V2-ff5fadd5.pth")
+"""What a reader brings along, as the text beside the command says."""
+INPUTS = {
+    "validate": ["shards"], "preview": ["shards", "tokenizer"], "prepare": ["source", "tokenizer"],
+    "generate": ["model", "tokenizer", "visual_input", "source", "batch"],
+    "convert": ["source", "vae", "adapter"], "tokenizer stats": ["tokenizer", "videos"],
+    "tokenizer export": ["source"], "demo": ["data"],
+}  # fmt: skip
+OUTPUTS = {
+    "prepare": ["out"], "convert": ["target"], "tokenizer export": ["target"], "sample-data": ["out"],
+    "generate": ["output"], "preview": ["out"],
+}  # fmt: skip
+"""Parameters of the verbs that name files, as the functions call them."""
+SCRIPT_INPUTS = {
+    "get_t5_embeddings.py": ["dataset_path"],
+    "video2world.py": ["checkpoint_dir", "input_image_or_video_path"],
+    "text2world.py": ["checkpoint_dir"],
+    "nemo_cosmos.inference.video_cli": ["video_pattern", "checkpoint_enc", "checkpoint_dec"],
+}
+SCRIPT_OUTPUTS = {
+    "download_diffusion_checkpoints.py": "checkpoints", "download_tokenizer_checkpoints.py": "checkpoints",
+    "download_diffusion_example_data.py": "datasets/hdvila",
+}  # fmt: skip
 
 
-@pytest.mark.parametrize(("page", "command"), commands(), ids=lambda value: value[:60])
-def test_documented_command_exists_with_its_options(page: str, command: str) -> None:
-    program, arguments = arguments_of(command)
+@pytest.mark.parametrize("command", COMMANDS, ids=lambda command: f"{command.page}-{command.text[:60]}")
+def test_documented_command_exists_with_its_options(command: Command) -> None:
+    program, arguments = command.program
     if program == "nemo-cosmos":
-        check_verb(arguments)
+        parse_verb(command)
     elif program == "make":
         targets = re.findall(r"^([a-z]+):", (ROOT / "Makefile").read_text(encoding="utf-8"), flags=re.M)
         assert {word for word in arguments if "=" not in word} <= set(targets)
-    elif program.endswith(".py"):
-        script = ROOT / program
-        assert script.is_file(), f"{page}: {program} does not exist"
-        shown = subprocess.run([sys.executable, script, "--help"], capture_output=True, text=True, check=True).stdout
+    elif program.endswith(".py") or program.startswith("nemo_cosmos."):
         for word in arguments:
             if word.startswith("--"):
-                assert word.split("=")[0] in shown, f"{page}: {program} has no {word}"
-    elif program.startswith("nemo_cosmos."):
-        assert (ROOT / (program.replace(".", "/") + ".py")).is_file(), f"{page}: {program} does not exist"
+                assert word.split("=")[0] in help_of(program), f"{command.page}: {program} has no {word}"
     else:
-        assert program in {"pip", "git", "docker", "cd", "export", "huggingface-cli", "hf", "tensorboard"}, (
-            f"{page}: {program}"
-        )
+        assert program in TOOLS, f"{command.page}: {program}"
 
 
-def check_verb(arguments: list[str]) -> None:
-    """Parses the arguments as the command line does, down to the verb, without running it."""
-    command = typer.main.get_command(app)
+@cache
+def help_of(program: str) -> str:
+    """What a script of this repository, or a module, says to --help; benchmarks are read, for they start slowly."""
+    if program.startswith("bench/"):
+        return (ROOT / program).read_text(encoding="utf-8")
+    script = [str(ROOT / program)] if program.endswith(".py") else ["-m", program]
+    run = subprocess.run([sys.executable, *script, "--help"], cwd=ROOT, capture_output=True, text=True, check=True)
+    return run.stdout
+
+
+def parse_verb(command: Command) -> tuple[str, dict[str, Any]]:
+    """Parses a command line as the program does, without running it: the verb, and its parameters by name.
+
+    Where the command is shortened or a mere mention, the verb and the options that it names must exist.
+    """
+    found = typer.main.get_command(app)
     words: list[str] = []
-    while hasattr(command, "commands") and arguments and not arguments[0].startswith("-"):
-        assert arguments[0] in command.commands, f"no verb {arguments[0]}"
+    _, arguments = command.program
+    while hasattr(found, "commands") and arguments and not arguments[0].startswith("-"):
+        assert arguments[0] in found.commands, f"{command.page}: no verb {arguments[0]}"
         words.append(arguments[0])
-        command, arguments = command.commands[arguments[0]], arguments[1:]
-    if not words or not arguments:
-        return
-    if "..." in arguments:
-        return  # shortened on purpose
-    context = command.make_context(words[-1], list(arguments))
-    overrides = context.params.get("overrides")
-    if words == ["train"]:
-        load_config(TrainConfig, overrides)
-    elif words == ["tokenizer", "train"]:
-        load_config(TokenizerTrainConfig, overrides, root="tokenizer_train")
+        found, arguments = found.commands[arguments[0]], arguments[1:]
+    verb = " ".join(words)
+    if not words or not arguments or command.shortened or not command.complete:
+        known = {option for parameter in found.params for option in parameter.opts}
+        assert {word.split("=")[0] for word in arguments if word.startswith("-")} <= known
+        return verb, {}
+    parameters = found.make_context(words[-1], list(arguments)).params
+    overrides = parameters.get("overrides")
+    if verb == "train":
+        config: Any = load_config(TrainConfig, overrides)
+        read = [config.data.path, config.model.init_from, config.data.tokenizer_path]
+    elif verb == "tokenizer train":
+        config = load_config(TokenizerTrainConfig, overrides, root="tokenizer_train")
+        read = [weights for weights in [config.loss.flow.weights] if weights != "hub"]
+    else:
+        return verb, parameters
+    return verb, {"read": {name for name in read if name}, "made": {config.output_dir}}
+
+
+@pytest.mark.parametrize("page", sorted({command.page for command in COMMANDS}))
+def test_each_file_that_a_command_names_is_made_by_an_earlier_one(page: str) -> None:
+    """A file stands in the repository, is brought along, or is made by a command above it or on another page."""
+    elsewhere = {made for command in COMMANDS if command.page != page for made in files_of(command)[1]}
+    above: set[str] = {*elsewhere, "outputs/demo"}
+    here: set[str] = set()
+    for command in COMMANDS:
+        if command.page != page or not command.complete or command.shortened:
+            continue
+        needed, made = files_of(command)
+        for name in needed:
+            known = (ROOT / name).exists() or any(is_below(name, other) for other in {*OWN, *above})
+            assert known, f"{page}: nothing makes {name}, which this needs: {command.text}"
+        if "convert" in command.words:
+            assert here.isdisjoint(made), f"{page}: {made} would be there already: {command.text}"
+        above |= made
+        here |= made
+
+
+def is_below(name: str, folder: str) -> bool:
+    return name == folder or name.startswith(f"{folder}/")
+
+
+@cache
+def files_of(command: Command) -> tuple[set[str], set[str]]:
+    """What a command reads and what it makes."""
+    program, arguments = command.program
+    if command.shortened or not command.complete:
+        return set(), set()
+    if program == "nemo-cosmos":
+        verb, parameters = parse_verb(command)
+        needed = {str(parameters[name]) for name in INPUTS.get(verb, []) if parameters.get(name)}
+        made = {str(parameters[name]) for name in OUTPUTS.get(verb, []) if parameters.get(name)}
+        return needed | parameters.get("read", set()), made | parameters.get("made", set())
+    name = Path(program).name if program.endswith(".py") else program
+    needed = {arguments[arguments.index(f"--{flag}") + 1] for flag in SCRIPT_INPUTS.get(name, [])
+              if f"--{flag}" in arguments}  # fmt: skip
+    return needed, {SCRIPT_OUTPUTS[name]} if name in SCRIPT_OUTPUTS else set()
 
 
 @pytest.mark.parametrize(
-    "command", [c for p, c in commands() if (p == "README.md" and "--dryrun" in c) or " experiments" in c]
+    "command",
+    [
+        c
+        for c in COMMANDS
+        if c.page == "README.md" and c.complete and ("--dryrun" in c.text or "experiments" in c.text)
+    ],
+    ids=lambda command: command.text,
 )
-def test_light_command_of_the_readme_runs(command: str) -> None:
-    _, arguments = arguments_of(command)
-    result = CliRunner().invoke(app, arguments)
+def test_light_command_of_the_readme_runs(command: Command) -> None:
+    result = CliRunner().invoke(app, command.program[1])
     assert result.exit_code == 0, result.output
+
+
+def test_commands_are_found_wherever_they_stand() -> None:
+    """Fenced blocks with and without a language, indented ones, sentences, help texts and comments of experiments."""
+    pages = {command.page for command in COMMANDS if command.complete}
+    assert {
+        "README.md", "docs/checkpoints.md", "docs/lora.md", "docs/tokenizers.md", "nemo_cosmos/commands/prepare.py",
+        "examples/video2world.py", "tools/wheelhouse.py", "conf/experiment/demo_video2world.yaml",
+    } <= pages  # fmt: skip
+    assert any(not command.complete for command in COMMANDS)
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.relative_to(ROOT).as_posix())

@@ -1,4 +1,4 @@
-"""The wheels for a node without network: the pinned list, and the stand-in for a package that is only imported."""
+"""The wheels for a node without network: the pinned list and its two sizes."""
 
 from __future__ import annotations
 
@@ -13,20 +13,23 @@ TOOLS = Path(__file__).parents[1] / "tools"
 
 def test_every_line_of_the_list_is_one_pinned_package() -> None:
     lines = [line for line in (TOOLS / "wheelhouse-py3.12.txt").read_text().splitlines() if not line.startswith("#")]
-    pattern = re.compile(r"([A-Za-z0-9._-]+)==[^ =]+(  # source only)?")
+    pattern = re.compile(r"([A-Za-z0-9._-]+)==[^ =]+(  # (source only|all))?")
     matches = [pattern.fullmatch(line) for line in lines]
     assert all(matches), [line for line, match in zip(lines, matches, strict=True) if not match]
     names = [match[1].lower().replace("_", "-") for match in matches if match]
     assert len(set(names)) == len(names), "two versions of one package stop the whole installation"
-    assert {"megatron-core", "nemo-toolkit", "diffusers"} <= set(names)
 
 
-def test_the_stand_in_is_a_wheel_that_pip_installs(tmp_path: Path) -> None:
-    runpy.run_path(str(TOOLS / "wheelhouse.py"))["write_empty_package"](tmp_path, "wandb")
-    site = tmp_path / "site"
-    pip = [sys.executable, "-m", "pip", "install", "-q", "--no-index", "--no-deps", "--target", str(site)]
-    subprocess.run([*pip, str(tmp_path / "wandb-0-py3-none-any.whl")], check=True, capture_output=True)
-    assert (site / "wandb.py").read_text() == ""
+def test_the_larger_size_adds_what_video_needs() -> None:
+    read_list = runpy.run_path(str(TOOLS / "wheelhouse.py"))["read_list"]
+
+    def names(size: str) -> set[str]:
+        wheels, sources = read_list(TOOLS / "wheelhouse-py3.12.txt", size)
+        return {line.split("==")[0].lower() for line in [*wheels, *sources]}
+
+    assert {"megatron-core", "nemo-toolkit", "lightning", "wget"} <= names("train")
+    assert names("all") - names("train") == {"av", "diffusers"}
+    assert "wandb" not in names("all")
 
 
 def test_an_unknown_python_names_the_lists_there_are(tmp_path: Path) -> None:

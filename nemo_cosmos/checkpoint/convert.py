@@ -10,8 +10,6 @@ from pathlib import Path
 from typing import Any, Literal
 
 import torch
-from rich.console import Console
-from rich.progress import track
 from torch import Tensor
 
 from nemo_cosmos.checkpoint.diffusers import build_transformer, diffusers_config
@@ -25,10 +23,11 @@ from nemo_cosmos.checkpoint.files import (
     write_latest,
 )
 from nemo_cosmos.checkpoint.lora import MergedWeights, read_adapter
+from nemo_cosmos.checkpoint.released import ReleasedTensors
 from nemo_cosmos.checkpoint.sources import open_weights
 from nemo_cosmos.errors import InputError
 from nemo_cosmos.models.dit import DiTConfig, LoadReport
-from nemo_cosmos.models.dit.state_dict import check, entries, original_buffers, original_shapes
+from nemo_cosmos.models.dit.state_dict import check, entries
 
 Form = Literal["pt", "run", "diffusers", "pipeline"]
 
@@ -86,9 +85,9 @@ def convert(
         state = MergedWeights(config, state, *read_adapter(adapter))
     report = check(config, state)
     target.parent.mkdir(parents=True, exist_ok=True)
-    tensors = _read(config, state, dtype)
+    tensors = ReleasedTensors(config, state, dtype=dtype)
     if to == "pt":
-        save_tensors(target, tensors)
+        save_tensors(target, tensors, description="writing")
     elif to == "run":
         _write_run(target, config, tensors)
     else:
@@ -99,17 +98,6 @@ def convert(
                 assert vae is not None and text_encoder is not None
                 _write_pipeline(folder, config, tensors, Path(vae), text_encoder)
     return report
-
-
-def _read(config: DiTConfig, state: Mapping[str, Tensor], dtype: torch.dtype | None) -> dict[str, Tensor]:
-    """Every tensor of a released file, in memory: ``net.`` and ``logvar.`` names."""
-    given = {name.removeprefix("net."): name for name in state}
-    out = {f"net.{name}": tensor for name, tensor in original_buffers(config).items()}
-    out |= {f"net.{name}": state[given[name]] for name in original_buffers(config) if name in given}
-    for name in track(original_shapes(config), description="reading", console=Console(stderr=True)):
-        tensor = state[given[name]]
-        out[f"net.{name}"] = tensor.to(dtype) if dtype is not None else tensor
-    return out | {name: state[name] for name in state if name.startswith("logvar.")}
 
 
 def _write_run(target: Path, config: DiTConfig, tensors: Mapping[str, Tensor]) -> None:

@@ -175,6 +175,11 @@ class DiffusersWeights(Mapping[str, Tensor]):
         key, file = self._where[name]
         return tuple(self._open(file).get_slice(key).get_shape())
 
+    def dtype_of(self, name: str) -> torch.dtype:
+        """The dtype of a tensor, without reading more than nothing of it."""
+        key, file = self._where[name]
+        return self._open(file).get_slice(key)[:0].dtype
+
     def __getitem__(self, name: str) -> Tensor:
         key, file = self._where[name]
         return self._open(file).get_tensor(key)

@@ -6,65 +6,22 @@ trained under ``ema.`` and the optimizer's state. Tensors are whole in its index
 
 from __future__ import annotations
 
-import io
-import json
-import pickle
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor
-from torch.distributed.checkpoint import CheckpointException, FileSystemReader, FileSystemWriter
-from torch.distributed.checkpoint.metadata import Metadata, TensorStorageMetadata
-from torch.distributed.checkpoint.state_dict_loader import load
+from torch.distributed.checkpoint import FileSystemWriter
+from torch.distributed.checkpoint.metadata import TensorStorageMetadata
 from torch.distributed.checkpoint.state_dict_saver import save
 
 from nemo_cosmos.checkpoint.files import Weights
-from nemo_cosmos.errors import InputError
+from nemo_cosmos.checkpoint.sharded import whole_tensor
+from nemo_cosmos.checkpoint.store import TENSORS, CheckpointReader, write_format
 
 NETWORK = "module.net."
 LOGVAR = "module.logvar."
 EMA = "ema."
-_FOLDER = "weights"
-_FORMAT = {"sharded_backend": "torch_dist", "sharded_backend_version": 1, "common_backend": "torch",
-           "common_backend_version": 1}  # fmt: skip
-
-_RECORDS = tuple(f"torch.distributed.checkpoint.{name}" for name in ("metadata", "planner", "filesystem"))
-_OTHERS = {("torch", "Size"), ("torch.serialization", "_get_layout"), ("pathlib", "PosixPath"),
-           ("pathlib._local", "PosixPath")}  # fmt: skip
-
-
-class _IndexUnpickler(pickle.Unpickler):
-    """Admits the record classes of torch's distributed checkpoint and what they are made of, nothing else."""
-
-    def find_class(self, module: str, name: str) -> Any:
-        if module in _RECORDS or module == "torch" or (module, name) in _OTHERS:
-            found = super().find_class(module, name)
-            is_record = isinstance(found, type) and found.__module__ == module and module in _RECORDS
-            if is_record or isinstance(found, torch.dtype) or (module, name) in _OTHERS:
-                return found
-        raise pickle.UnpicklingError(f"it refers to {module}.{name}, which has no place in a checkpoint's index")
-
-
-class _Reader(FileSystemReader):
-    """torch's reader with a restricted unpickler and the index read once."""
-
-    def __init__(self, folder: Path) -> None:
-        super().__init__(folder)
-        path = folder / ".metadata"
-        try:
-            index = _IndexUnpickler(io.BytesIO(path.read_bytes())).load()
-        except FileNotFoundError:
-            raise InputError(f"{folder}: no distributed checkpoint there, its index {path.name} is missing") from None
-        except Exception as error:  # a broken pickle raises nearly anything
-            raise InputError(f"{path}: not a readable index ({type(error).__name__}: {error})") from error
-        if not isinstance(index, Metadata):
-            raise InputError(f"{path}: expected the index of a checkpoint, found {type(index).__name__}")
-        self.index = index
-
-    def read_metadata(self, *args: Any, **kwargs: Any) -> Metadata:
-        return self.index
 
 
 class DistributedCheckpoint(Mapping[str, Tensor]):
@@ -78,8 +35,8 @@ class DistributedCheckpoint(Mapping[str, Tensor]):
     """
 
     def __init__(self, folder: Path) -> None:
-        self.folder = folder / _FOLDER if (folder / _FOLDER).is_dir() else folder
-        self._reader = _Reader(self.folder)
+        self._reader = CheckpointReader(folder)
+        self.folder = self._reader.folder
         self._tensors: dict[str, TensorStorageMetadata] = {
             name: value
             for name, value in self._reader.index.state_dict_metadata.items()
@@ -96,15 +53,12 @@ class DistributedCheckpoint(Mapping[str, Tensor]):
         """The shape of a tensor, without reading it."""
         return tuple(self._tensors[name].size)
 
+    def dtype_of(self, name: str) -> torch.dtype:
+        """The dtype of a tensor, without reading it."""
+        return self._tensors[name].properties.dtype
+
     def __getitem__(self, name: str) -> Tensor:
-        entry = self._tensors[name]
-        box = {name: torch.empty(entry.size, dtype=entry.properties.dtype)}
-        try:
-            load(box, storage_reader=self._reader, no_dist=True)
-        except CheckpointException as error:
-            failure = next(iter(error.failures.values()))[0]
-            raise InputError(f"{self.folder}: {name} cannot be read ({type(failure).__name__}: {failure})") from error
-        return box[name]
+        return whole_tensor(self._reader, name, self._tensors[name])
 
     def key(self, ours: str, weights: Weights, *, prefix: str = NETWORK) -> str:
         """Where a tensor is kept: the average has what was trained; the rest never changed."""
@@ -123,8 +77,7 @@ def write_distributed(folder: Path, network: Mapping[str, Tensor], logvar: Mappi
     """
     state = {f"{NETWORK}{name}": tensor.contiguous() for name, tensor in network.items()}
     state |= {f"{LOGVAR}{name}": tensor.contiguous() for name, tensor in logvar.items()}
-    target = folder / _FOLDER
+    target = folder / TENSORS
     target.mkdir(parents=True)
     save(state, storage_writer=FileSystemWriter(target, single_file_per_rank=True), no_dist=True)
-    torch.save({}, target / "common.pt")
-    (target / "metadata.json").write_text(json.dumps(_FORMAT))
+    write_format(target, {})

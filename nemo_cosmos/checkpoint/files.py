@@ -10,17 +10,19 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Literal
 
-import torch
 from safetensors import SafetensorError
 from torch import Tensor
 
+from nemo_cosmos.checkpoint.stream import write_archive
 from nemo_cosmos.errors import InputError
+from nemo_cosmos.models.torch_files import read_parts
 
 Weights = Literal["ema", "reg"]
 
 LATEST = "latest_checkpoint.txt"
 MODEL_CONFIG = "model_config.json"
 _ITERATION = re.compile(r"iter_(\d{9})$")
+_HEAD = "logvar."
 
 
 def iteration_name(step: int) -> str:
@@ -70,25 +72,24 @@ def write_latest(folder: Path, step: int) -> None:
     os.replace(temporary, folder / LATEST)
 
 
-def save_tensors(path: Path, tensors: Mapping[str, Tensor]) -> None:
-    """``torch.save`` a flat state dict under a temporary name, then rename.
+def save_tensors(path: Path, tensors: Mapping[str, Tensor], *, description: str | None = None) -> None:
+    """Write a flat state dict as ``torch.save`` does, under a temporary name, then rename.
+
+    Args:
+        tensors: asked for one after another, so they may be made on demand.
+        description: shown beside a progress bar; None shows nothing.
 
     Raises:
         InputError: the disk is full or the folder not writable; nothing is left behind.
     """
     temporary = path.with_name(f".{path.name}.tmp")
     try:
-        torch.save({name: _without_neighbours(tensor) for name, tensor in tensors.items()}, temporary)
+        write_archive(temporary, tensors, description=description)
         os.replace(temporary, path)
     except (OSError, RuntimeError) as error:
         # torch's zip writer reports a full disk as a RuntimeError.
         temporary.unlink(missing_ok=True)
         raise InputError(f"{path}: could not be written ({error}); free space or choose another output_dir") from error
-
-
-def _without_neighbours(tensor: Tensor) -> Tensor:
-    # torch.save writes the whole storage of a view, such as a parameter inside Megatron's flat buffer.
-    return tensor if tensor.untyped_storage().nbytes() == tensor.nbytes else tensor.clone()
 
 
 @contextlib.contextmanager
@@ -112,23 +113,39 @@ def replacing_folder(folder: Path) -> Iterator[Path]:
         shutil.rmtree(temporary, ignore_errors=True)
 
 
-def read_tensors(path: Path) -> dict[str, Tensor]:
-    """A flat {name: tensor} file, memory mapped and unpickled with ``weights_only``.
+class NamedTensors(dict[str, Tensor]):
+    """Tensors of one file under their released names, and what was left of the file."""
+
+    taken: str | None = None
+    """Which of two kinds of weights these are; None for a file that holds one."""
+    passed_over: tuple[str, ...] = ()
+    """Names of the entries that are no weights or of the other kind."""
+
+
+def read_tensors(path: Path, weights: Weights = "ema") -> NamedTensors:
+    """Weights of a ``.pt`` file, memory mapped; nothing but tensors and plain containers is unpickled.
+
+    Args:
+        weights: which of a file that holds averaged weights (``net_ema.*``) beside the regular ones; a file with one
+            kind gives that.
 
     Raises:
-        InputError: missing, not a torch file, or holding anything but named tensors.
+        InputError: missing, not a torch file, or without named tensors.
     """
-    if not path.is_file():
-        raise InputError(f"{path}: no such file; expected a state dict saved with torch.save")
-    try:
-        loaded = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
-    except Exception as error:  # torch raises many types for a broken or unsafe file; all mean the same to the user
-        raise InputError(f"{path}: not a readable tensor file ({type(error).__name__}: {error})") from error
-    if isinstance(loaded, dict) and isinstance(loaded.get("model"), dict):
-        loaded = loaded["model"]
-    if not isinstance(loaded, dict) or not all(isinstance(value, Tensor) for value in loaded.values()):
-        raise InputError(f"{path}: expected a flat dict of tensors, found {type(loaded).__name__} with other values")
-    return loaded
+    parts = read_parts(path)
+    head = {name: tensor for name, tensor in parts.regular.items() if name.startswith(_HEAD)}
+    regular = {name: tensor for name, tensor in parts.regular.items() if name not in head}
+    averaged = {name if name.startswith(_HEAD) else f"net.{name}": t for name, t in parts.averaged.items()}
+    # Trainers that average the network alone leave the head out, which is no part of the network.
+    use_average = bool(averaged) and (weights == "ema" or not regular)
+    state = NamedTensors(head | averaged if use_average else head | regular)
+    other = regular if use_average else [f"net_ema.{name}" for name in parts.averaged]
+    state.passed_over = (*parts.odd, *other)
+    if averaged:
+        state.taken = (
+            f"{'averaged' if use_average else 'regular'} weights{'' if other else ', the file has no others'}"
+        )
+    return state
 
 
 def remove_checkpoint(folder: Path, step: int) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,8 @@ from nemo_cosmos.checkpoint.sources import checkpoints_folder, open_weights, rea
 from nemo_cosmos.models.dit import CosmosDiT, DiTConfig, build_dit, transformer_config
 from nemo_cosmos.parallel.groups import ParallelGroups
 
+logger = logging.getLogger(__name__)
+
 
 def network_config(path: str | Path) -> DiTConfig:
     """The network in a run folder (or its ``checkpoints`` folder) or a diffusers folder."""
@@ -23,9 +26,9 @@ def network_config(path: str | Path) -> DiTConfig:
     return read_model_config(checkpoints_folder(path))
 
 
-def load_original_file(path: str | Path) -> dict[str, Tensor]:
-    """The tensors of a released or exported ``.pt`` file, memory mapped."""
-    return read_tensors(Path(path))
+def load_original_file(path: str | Path, weights: Weights = "ema") -> dict[str, Tensor]:
+    """The tensors of a released or exported ``.pt`` file, memory mapped; see :func:`read_tensors`."""
+    return read_tensors(Path(path), weights)
 
 
 def load_network(
@@ -42,7 +45,7 @@ def load_network(
 
     Args:
         path: a run folder, its ``checkpoints`` folder, a ``.pt`` file in the original layout or a diffusers folder.
-        weights: which weights of a run; a file or a diffusers folder is taken as it is.
+        weights: which weights of a run, or of a file that holds both; others are taken as they are.
         preset: the network of a file that lies outside a run folder; ``overrides`` are fields of its configuration.
         context_group: process group over which one sample's tokens are split.
 
@@ -55,5 +58,6 @@ def load_network(
     with torch.device("meta"):
         net = build_dit(config, transformer=transformer_config(config, dtype=dtype), groups=groups)
     net = net.to_empty(device=device)
-    net.load_original(source.state)
+    report = net.load_original(source.state)
+    logger.info("weights of %s: %s", path, report)
     return net.eval().requires_grad_(False)

@@ -4,20 +4,20 @@ from __future__ import annotations
 
 import dataclasses
 import json
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
-from torch import Tensor, nn
+from torch import Tensor
 
 from nemo_cosmos.checkpoint.files import Weights, iteration_name, replacing_folder
-from nemo_cosmos.checkpoint.gather import gather_parameters
+from nemo_cosmos.checkpoint.stream import dtype_of, shape_of
 from nemo_cosmos.errors import InputError
-from nemo_cosmos.models.dit import CosmosDiT, DiTConfig
-from nemo_cosmos.models.dit.lora import LoraSpec, adapter_entries, is_adapter
+from nemo_cosmos.models.dit import DiTConfig
+from nemo_cosmos.models.dit.lora import LoraSpec, adapter_entries
 from nemo_cosmos.models.dit.state_dict import MAX_NAMED
 
 SPEC_FILE = "lora_config.json"
@@ -43,33 +43,6 @@ def read_spec(folder: Path) -> LoraSpec | None:
         return None
     values = json.loads(path.read_text())
     return LoraSpec(values["rank"], values["alpha"], tuple(values["targets"]))
-
-
-def export_adapters(
-    folder: Path,
-    chunks: list[CosmosDiT],
-    values: Callable[[list[nn.Parameter]], list[Tensor]],
-    *,
-    base: str | None,
-    scratch: Path,
-) -> None:
-    """Write the adapters of a network that is split over processes as a PEFT folder; collective over all ranks.
-
-    Args:
-        chunks, values, scratch: as for :func:`~nemo_cosmos.checkpoint.gather.gather_parameters`.
-        base: where the frozen weights came from, recorded in the folder.
-    """
-    spec = chunks[0].lora
-    assert spec is not None, "a network without adapters"
-    gathered = gather_parameters(chunks, values, scratch, select=is_adapter)
-    if gathered is None:
-        return
-    tensors = {
-        f"{entry.diffusers}.{factor}": gathered[f"{entry.ours}.{factor}"]
-        for entry in adapter_entries(chunks[0].dit_config, spec)
-        for factor in ("lora_A", "lora_B")
-    }
-    save_adapter(folder, spec, tensors, base=base)
 
 
 def save_adapter(folder: Path, spec: LoraSpec, tensors: Mapping[str, Tensor], *, base: str | None = None) -> None:
@@ -149,6 +122,7 @@ class MergedWeights(Mapping[str, Tensor]):
         self, config: DiTConfig, base: Mapping[str, Tensor], spec: LoraSpec, adapters: Mapping[str, Tensor]
     ) -> None:
         self.base, self.scale, self.adapters = base, spec.scale, adapters
+        self.taken, self.passed_over = getattr(base, "taken", None), getattr(base, "passed_over", ())
         entries = adapter_entries(config, spec)
         self._by_original = {entry.original: entry.diffusers for entry in entries}
         expected = {}
@@ -165,8 +139,12 @@ class MergedWeights(Mapping[str, Tensor]):
 
     def shape_of(self, name: str) -> tuple[int, ...]:
         """The shape of a tensor, without merging it."""
-        shape_of = getattr(self.base, "shape_of", None)
-        return shape_of(name) if shape_of is not None else tuple(self.base[name].shape)
+        return shape_of(self.base, name)
+
+    def dtype_of(self, name: str) -> torch.dtype:
+        """The dtype of a tensor, without merging it."""
+        base, adapter = dtype_of(self.base, name), self._by_original.get(name.removeprefix("net."))
+        return base if adapter is None else torch.promote_types(base, dtype_of(self.adapters, f"{adapter}.lora_A"))
 
     def __getitem__(self, name: str) -> Tensor:
         weight = self.base[name]
@@ -181,11 +159,10 @@ class MergedWeights(Mapping[str, Tensor]):
 def _check_adapters(expected: Mapping[str, tuple[int, ...]], adapters: Mapping[str, Tensor]) -> None:
     missing = [name for name in expected if name not in adapters]
     unexpected = [name for name in adapters if name not in expected]
-    shape_of = getattr(adapters, "shape_of", None) or (lambda name: tuple(adapters[name].shape))
     misshapen = [
-        f"{name}: {list(shape_of(name))}, expected {list(shape)}"
+        f"{name}: {list(shape_of(adapters, name))}, expected {list(shape)}"
         for name, shape in expected.items()
-        if name in adapters and shape_of(name) != shape
+        if name in adapters and shape_of(adapters, name) != shape
     ]
     lines = []
     for title, names in (("missing", missing), ("unexpected", unexpected), ("misshapen", misshapen)):

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from nemo_cosmos.checkpoint.diffusers import DiffusersWeights, config_from_diffusers, is_diffusers_folder
@@ -23,9 +24,10 @@ from nemo_cosmos.checkpoint.files import (
     weights_file,
 )
 from nemo_cosmos.checkpoint.lora import MergedWeights, read_spec
+from nemo_cosmos.checkpoint.store import BUFFERS, read_common
 from nemo_cosmos.errors import InputError
 from nemo_cosmos.models.dit import DiTConfig
-from nemo_cosmos.models.dit.lora import adapter_entries
+from nemo_cosmos.models.dit.lora import LoraSpec, adapter_entries
 from nemo_cosmos.models.dit.state_dict import Entry, entries
 
 
@@ -59,7 +61,7 @@ def open_weights(path: str | Path, *, weights: Weights = "ema", step: int | None
     Args:
         path: a ``.pt`` file in the original layout; a run folder, its ``checkpoints`` or one ``iter_…`` folder in it;
             or a folder of diffusers (a pipeline or its transformer). A run with adapters gives merged weights.
-        weights: which weights of a run; a file or a diffusers folder is taken as it is.
+        weights: which weights of a run, or of a file that holds both; others are taken as they are.
         step: which save of a run; by default the newest.
 
     Raises:
@@ -69,7 +71,7 @@ def open_weights(path: str | Path, *, weights: Weights = "ema", step: int | None
     if path.is_file():
         beside = path.parent / MODEL_CONFIG
         config = read_model_config(path.parent) if beside.is_file() else None
-        return WeightSource(path, config, read_tensors(path))
+        return WeightSource(path, config, read_tensors(path, weights))
     if not path.is_dir():
         raise InputError(f"{path}: no such file or folder; expected a .pt file, a run folder or a diffusers folder")
     if is_diffusers_folder(path):
@@ -114,12 +116,18 @@ def _run_state(folder: Path, step: int, weights: Weights) -> Mapping[str, Tensor
     state = RunWeights(checkpoint, config, weights)
     if spec is None:
         return state
-    adapters = {
+    return MergedWeights(config, state, spec, run_adapters(checkpoint, config, spec, weights))
+
+
+def run_adapters(
+    checkpoint: DistributedCheckpoint, config: DiTConfig, spec: LoraSpec, weights: Weights
+) -> dict[str, Tensor]:
+    """The adapters of one save: ``transformer_blocks.0.attn1.to_q.lora_A`` and so on."""
+    return {
         f"{entry.diffusers}.{factor}": checkpoint[checkpoint.key(f"{entry.ours}.{factor}", weights)]
         for entry in adapter_entries(config, spec)
         for factor in ("lora_A", "lora_B")
     }
-    return MergedWeights(config, state, spec, adapters)
 
 
 class RunWeights(Mapping[str, Tensor]):
@@ -131,29 +139,42 @@ class RunWeights(Mapping[str, Tensor]):
             name: (entry, i) for entry in entries(config) for i, name in enumerate(entry.originals)
         }
         self._logvar = [name.removeprefix(LOGVAR) for name in checkpoint if name.startswith(LOGVAR)]
+        self._buffers: dict[str, Tensor] = read_common(checkpoint.folder).get(BUFFERS, {})
         self._last: tuple[str, list[Tensor]] = ("", [])
 
     def __iter__(self) -> Iterator[str]:
         yield from self._entries
+        yield from self._buffers
         for name in self._logvar:
             yield f"logvar.{name}"
 
     def __len__(self) -> int:
-        return len(self._entries) + len(self._logvar)
+        return len(self._entries) + len(self._buffers) + len(self._logvar)
 
     def shape_of(self, name: str) -> tuple[int, ...]:
         """The shape of a tensor, without reading it."""
-        entry, _ = self._entries[name]
-        found = self.checkpoint.shape_of(self.checkpoint.key(entry.name, self.weights))
-        return (found[0] // len(entry.originals), *found[1:])
+        if name in self._buffers:
+            return tuple(self._buffers[name].shape)
+        found = self.checkpoint.shape_of(self._key(name))
+        parts = len(self._entries[name][0].originals) if name in self._entries else 1
+        return (found[0] // parts, *found[1:])
+
+    def dtype_of(self, name: str) -> torch.dtype:
+        """The dtype of a tensor, without reading it."""
+        return self._buffers[name].dtype if name in self._buffers else self.checkpoint.dtype_of(self._key(name))
+
+    def _key(self, name: str) -> str:
+        if name.startswith("logvar."):
+            return self.checkpoint.key(name.removeprefix("logvar."), self.weights, prefix=LOGVAR)
+        return self.checkpoint.key(self._entries[name][0].name, self.weights)
 
     def __getitem__(self, name: str) -> Tensor:
+        if name in self._buffers:
+            return self._buffers[name]
         if name.startswith("logvar."):
-            ours = name.removeprefix("logvar.")
-            return self.checkpoint[self.checkpoint.key(ours, self.weights, prefix=LOGVAR)]
+            return self.checkpoint[self._key(name)]
         entry, part = self._entries[name]
         # Tensors fused in one are asked for one after another.
         if self._last[0] != entry.name:
-            fused = self.checkpoint[self.checkpoint.key(entry.name, self.weights)]
-            self._last = (entry.name, entry.separate(fused))
+            self._last = (entry.name, entry.separate(self.checkpoint[self._key(name)]))
         return self._last[1][part]

@@ -35,7 +35,9 @@ def convert(
         Form | None,
         typer.Option(help="What to write; a target that ends in .pt needs no word."),
     ] = None,
-    weights: Annotated[Weights, typer.Option(help="Average or regular weights of a run.")] = Weights.ema,
+    weights: Annotated[
+        Weights, typer.Option(help="Average or regular weights of a run, or of a file that has both.")
+    ] = Weights.ema,
     step: Annotated[int | None, typer.Option(help="Which save of a run; by default the newest.")] = None,
     preset: Annotated[
         str | None, typer.Option(help="The network of a .pt file outside a run folder, e.g. predict1-7b-video2world.")
@@ -57,10 +59,10 @@ def convert(
 
     [bold]Examples:[/bold]
 
-    nemo-cosmos convert checkpoints/posttraining/diffusion_video2world/NAME model.pt --weights ema
+    nemo-cosmos convert checkpoints/posttraining/diffusion_video2world/video2world_7b_example_hdvila model.pt --weights ema
 
     nemo-cosmos convert model.pt transformer --to diffusers --preset predict1-7b-video2world
-    """
+    """  # noqa: E501
     if to is None:
         if target.suffix != ".pt":
             raise InputError(f"{target}: say what to write with --to run, --to diffusers or --to pipeline")
@@ -69,6 +71,7 @@ def convert(
     import yaml
 
     from nemo_cosmos.checkpoint.convert import convert as run
+    from nemo_cosmos.inference.logs import log_shown
 
     overrides = {}
     for setting in set_ or []:
@@ -79,19 +82,20 @@ def convert(
     if overrides and preset is None:
         raise InputError("--set changes fields of --preset, which is missing")
     dtypes = {Precision.bf16: torch.bfloat16, Precision.fp32: torch.float32}
-    report = run(
-        source,
-        target,
-        to.value,
-        weights=weights.value,
-        step=step,
-        preset=preset,
-        overrides=overrides,
-        adapter=adapter,
-        dtype=dtypes[dtype] if dtype is not None else None,
-        vae=vae,
-        text_encoder=text_encoder,
-        overwrite=overwrite,
-    )
+    with log_shown():
+        report = run(
+            source,
+            target,
+            to.value,
+            weights=weights.value,
+            step=step,
+            preset=preset,
+            overrides=overrides,
+            adapter=adapter,
+            dtype=dtypes[dtype] if dtype is not None else None,
+            vae=vae,
+            text_encoder=text_encoder,
+            overwrite=overwrite,
+        )
     print(f"{source}: {report}")
     print(f"written: {target}")

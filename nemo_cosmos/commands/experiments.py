@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 import sys
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+if TYPE_CHECKING:
+    from nemo_cosmos.config import TrainConfig
+
 app = typer.Typer(invoke_without_command=True, rich_markup_mode="rich")
 
-COLUMNS = ("name", "network", "parameters", "trains", "processes", "data")
+COLUMNS = ("name", "network", "parameters", "trains", "processes", "smallest machine", "data")
 
 
 @app.callback()
 def experiments(context: typer.Context) -> None:
-    """List the shipped experiments: network, parameters, processes and data of each.
+    """List the shipped experiments: network, parameters, processes, smallest machine (`plan --experiments`) and data.
 
     [bold]Example:[/bold] nemo-cosmos experiments
     """
@@ -24,7 +27,7 @@ def experiments(context: typer.Context) -> None:
     from rich.table import Table
 
     # Written to a file or pipe, the tables keep whole names instead of folding to the 80 columns assumed there.
-    console = Console(width=None if sys.stdout.isatty() else 150)
+    console = Console(width=None if sys.stdout.isatty() else 180)
     for title, rows in (
         ("nemo-cosmos train experiment=NAME", _world_models()),
         ("nemo-cosmos tokenizer train experiment=NAME", _tokenizers()),
@@ -76,8 +79,12 @@ def _world_models() -> list[tuple[str, ...]]:
             network = build_dit(DiTConfig.preset(config.model.preset, **config.model.overrides))
         trains = f"adapters of rank {config.lora.rank}" if config.lora.enabled else "all weights"
         parallel = config.parallel
-        processes = f"multiple of {parallel.tensor * parallel.pipeline * parallel.context}"
-        rows.append((name, config.model.preset, _count(network), trains, processes, config.data.path))
+        split = parallel.tensor * parallel.pipeline * parallel.context
+        replicas = config.data.global_batch // config.data.micro_batch
+        processes = f"multiple of {split}" if split > 1 else f"up to {replicas}"
+        rows.append(
+            (name, config.model.preset, _count(network), trains, processes, _machine(config), config.data.path)
+        )
     return rows
 
 
@@ -91,8 +98,20 @@ def _tokenizers() -> list[tuple[str, ...]]:
         config = load_config(TokenizerTrainConfig, [f"experiment={name}"], root="tokenizer_train")
         network = build_tokenizer(config.model.preset, **config.model.overrides)
         processes = f"up to {config.data.global_batch // config.data.micro_batch}"
-        rows.append((name, config.model.preset, _count(network), "all weights", processes, config.data.train))
+        row = (name, config.model.preset, _count(network), "all weights", processes, "", config.data.train)
+        rows.append(row)
     return rows
+
+
+def _machine(config: TrainConfig) -> str:
+    from nemo_cosmos.commands.plan import machine_name, runs_on_a_laptop, smallest_machines
+
+    if runs_on_a_laptop(config):
+        return "a CPU"
+    fitting = [(best.gpus, memory) for memory, best in smallest_machines(config) if best is not None]
+    # More memory a GPU is worth a word only where it takes fewer of them.
+    kept = [pair for i, pair in enumerate(fitting) if all(pair[0] < smaller for smaller, _ in fitting[:i])]
+    return " or ".join(machine_name(*pair) for pair in kept)
 
 
 def _count(network: object) -> str:

@@ -47,9 +47,16 @@ _INPUT, _MODELS, _VIDEO, _SAMPLING = "What to generate", "Models", "Video", "Sam
 
 
 def generate(
-    run: Annotated[
+    model: Annotated[
         Path,
-        typer.Option(help="Run folder of a training, or a .pt file in the released layout.", rich_help_panel=_MODELS),
+        typer.Option(
+            "--model",
+            # An older name. torchrun refuses it as an abbreviation of options of its own.
+            "--run",
+            help="Run folder of a training, .pt file in the released layout, or diffusers folder; --run without "
+            "torchrun.",
+            rich_help_panel=_MODELS,
+        ),
     ],
     tokenizer: Annotated[Path, typer.Option(help="Tokenizer folder.", rich_help_panel=_MODELS)],
     output: Annotated[Path, typer.Option(help="Folder of the videos; finished ones there are not made again.")],
@@ -89,7 +96,8 @@ def generate(
         str, typer.Option(help="Folder or repository of the T5 encoder.", rich_help_panel=_MODELS)
     ] = "google-t5/t5-11b",
     weights: Annotated[
-        Weights, typer.Option(help="Averaged or regular weights of a run.", rich_help_panel=_MODELS)
+        Weights,
+        typer.Option(help="Averaged or regular weights of a run, or of a file with both.", rich_help_panel=_MODELS),
     ] = (Weights.ema),
     preset: Annotated[
         str | None,
@@ -211,14 +219,13 @@ def generate(
     Writes NAME.mp4 (H.264), NAME.txt (the final prompt) and NAME.json (the settings). Under torchrun all GPUs share each
     video by context parallelism, with the same result as one.
 
-    [bold]Example:[/bold] nemo-cosmos generate --run checkpoints/posttraining/diffusion_video2world/video2world_7b_example_hdvila --tokenizer checkpoints/Cosmos-Tokenize1-CV8x8x8-720p --input first.jpg --prompt "A robot arm lifts a cup" --output outputs/videos
+    [bold]Example:[/bold] nemo-cosmos generate --model checkpoints/posttraining/diffusion_video2world/video2world_7b_example_hdvila --tokenizer checkpoints/Cosmos-Tokenize1-CV8x8x8-720p --input first_frame.jpg --prompt "A robot arm lifts a cup" --output outputs/videos
     """  # noqa: E501
     from nemo_cosmos.inference.config import GenerationConfig
     from nemo_cosmos.inference.job import GenerationJob, run_job
-    from nemo_cosmos.inference.logs import show_log
+    from nemo_cosmos.inference.logs import log_shown
     from nemo_cosmos.inference.requests import collect_requests
 
-    show_log()
     requests = collect_requests(
         prompt=prompt, visual_input=visual_input, source=source, batch=batch, limit=limit, name=name
     )
@@ -243,7 +250,7 @@ def generate(
         crf=crf,
     )
     job = GenerationJob.from_names(
-        weights=run,
+        weights=model,
         tokenizer=tokenizer,
         output=output,
         config=config,
@@ -257,4 +264,5 @@ def generate(
         text_encoder_precision=text_encoder_precision.value,
         overwrite=overwrite,
     )
-    run_job(job, requests)
+    with log_shown():
+        run_job(job, requests)

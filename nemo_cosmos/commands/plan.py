@@ -11,22 +11,31 @@ from nemo_cosmos.errors import InputError
 
 if TYPE_CHECKING:
     from nemo_cosmos.config import TrainConfig
+    from nemo_cosmos.parallel.cost import NetworkSize
+    from nemo_cosmos.parallel.memory import Workload
     from nemo_cosmos.parallel.plan import Plan
 
 SHOWN = 12
+MEMORY_SIZES = ("80GB", "141GB")
+"""Of the GPUs that smallest machines are named for."""
+RELEASED_LATENT = (16, 88, 160)
+"""Latent of 121 frames of 704 x 1280 pixels."""
 
 
 def plan(
     arguments: Annotated[
-        list[str],
+        list[str] | None,
         typer.Argument(
             metavar="KEY=VALUE",
             help="experiment=NAME gpus=N gpu_memory=80GB, latent=FRAMESxHEIGHTxWIDTH where the shards are not there "
             "yet, gpus_per_node=8, and any setting that differs.",
         ),
-    ],
+    ] = None,
     everything: Annotated[
         bool, typer.Option("--all", help="Also layouts that do not fit, and all the slow ones.")
+    ] = False,
+    experiments: Annotated[
+        bool, typer.Option("--experiments", help="Instead: the smallest machine of every shipped experiment.")
     ] = False,
 ) -> None:
     """List the parallel layouts of an experiment on a number of GPUs, with predicted memory and relative speed.
@@ -38,35 +47,25 @@ def plan(
     from rich.console import Console
 
     from nemo_cosmos.config import TrainConfig, load_config
-    from nemo_cosmos.models.dit.config import DiTConfig
-    from nemo_cosmos.models.dit.size import network_size
-    from nemo_cosmos.parallel.memory import Workload
-    from nemo_cosmos.parallel.plan import adapter_parameters, make_plans, parse_memory, recommended
+    from nemo_cosmos.parallel.plan import make_plans, parse_memory, recommended
 
+    if experiments:
+        if arguments or everything:
+            raise InputError("--experiments takes no other argument: it lists every shipped experiment as it is")
+        _print_smallest_machines()
+        return
     own = {"gpus": "8", "gpu_memory": "80GB", "gpus_per_node": "8", "latent": ""}
     overrides = []
-    for argument in arguments:
+    for argument in arguments or []:
         key, _, value = argument.partition("=")
         if key in own:
             own[key] = value
         else:
             overrides.append(argument)
     config = load_config(TrainConfig, overrides)
-    network = DiTConfig.preset(config.model.preset, **config.model.overrides)
-    size = network_size(network)
     latent, origin = _latent(own["latent"], config)
     frames, height, width = latent
-    grid = frames, height // network.patch_size, width // network.patch_size
-    work = Workload(
-        tokens=grid[0] * grid[1] * grid[2],
-        text_tokens=config.data.text_length * network.num_views,
-        micro_batch=config.data.micro_batch,
-        value_bytes=2 if config.trainer.precision == "bf16" else 4,
-        ema=config.ema.enabled,
-        adapter_parameters=(
-            adapter_parameters(size, config.lora.rank, config.lora.targets) if config.lora.enabled else None
-        ),
-    )
+    size, work = workload_of(config, latent)
     gpus = _number("gpus", own["gpus"])
     memory = parse_memory(own["gpu_memory"])
     plans = make_plans(
@@ -98,6 +97,84 @@ def plan(
     console.print(f"Recommended: {' '.join([*best.overrides, *batch])}", soft_wrap=True)
 
 
+def workload_of(config: TrainConfig, latent: tuple[int, int, int]) -> tuple[NetworkSize, Workload]:
+    """Size of an experiment's network, and one micro batch of latents of (frames, height, width)."""
+    from nemo_cosmos.models.dit.config import DiTConfig
+    from nemo_cosmos.models.dit.size import network_size
+    from nemo_cosmos.parallel.memory import Workload
+    from nemo_cosmos.parallel.plan import adapter_parameters
+
+    network = DiTConfig.preset(config.model.preset, **config.model.overrides)
+    size = network_size(network)
+    frames, height, width = latent
+    lora = config.lora
+    return size, Workload(
+        tokens=frames * (height // network.patch_size) * (width // network.patch_size),
+        text_tokens=config.data.text_length * network.num_views,
+        micro_batch=config.data.micro_batch,
+        value_bytes=2 if config.trainer.precision == "bf16" else 4,
+        ema=config.ema.enabled,
+        adapter_parameters=adapter_parameters(size, lora.rank, lora.targets) if lora.enabled else None,
+    )
+
+
+def smallest_machines(config: TrainConfig) -> list[tuple[str, Plan | None]]:
+    """For each of :data:`MEMORY_SIZES`, the layout on the fewest GPUs that train 121 frames of 704 x 1280 pixels."""
+    from nemo_cosmos.parallel.plan import parse_memory, smallest_machine
+
+    size, work = workload_of(config, RELEASED_LATENT)
+    return [
+        (
+            memory,
+            smallest_machine(
+                size,
+                work,
+                config.parallel,
+                gpu_memory=parse_memory(memory),
+                global_batch=config.data.global_batch,
+            ),
+        )
+        for memory in MEMORY_SIZES
+    ]
+
+
+def machine_name(gpus: int, memory: str) -> str:
+    """``4 x 80 GB`` for four GPUs of "80GB"."""
+    return f"{gpus} × {memory.removesuffix('GB')} GB"
+
+
+def runs_on_a_laptop(config: TrainConfig) -> bool:
+    """Whether the experiment trains a tiny network for tests and the demo, for which no machine is too small."""
+    return config.model.preset.startswith("tiny-")
+
+
+def _print_smallest_machines() -> None:
+    from rich.console import Console
+    from rich.table import Table
+
+    from nemo_cosmos.config import TrainConfig, experiment_names, load_config
+
+    console = Console(highlight=False, width=None if sys.stdout.isatty() else 150)
+    table = Table(
+        title="Smallest machines for 121 frames of 704×1280; GiB on the fullest GPU, 3 more are kept free",
+        title_justify="left",
+    )
+    for name in ("experiment", "machine", "GiB", "settings"):
+        table.add_column(name, justify="right" if name == "GiB" else "left", no_wrap=name != "settings")
+    for name in experiment_names():
+        config = load_config(TrainConfig, [f"experiment={name}"])
+        if runs_on_a_laptop(config):
+            table.add_row(name, "a CPU", "", "")
+            continue
+        for memory, best in smallest_machines(config):
+            if best is None:
+                table.add_row(name, f"none of {memory}", "", "")
+                continue
+            gib = f"{best.chosen.total / 2**30:.1f}"
+            table.add_row(name, machine_name(best.gpus, memory), gib, " ".join(best.overrides))
+    console.print(table)
+
+
 def _number(key: str, value: str) -> int:
     if not value.isdecimal() or int(value) < 1:
         raise InputError(f"{key}={value}: expected a number of at least 1")
@@ -118,7 +195,7 @@ def _latent(text: str, config: TrainConfig) -> tuple[tuple[int, int, int], str]:
 
         _, frames, height, width = ShardDataset(config.data.path, verify="size").manifest.latent_shape
         return (frames, height, width), f"from {config.data.path}"
-    return (16, 88, 160), "121 frames of 704×1280; latent=FRAMESxHEIGHTxWIDTH for others"
+    return RELEASED_LATENT, "121 frames of 704×1280; latent=FRAMESxHEIGHTxWIDTH for others"
 
 
 def _shown(plans: list[Plan], best: Plan | None) -> list[Plan]:

@@ -66,9 +66,8 @@ def prepare(
     not decode or are too short are left out and counted. A stopped call, started again, goes on where it was; clips
     that changed since are made again, and those that are gone are dropped.
 
-    [bold]Example:[/bold] nemo-cosmos prepare datasets/hdvila datasets/hdvila_shards --tokenizer
-    checkpoints/Cosmos-Tokenize1-CV8x8x8-720p --text-encoder google-t5/t5-11b --frames 121 --size 704x1280
-    """
+    [bold]Example:[/bold] nemo-cosmos prepare datasets/hdvila datasets/hdvila_shards --tokenizer checkpoints/Cosmos-Tokenize1-CV8x8x8-720p --text-encoder google-t5/t5-11b --frames 121 --size 704x1280
+    """  # noqa: E501
     height_width = parse_size(size)
     from nemo_cosmos.data.clips import find_clips, not_read
 
@@ -90,8 +89,10 @@ def prepare(
     compute_dtype = resolve_dtype(dtype, place)
     video_tokenizer = load_tokenizer(tokenizer, device=place, dtype=compute_dtype)
     rank = join_ranks()
-    if rank.index == 0 and (others := not_read(source)):
-        print(f"not read, for their suffixes: {others}")
+    if rank.index == 0:
+        print(f"tokenizer {video_tokenizer.identity}: {video_tokenizer.origin}", flush=True)
+        if others := not_read(source):
+            print(f"not read, for their suffixes: {others}")
     with _bar(rank.index == 0) as on_progress:
         result = run(
             clips,

@@ -21,9 +21,8 @@ def preview(
 
     The page is one file that opens in any browser.
 
-    [bold]Example:[/bold] nemo-cosmos preview datasets/hdvila_shards
-    --tokenizer checkpoints/Cosmos-Tokenize1-CV8x8x8-720p --out gallery.html
-    """
+    [bold]Example:[/bold] nemo-cosmos preview datasets/hdvila_shards --tokenizer checkpoints/Cosmos-Tokenize1-CV8x8x8-720p --out gallery.html
+    """  # noqa: E501
     from rich.progress import Progress
 
     from nemo_cosmos.models.tokenizer import load_tokenizer
@@ -42,4 +41,5 @@ def preview(
             limit=limit,
             on_sample=lambda done, total: progress.update(task, completed=done, total=total),
         )
+    print(f"tokenizer {video_tokenizer.identity}: {video_tokenizer.origin}")
     print(f"{page}: {count} samples, {page.stat().st_size / 1e6:.1f} MB")

@@ -35,9 +35,11 @@ def train(
     if dryrun:
         print(dump_config(config), end="")
         return
+    from nemo_cosmos.inference.logs import log_shown
     from nemo_cosmos.training.tokenizer.trainer import train as run
 
-    written = run(config)
+    with log_shown():
+        written = run(config)
     if int(os.environ.get("RANK", "0")) == 0:
         print(f"tokenizer written to {written}")
 
@@ -54,17 +56,19 @@ def stats(
 ) -> None:
     """Mean and std of a tokenizer's latents per channel and latent frame, which diffusion training needs.
 
-    [bold]Example:[/bold] nemo-cosmos tokenizer stats --tokenizer run/tokenizer --videos "clips/*.mp4"
-    """
+    [bold]Example:[/bold] nemo-cosmos tokenizer stats --tokenizer outputs/demo/tokenizer_run/tokenizer --videos "clips/*.mp4"
+    """  # noqa: E501
     from pathlib import Path
 
+    from nemo_cosmos.inference.logs import log_shown
     from nemo_cosmos.prepare.device import resolve_device
     from nemo_cosmos.training.tokenizer.stats import measure_folder
 
     place = resolve_device(device)
-    written = measure_folder(
-        Path(tokenizer), videos, max_clips=max_clips, crop=(height, width), resolution=resolution, device=place
-    )
+    with log_shown():
+        written = measure_folder(
+            Path(tokenizer), videos, max_clips=max_clips, crop=(height, width), resolution=resolution, device=place
+        )
     print(f"statistics written to {written}")
 
 
@@ -74,15 +78,19 @@ def export(
     target: Annotated[str, typer.Argument(help="Folder to write.")],
     form: Annotated[str, typer.Option("--format", help="folder, jit or diffusers.")] = "folder",
     name: Annotated[str | None, typer.Option(help="Name of a file's tokenizer, for example CV8x8x8-720p.")] = None,
-    regular: Annotated[bool, typer.Option("--reg", help="Regular instead of averaged weights.")] = False,
+    regular: Annotated[
+        bool, typer.Option("--reg", help="Regular instead of averaged weights, where there are both.")
+    ] = False,
 ) -> None:
     """Turn a checkpoint into a tokenizer folder, TorchScript files, or diffusers' AutoencoderKLCosmos.
 
-    [bold]Example:[/bold] nemo-cosmos tokenizer export checkpoints/iter_000020000.pt my_vae --format diffusers --name CV8x8x8-720p
-    """  # noqa: E501
+    [bold]Example:[/bold] nemo-cosmos tokenizer export outputs/demo/tokenizer_run/tokenizer my_vae --format diffusers
+    """
     from pathlib import Path
 
+    from nemo_cosmos.inference.logs import log_shown
     from nemo_cosmos.training.tokenizer.export import export as run
 
-    for path in run(Path(source), Path(target), form=form, name=name, regular=regular):
-        print(path)
+    with log_shown():
+        written = run(Path(source), Path(target), form=form, name=name, regular=regular)
+    print(*written, sep="\n")

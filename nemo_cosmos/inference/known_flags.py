@@ -9,7 +9,7 @@ from typing import Literal
 from nemo_cosmos.errors import InputError
 from nemo_cosmos.inference.config import GenerationConfig
 from nemo_cosmos.inference.job import GenerationJob, JobSummary, Part, run_job
-from nemo_cosmos.inference.logs import show_log
+from nemo_cosmos.inference.logs import log_shown
 from nemo_cosmos.inference.prompts import default_negative_prompt
 from nemo_cosmos.inference.requests import GenerationRequest, collect_requests
 from nemo_cosmos.models.text import DEFAULT_TEXT_ENCODER
@@ -87,7 +87,6 @@ def run_script(kind: Kind, arguments: argparse.Namespace) -> JobSummary:
     Raises:
         InputError: flags that contradict each other, or a folder that is not there.
     """
-    show_log()
     root = Path(arguments.checkpoint_dir)
     requests = _requests(kind, arguments)
     weights = _below(root, arguments.diffusion_transformer_dir, "--diffusion_transformer_dir")
@@ -123,7 +122,8 @@ def run_script(kind: Kind, arguments: argparse.Namespace) -> JobSummary:
         overwrite=arguments.overwrite,
         num_gpus=arguments.num_gpus,
     )
-    return run_job(job, requests)
+    with log_shown():
+        return run_job(job, requests)
 
 
 def _requests(kind: Kind, arguments: argparse.Namespace) -> list[GenerationRequest]:

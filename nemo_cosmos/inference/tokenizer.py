@@ -6,6 +6,7 @@ alone and cut back, so that any length and size works in bounded memory.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,8 +18,10 @@ from torch import Tensor
 from nemo_cosmos.errors import InputError
 from nemo_cosmos.models.tokenizer import TokenizerConfig, TokenizerModule
 from nemo_cosmos.models.tokenizer.checks import check_indices, check_latent, check_video, checked_values
-from nemo_cosmos.models.tokenizer.pretrained import load_jit, read_weights_folder_or_file
-from nemo_cosmos.models.tokenizer.state_dict import compare, infer_config, normalise_keys
+from nemo_cosmos.models.tokenizer.state_dict import compare, infer_config
+from nemo_cosmos.models.tokenizer.weights import load_jit, read_pair, read_weights
+
+logger = logging.getLogger(__name__)
 
 SPATIAL_ALIGN = 16
 """Heights and widths are padded to a multiple of this, legal for every released tokenizer."""
@@ -59,7 +62,8 @@ class TokenizerCodec:
         """Run TorchScript files, released ones or our exports.
 
         Args:
-            full: the whole autoencoder (it reconstructs; encoding alone uses its weights in our network), or
+            full: the whole autoencoder (it reconstructs; encoding alone uses its weights in our network), or a
+                tokenizer folder, of which encoder.jit and decoder.jit are run, else autoencoder.jit; or
             encoder: encoder and
             decoder: decoder files.
             expected: preset name that the files must be of.
@@ -68,6 +72,8 @@ class TokenizerCodec:
             InputError: no file, files that are not TorchScript, or of different or unexpected tokenizers.
         """
         where = torch.device(device)
+        if full is not None and Path(full).is_dir():
+            full, encoder, decoder = _jit_files(Path(full))
         if full is not None:
             script = load_jit(full, where).to(dtype)
             codec = cls.from_weights([full], name=expected, device=where, dtype=dtype)
@@ -75,20 +81,14 @@ class TokenizerCodec:
             return codec
         if encoder is None or decoder is None:
             raise InputError("give a full autoencoder file, or an encoder and a decoder file")
-        enc, dec = load_jit(encoder, where).to(dtype), load_jit(decoder, where).to(dtype)
-        halves = normalise_keys(enc.state_dict()), normalise_keys(dec.state_dict())
-        for path, half, wanted, other in (
-            (encoder, halves[0], "encoder", "decoder"),
-            (decoder, halves[1], "decoder", "encoder"),
-        ):
-            if any(key.startswith(f"{other}.") for key in half):
-                raise InputError(f"{path}: expected the {wanted}'s file alone, this one holds a {other}")
-        state = halves[0] | halves[1]
+        enc, dec, state = read_pair(encoder, decoder, where)
+        enc, dec = enc.to(dtype), dec.to(dtype)
         config = _identify(state, expected, f"{encoder} and {decoder}")
         with torch.device("meta"):
             report = compare(TokenizerModule(config).state_dict(), state)
         if not report.complete:
             raise InputError(f"{encoder} and {decoder} are not the halves of one tokenizer: {report}")
+        logger.info("tokenizer %s: running %s and %s", config.name, encoder, decoder)
 
         def encode(video: Tensor) -> tuple[Tensor, ...]:
             answer = enc(video)
@@ -106,12 +106,12 @@ class TokenizerCodec:
         dtype: torch.dtype = torch.bfloat16,
     ) -> TokenizerCodec:
         """Run this package's network with the weights of folders or of .pt, .safetensors and .jit files together."""
-        state: dict[str, Tensor] = {}
-        for path in paths:
-            state |= normalise_keys(read_weights_folder_or_file(Path(path)))
+        found = [read_weights(path) for path in paths]
+        state = {key: value for weights in found for key, value in weights.state.items()}
         config = _identify(state, name, " and ".join(map(str, paths)))
         module = TokenizerModule(config).eval().requires_grad_(False)
         module.load_original(state)
+        logger.info("tokenizer %s: %s", config.name, " and ".join(map(str, found)))
         module.to(device=device, dtype=dtype).tune()
 
         def encode(video: Tensor) -> tuple[Tensor, ...]:
@@ -215,6 +215,18 @@ def resize_short_side(frames: Tensor, short: int) -> Tensor:
         frames.transpose(0, 1).float(), size=size, mode="bicubic", antialias=True, align_corners=False
     )
     return resized.transpose(0, 1).round().clamp(0, 255).to(torch.uint8)
+
+
+def _jit_files(folder: Path) -> tuple[Path | None, Path | None, Path | None]:
+    """Whole, encoder and decoder file of a tokenizer folder; either the first or the others are None."""
+    full, encoder, decoder = (folder / f"{part}.jit" for part in ("autoencoder", "encoder", "decoder"))
+    if encoder.is_file() and decoder.is_file():
+        return None, encoder, decoder
+    if full.is_file():
+        return full, None, None
+    raise InputError(
+        f"{folder}: no TorchScript files encoder.jit and decoder.jit; --mode torch runs the folder's other weights"
+    )
 
 
 def _identify(state: dict[str, Tensor], expected: str | None, origin: str) -> TokenizerConfig:

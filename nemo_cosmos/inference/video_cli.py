@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 
 from nemo_cosmos.data.listing import expand_pattern, parse_paths
 from nemo_cosmos.errors import InputError, explain_os_error
+from nemo_cosmos.inference.logs import log_shown
 
 if TYPE_CHECKING:
     from nemo_cosmos.inference.tokenizer import TokenizerCodec
@@ -35,7 +36,9 @@ def build_parser() -> argparse.ArgumentParser:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("--video_pattern", required=True, help="a video, or a glob of several")
-    parser.add_argument("--checkpoint", help="whole autoencoder (.jit), or in torch mode weights of any form")
+    parser.add_argument(
+        "--checkpoint", help="whole autoencoder (.jit) or tokenizer folder; in torch mode weights of any form"
+    )
     parser.add_argument("--checkpoint_enc", help="encoder (.jit)")
     parser.add_argument("--checkpoint_dec", help="decoder (.jit)")
     parser.add_argument(
@@ -175,7 +178,8 @@ def _reconstruct(job: _Job, codec: TokenizerCodec, args: argparse.Namespace, tit
 def main() -> None:
     """The command line; a mistake of the user ends with one line on stderr and exit status 2."""
     try:
-        run(sys.argv[1:])
+        with log_shown():
+            run(sys.argv[1:])
     except InputError as error:
         print(f"error: {error}", file=sys.stderr)
         sys.exit(2)

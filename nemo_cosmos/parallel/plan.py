@@ -14,6 +14,8 @@ from nemo_cosmos.parallel.memory import RESERVE_BYTES, Memory, Workload, predict
 from nemo_cosmos.parallel.speed import predict_seconds
 
 RECOMPUTE_MODES = ("none", "selective", "full")
+MACHINES = (1, 2, 4, 8, 16, 32, 64)
+"""Numbers of GPUs that are tried for the smallest machine."""
 
 
 @dataclass(frozen=True)
@@ -31,6 +33,12 @@ class Plan:
     """Of one optimizer step, estimated."""
     tflops: float
     """Model FLOPs a second and GPU, 10¹², estimated."""
+
+    @property
+    def gpus(self) -> int:
+        """How many GPUs the layout takes."""
+        layout = self.layout
+        return layout.tensor * layout.pipeline * layout.context * layout.data
 
     @property
     def chosen(self) -> Memory:
@@ -98,6 +106,25 @@ def recommended(plans: list[Plan], global_batch: int) -> Plan | None:
     best = max(plan.tflops for plan in pool)
     close = [plan for plan in pool if plan.tflops >= 0.98 * best]
     return min(close, key=lambda plan: (plan.layout.pipeline, plan.layout.tensor, plan.layout.context, -plan.tflops))
+
+
+def smallest_machine(
+    size: NetworkSize, work: Workload, parallel: ParallelConfig, *, gpu_memory: float, global_batch: int
+) -> Plan | None:
+    """The recommended layout on the fewest GPUs that hold the network and its global batch.
+
+    Args:
+        gpu_memory: bytes of one GPU.
+
+    Returns:
+        None when even :data:`MACHINES` of the largest size is too small.
+    """
+    for gpus in MACHINES:
+        plans = make_plans(size, work, parallel, gpus=gpus, gpu_memory=gpu_memory, global_batch=global_batch)
+        best = recommended([plan for plan in plans if plan.global_batch == global_batch], global_batch)
+        if best is not None:
+            return best
+    return None
 
 
 def _candidates(size: NetworkSize, parallel: ParallelConfig, gpus: int) -> Iterator[tuple[Layout, ParallelConfig]]:

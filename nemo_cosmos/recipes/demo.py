@@ -206,7 +206,7 @@ def _steps(paths: Paths, data: Path | None, size: DemoSize, log: StepLog) -> lis
             "generate",
             [
                 "generate",
-                f"--run={paths.run}",
+                f"--model={paths.run}",
                 f"--tokenizer={paths.tokenizer}",
                 f"--text-encoder={paths.text_encoder}",
                 f"--source={paths.held_out_clips}",

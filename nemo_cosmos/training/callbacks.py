@@ -1,53 +1,31 @@
-"""What happens around a training step: metrics, the moving average, checkpoints."""
+"""What happens around a training step: metrics and the moving average."""
 
 from __future__ import annotations
 
 import json
 import os
 import resource
-import shutil
 import time
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import lightning.pytorch as pl
 import torch
 from megatron.core import parallel_state
 from rich.console import Console
-from torch.distributed.checkpoint import CheckpointException
 
-from nemo_cosmos.checkpoint.files import (
-    MODEL_CONFIG,
-    Weights,
-    iteration_name,
-    remove_checkpoint,
-    save_tensors,
-    saved_steps,
-    weights_file,
-    write_latest,
-)
-from nemo_cosmos.checkpoint.gather import gather_original
-from nemo_cosmos.checkpoint.lora import adapter_folder, export_adapters, write_spec
-from nemo_cosmos.config import CheckpointConfig
-from nemo_cosmos.errors import InputError
-from nemo_cosmos.models.dit import CosmosDiT
 from nemo_cosmos.training.ema import ShardedEma
-from nemo_cosmos.training.model import METRICS, CosmosModule, DenoisingModel
-from nemo_cosmos.training.online import OnlineEncoder
+from nemo_cosmos.training.model import METRICS, DenoisingModel, stages
 from nemo_cosmos.training.optimizer import CosmosOptimizer
 from nemo_cosmos.training.strategy import CosmosStrategy
+
+if TYPE_CHECKING:
+    from nemo_cosmos.training.online import OnlineEncoder
 
 
 def denoising_models(trainer: pl.Trainer) -> list[DenoisingModel]:
     """This rank's (virtual) pipeline stages, without wrappers."""
-    out = []
-    for chunk in trainer.strategy.megatron_parallel:  # type: ignore[attr-defined]
-        module = chunk.module
-        while not isinstance(module, DenoisingModel):
-            module = module.module
-        out.append(module)
-    return out
+    return stages(trainer.strategy.megatron_parallel)  # type: ignore[attr-defined]
 
 
 class EmaCallback(pl.Callback):
@@ -179,124 +157,3 @@ def forget_later_steps(path: Path, step: int) -> None:
     temporary = path.with_name(f".{path.name}.tmp")
     temporary.write_text("".join(f"{line}\n" for line in kept))
     os.replace(temporary, path)
-
-
-class CheckpointCallback(pl.Callback):
-    """Saves every n steps and at the end: the distributed checkpoint, and the original layout beside it.
-
-    A save is written under a temporary name and renamed, and ``latest_checkpoint.txt`` is rewritten last, so a run
-    that dies while it saves resumes from the save before.
-    """
-
-    def __init__(
-        self, folder: Path, config: CheckpointConfig, ema: EmaCallback | None, *, base: str | None = None
-    ) -> None:
-        self.folder, self.config, self.ema = folder, config, ema
-        self.base = base
-        """Where the weights came from, recorded beside exported adapters."""
-        self.saved_step: int | None = None
-
-    def on_train_start(self, trainer: pl.Trainer, pl_module: CosmosModule) -> None:  # type: ignore[override]
-        if trainer.is_global_zero:
-            self.folder.mkdir(parents=True, exist_ok=True)
-            (self.folder / MODEL_CONFIG).write_text(json.dumps(pl_module.options.dit.to_dict(), indent=2) + "\n")
-            if pl_module.options.lora is not None:
-                write_spec(self.folder, pl_module.options.lora)
-            for leftover in self.folder.glob(".*"):
-                remove_leftover(leftover)
-
-    def on_train_batch_end(self, trainer: pl.Trainer, *args: Any, **kwargs: Any) -> None:
-        if trainer.global_step % self.config.every_n_steps == 0:
-            self.save(trainer)
-
-    def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        if self.saved_step != trainer.global_step:
-            self.save(trainer)
-
-    def save(self, trainer: pl.Trainer) -> None:
-        """Collective over all ranks.
-
-        Raises:
-            InputError: the disk is full or the folder not writable; the save before stays the newest.
-        """
-        step = trainer.global_step
-        name = iteration_name(step)
-        temporary = self.folder / f".{name}.tmp"
-        try:
-            trainer.save_checkpoint(temporary)
-            torch.distributed.barrier()
-            if self.config.export:
-                self.export(trainer, step)
-        except (CheckpointException, OSError, InputError) as error:
-            # Megatron tells every rank which of them failed, and why.
-            failures = error.failures.values() if isinstance(error, CheckpointException) else [(error, None)]
-            reason = next(iter(failures))[0]
-            if trainer.is_global_zero:
-                shutil.rmtree(temporary, ignore_errors=True)
-            if isinstance(error, InputError):
-                raise
-            raise InputError(
-                f"{self.folder / name}: could not be written ({reason}); the save before is whole: free space, then "
-                "start the run again"
-            ) from error
-        if trainer.is_global_zero:
-            os.replace(temporary, self.folder / name)
-            write_latest(self.folder, step)
-            for old in saved_steps(self.folder)[: -self.config.keep]:
-                remove_checkpoint(self.folder, old)
-        self.saved_step = step
-        torch.distributed.barrier()
-
-    def export(self, trainer: pl.Trainer, step: int) -> None:
-        """Regular weights, and the moving average in fp32, as flat files with the released names.
-
-        Of a run with adapters, the adapters alone, as PEFT folders.
-        """
-        models = denoising_models(trainer)
-        nets: list[CosmosDiT] = [model.net for model in models]
-        scratch = self.folder / ".export"
-        values: dict[Weights, Callable[[list[torch.nn.Parameter]], list[torch.Tensor]]] = {
-            "reg": lambda parameters: [p.detach() for p in parameters]
-        }
-        if self.ema is not None and self.ema.ema is not None:
-            values["ema"] = self.ema.ema.whole
-        for weights, value in values.items():
-            if nets[0].lora is not None:
-                folder = adapter_folder(self.folder, step, weights)
-                export_adapters(folder, nets, value, base=self.base, scratch=scratch)
-                continue
-            head = self._log_variance(models, value)
-            state = gather_original(nets, value, scratch)
-            if state is not None:
-                save_tensors(weights_file(self.folder, step, weights), {**state, **head})
-
-    def _log_variance(
-        self, models: list[DenoisingModel], value: Callable[[list[torch.nn.Parameter]], list[torch.Tensor]]
-    ) -> dict[str, torch.Tensor]:
-        logvar = next((model.logvar for model in models if model.logvar is not None), None)
-        head = {}
-        if logvar is not None:
-            names, parameters = zip(*logvar.named_parameters(), strict=True)
-            trained = dict(zip(names, value(list(parameters)), strict=True))
-            head = {f"logvar.{k}": v.cpu() for k, v in {**logvar.state_dict(), **trained}.items()}
-        return self._from_last_stage(head)
-
-    @staticmethod
-    def _from_last_stage(head: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-        if parallel_state.get_pipeline_model_parallel_world_size() == 1:
-            return head
-        box = [head]
-        torch.distributed.broadcast_object_list(
-            box,
-            parallel_state.get_pipeline_model_parallel_last_rank(),
-            group=parallel_state.get_pipeline_model_parallel_group(),
-        )
-        return box[0]
-
-
-def remove_leftover(path: Path) -> None:
-    """Delete what an interrupted save left."""
-    if path.is_dir():
-        shutil.rmtree(path)
-    else:
-        path.unlink()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -128,6 +128,17 @@ class DenoisingModel(MegatronModule):
                     tensor, name, tp_group=self.net.groups.tensor, dp_cp_group=group
                 )
         return out
+
+
+def stages(wrapped: Iterable[Any]) -> list[DenoisingModel]:
+    """This rank's (virtual) pipeline stages, out of the wrappers of NeMo and Megatron."""
+    out = []
+    for chunk in wrapped:
+        module = chunk.module
+        while not isinstance(module, DenoisingModel):
+            module = module.module
+        out.append(module)
+    return out
 
 
 def scale_gradient(x: Tensor, factor: float) -> Tensor:

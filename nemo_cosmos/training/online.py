@@ -53,7 +53,7 @@ class OnlineEncoder:
 
     def __str__(self) -> str:
         text = "embeddings from t5_xxl" if self.text_encoder is None else f"text encoder {self.text_encoder.name}"
-        return f"tokenizer {self.tokenizer.identity}, {text}, on {self.device}"
+        return f"tokenizer {self.tokenizer.identity} ({self.tokenizer.origin}), {text}, on {self.device}"
 
     def encode(self, windows: Sequence[tuple[int, Window]]) -> LatentBatch:
         """One micro batch, on the CPU, of pairs (position in the run, decoded clip)."""

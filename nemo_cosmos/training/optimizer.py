@@ -11,13 +11,14 @@ from megatron.core.optimizer import MegatronOptimizer, get_megatron_optimizer
 from megatron.core.optimizer import OptimizerConfig as MegatronOptimizerConfig
 from megatron.core.optimizer.distrib_optimizer import DistributedOptimizer
 from megatron.core.optimizer.optimizer import ChainedOptimizer, Float16OptimizerWithFloat16Params
+from megatron.core.optimizer.optimizer_config import ParamKey, ParamPredicate
+from megatron.core.optimizer_param_scheduler import ParamGroupOverride
 from nemo.core.optim import McoreDistributedOptimizer
 from nemo.lightning.megatron_parallel import MegatronParallel
 from nemo.lightning.pytorch.optim import MegatronOptimizerModule
 from torch import Tensor
 
 from nemo_cosmos.config import OptimizerConfig
-from nemo_cosmos.training.upstream import load_adam_without_step
 
 
 def learning_rate(config: OptimizerConfig, step: int) -> float:
@@ -35,7 +36,7 @@ def learning_rate(config: OptimizerConfig, step: int) -> float:
 def megatron_optimizer_config(
     config: OptimizerConfig, *, dtype: torch.dtype, distributed: bool
 ) -> MegatronOptimizerConfig:
-    """One parameter group, fp32 main parameters and moments."""
+    """The same settings for all parameters; fp32 main parameters and moments."""
     return MegatronOptimizerConfig(
         optimizer="adam",
         lr=config.lr,
@@ -51,6 +52,18 @@ def megatron_optimizer_config(
     )
 
 
+def group_by_dtype(config: MegatronOptimizerConfig) -> dict[ParamKey, ParamGroupOverride]:
+    """Overrides that change no setting, but give fp32 parameters of a network in bf16 a group of their own.
+
+    In a group of both dtypes the distributed optimizer (megatron-core 0.16.1) puts the shards of fp32 parameters
+    first, while its map from parameters to places in the group keeps the order of the network.
+    """
+    if config.params_dtype == torch.float32:
+        return {}
+    fp32 = ParamPredicate(name="fp32", fn=lambda parameter: parameter.dtype == torch.float32)
+    return {ParamKey(predicate=fp32): ParamGroupOverride(wd_mult=1.0)}
+
+
 class CosmosOptimizer(McoreDistributedOptimizer):
     """NeMo's wrapper that also keeps the gradient norm of the last step."""
 
@@ -61,19 +74,9 @@ class CosmosOptimizer(McoreDistributedOptimizer):
         self.grad_norm = float(grad_norm) if grad_norm is not None else 0.0
         return loss, grad_norm, zeros
 
-    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        super().load_state_dict(state_dict)
-        # Megatron gives all parameters one step tensor, which torch's Adam would then count up once for each of them.
-        for part in parts(self.mcore_optimizer):
-            for state in part.optimizer.state.values():
-                if torch.is_tensor(state.get("step")):
-                    state["step"] = state["step"].clone()
-
-    def sharded_state_dict(
-        self, model_sharded_state_dict: Any, optimizer_state_dict: Any = None, is_loading: bool = False, **kwargs: Any
-    ) -> Any:
-        kwargs.pop("sharding_type", None)
-        return self.mcore_optimizer.sharded_state_dict(model_sharded_state_dict, is_loading=is_loading, **kwargs)
+    def state_dict(self) -> dict[str, Any]:  # type: ignore[override]
+        """Nothing: a save takes the state in parts (``nemo_cosmos.training.state``)."""
+        return {}
 
 
 class CosmosOptimizerModule(MegatronOptimizerModule):
@@ -89,7 +92,7 @@ class CosmosOptimizerModule(MegatronOptimizerModule):
 
     def optimizers(self, model: MegatronParallel) -> list[CosmosOptimizer]:  # type: ignore[override]
         chunks = [chunk.module for chunk in model]
-        optimizer = get_megatron_optimizer(self.config, chunks, config_overrides={})
+        optimizer = get_megatron_optimizer(self.config, chunks, config_overrides=group_by_dtype(self.config))
         initialise_state(optimizer)
         return [CosmosOptimizer(optimizer)]
 
@@ -117,8 +120,6 @@ def initialise_state(optimizer: MegatronOptimizer) -> None:
         inner = part.optimizer
         if not isinstance(inner, torch.optim.Optimizer) or inner.state:
             continue
-        if isinstance(part, DistributedOptimizer):
-            load_adam_without_step(part)
         for group in inner.param_groups:
             for parameter in group["params"]:
                 inner.state[parameter] = {
@@ -126,6 +127,32 @@ def initialise_state(optimizer: MegatronOptimizer) -> None:
                     "exp_avg": torch.zeros_like(parameter),
                     "exp_avg_sq": torch.zeros_like(parameter),
                 }
+
+
+def adam_state(optimizer: MegatronOptimizer, main: Tensor) -> dict[str, Any]:
+    """Adam's state of one main parameter."""
+    return next(part.optimizer.state[main] for part in parts(optimizer) if main in part.optimizer.state)
+
+
+def adam_steps(optimizer: MegatronOptimizer) -> int:
+    """How many steps Adam's moments have taken; the same for all parameters of all ranks."""
+    counts = [int(state["step"]) for part in parts(optimizer) for state in part.optimizer.state.values()]
+    return counts[0] if counts else 0
+
+
+def set_adam_steps(optimizer: MegatronOptimizer, steps: int) -> None:
+    """Continue the bias correction of restored moments."""
+    for part in parts(optimizer):
+        for state in part.optimizer.state.values():
+            state["step"].fill_(steps)
+        for group in part.optimizer.param_groups:
+            if "step" in group:  # Transformer Engine's Adam counts there
+                group["step"] = steps
+
+
+def is_split(optimizer: MegatronOptimizer) -> bool:
+    """Whether each data-parallel rank updates a part of every parameter."""
+    return any(isinstance(part, DistributedOptimizer) for part in parts(optimizer))
 
 
 @dataclass(frozen=True)

@@ -104,22 +104,25 @@ def _fit(
     callbacks: Sequence[Any],
 ) -> None:
     on_cpu = enable_cpu()
-    if on_cpu and cfg.trainer.precision != "fp32":
-        raise InputError(f"trainer.precision={cfg.trainer.precision} needs a GPU; use trainer.precision=fp32 here")
+    if on_cpu and cfg.trainer.precision == "bf16":
+        logger.warning(
+            "trainer.precision=bf16 without a GPU: most CPUs compute in bf16 many times slower than in fp32"
+        )
     _single_process_environment()
     # Imported after the CPU is set up: these modules look at CUDA when they load.
     from lightning.pytorch.loggers import TensorBoardLogger
     from nemo import lightning as nl
 
-    from nemo_cosmos.training.callbacks import CheckpointCallback, EmaCallback, MetricsCallback
+    from nemo_cosmos.training.callbacks import EmaCallback, MetricsCallback
     from nemo_cosmos.training.data import CosmosDataModule
     from nemo_cosmos.training.model import CosmosModule, NetworkOptions
     from nemo_cosmos.training.optimizer import CosmosOptimizerModule
+    from nemo_cosmos.training.saving import CheckpointCallback
     from nemo_cosmos.training.start import SetUpCallback
     from nemo_cosmos.training.strategy import build_strategy
     from nemo_cosmos.training.upstream import patch_nemo
 
-    patch_nemo(on_cpu=on_cpu)
+    patch_nemo()
     for name in ("lightning.pytorch", "nemo_logger"):
         logging.getLogger(name).setLevel(logging.WARNING)
     dtype = torch.bfloat16 if cfg.trainer.precision == "bf16" else torch.float32
@@ -156,7 +159,9 @@ def _fit(
     )
     data = CosmosDataModule(samples, cfg.data, seed=cfg.seed, sequence_length=rows)
     ema = EmaCallback(cfg.ema.rate) if cfg.ema.enabled else None
-    checkpoint = CheckpointCallback(folder / "checkpoints", cfg.checkpoint, ema, base=cfg.model.init_from)
+    checkpoint = CheckpointCallback(
+        folder / "checkpoints", cfg.checkpoint, has_average=ema is not None, base=cfg.model.init_from
+    )
     metrics = MetricsCallback(
         folder,
         tokens_per_step=grid.num_tokens * cfg.data.global_batch,

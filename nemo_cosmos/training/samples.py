@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, cast
+from typing import TYPE_CHECKING, Any, Literal, cast
 
 from nemo_cosmos.config import DataConfig, TrainConfig
 from nemo_cosmos.data.listing import is_video_name, walk_files
@@ -15,7 +15,9 @@ from nemo_cosmos.data.sample import TokenizerIdentity
 from nemo_cosmos.data.shards import ShardDataset
 from nemo_cosmos.errors import InputError
 from nemo_cosmos.models.dit import DiTConfig
-from nemo_cosmos.training.online import OnlineEncoder, open_clips
+
+if TYPE_CHECKING:
+    from nemo_cosmos.training.online import OnlineEncoder
 
 ONLINE_KEYS = ("tokenizer_path", "text_encoder", "num_frames", "size")
 """Keys of ``data`` that say how clips are encoded during training."""
@@ -109,6 +111,9 @@ def _open_cached(data: DataConfig) -> tuple[Samples, TokenizerIdentity, int]:
 def _open_online(data: DataConfig) -> tuple[Samples, TokenizerIdentity, int]:
     if (Path(data.path) / MANIFEST_NAME).is_file():
         raise InputError(f"data.path={data.path} holds shards: set data.mode=cached, or name a folder of videos")
+    # Reads video files, and with them PyAV, which training from shards does without.
+    from nemo_cosmos.training.online import open_clips
+
     clips, encoder = open_clips(data)
     record = DataRecord(str(Path(data.path).absolute()), clips.digest, len(clips), clips.rates)
     samples = Samples(clips, encoder.latent_shape(clips.plan), record, encoder)

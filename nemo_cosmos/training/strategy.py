@@ -1,50 +1,82 @@
-"""NeMo's Megatron strategy with the moving average in the checkpoint."""
+"""NeMo's Megatron strategy with checkpoints that every rank writes and reads in parts."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
 import torch
+from lightning.pytorch.plugins.io import TorchCheckpointIO
 from megatron.core.distributed import DistributedDataParallelConfig
 from nemo.lightning.pytorch.strategies import MegatronStrategy
 
+from nemo_cosmos.checkpoint.distributed import EMA
+from nemo_cosmos.checkpoint.sharded import load_parts, save_parts
+from nemo_cosmos.checkpoint.store import BUFFERS, CheckpointReader, read_common
 from nemo_cosmos.config import ParallelConfig
+from nemo_cosmos.errors import InputError
 from nemo_cosmos.training.ema import ShardedEma
+from nemo_cosmos.training.model import stages
+from nemo_cosmos.training.optimizer import CosmosOptimizer, adam_steps, set_adam_steps
+from nemo_cosmos.training.state import RunState
+
+ADAM_STEPS = "adam_steps"
+_COLLECTIVE_TIMEOUT = timedelta(hours=1)
+"""Other ranks wait in a collective while one writes the exported file, which can take minutes on a slow disk."""
 
 
 class CosmosStrategy(MegatronStrategy):
-    """Saves and loads ``ema`` beside model and optimizer; everything else is NeMo's."""
+    """Saves and loads weights, optimizer and average without gathering; everything else is NeMo's.
+
+    Megatron's own formats either gather the optimizer's state in the host memory of one rank (the only one that
+    torch's Adam can use) or copy a rank's whole state there before it is written.
+    """
 
     ema: ShardedEma | None = None
 
+    def run_state(self) -> RunState:
+        """The tensors of the run on this rank."""
+        optimizer: CosmosOptimizer = self.optimizers[0]  # type: ignore[assignment]
+        return RunState(self.megatron_parallel.sharded_state_dict(), optimizer.mcore_optimizer, self.ema)
+
     def save_checkpoint(self, checkpoint: dict[str, Any], filepath: str | Path, storage_options: Any = None) -> None:
-        checkpoint["sharded_state_dict"] = self.megatron_parallel.sharded_state_dict()
-        if self.ema is not None:
-            checkpoint["ema"] = self.ema.sharded_state_dict(checkpoint["sharded_state_dict"])
-        super().save_checkpoint(checkpoint, filepath, storage_options)
+        state = self.run_state()
+        common = {
+            **checkpoint,
+            "state_dict": {},
+            "optimizer_states": {},
+            ADAM_STEPS: adam_steps(state.optimizer),
+            BUFFERS: stages(self.megatron_parallel)[0].net.original_extras,
+        }
+        save_parts(Path(filepath) / "weights", state.to_save(), common)
 
     def load_checkpoint(self, checkpoint_path: str | Path, selective_restore: bool = False) -> dict[str, Any]:
-        checkpoint = super().load_checkpoint(checkpoint_path, selective_restore)
-        if self.ema is not None:
-            metadata = self.unwrapped_checkpoint_io.load_content_metadata(checkpoint_path)
-            model = self.megatron_parallel.sharded_state_dict(metadata=metadata)
-            wanted = {"ema": self.ema.sharded_state_dict(model, is_loading=True)}
-            loaded = self.checkpoint_io.load_checkpoint(
-                checkpoint_path, sharded_state_dict=wanted, strict="raise_unexpected"
+        reader = CheckpointReader(Path(checkpoint_path))
+        common = read_common(reader.folder)
+        if self.ema is not None and not any(name.startswith(EMA) for name in reader.index.state_dict_metadata):
+            raise InputError(
+                f"{checkpoint_path}: the run kept no average so far; go on with ema.enabled=false, or start another "
+                "output_dir with model.init_from of this one"
             )
-            self.ema.load(model, loaded["ema"])
-        return checkpoint
+        state = self.run_state()
+        load_parts(reader, state.to_load(reader))
+        # Saves of earlier versions took a step of Adam in every step of the run.
+        set_adam_steps(state.optimizer, common.get(ADAM_STEPS, common["global_step"]))
+        for stage in stages(self.megatron_parallel):
+            stage.net.original_extras = common.get(BUFFERS, {})
+        return {**common, "state_dict": {}, "optimizer_states": {}}
+
+    def load_model_state_dict(self, checkpoint: Mapping[str, Any], strict: bool = True) -> None:
+        """Nothing is left to do: :meth:`load_checkpoint` reads into the network's memory."""
 
     def load_optimizer_state_dict(self, checkpoint: Any, selective_restore: bool = False) -> None:
-        # NeMo builds a CUDA device mesh here, which only its FSDP path uses.
-        if self.should_restore_optimizer_states(selective_restore=selective_restore):
-            for optimizer, state in zip(self.optimizers, checkpoint["optimizer"], strict=True):
-                optimizer.load_state_dict(state)
+        """Nothing is left to do: :meth:`load_checkpoint` reads into the optimizer's memory."""
 
 
 def build_strategy(parallel: ParallelConfig, *, dtype: torch.dtype) -> CosmosStrategy:
-    """Process groups, DDP and checkpoint format for a layout."""
+    """Process groups, DDP and checkpoints for a layout."""
     return CosmosStrategy(
         tensor_model_parallel_size=parallel.tensor,
         pipeline_model_parallel_size=parallel.pipeline,
@@ -57,13 +89,9 @@ def build_strategy(parallel: ParallelConfig, *, dtype: torch.dtype) -> CosmosStr
             grad_reduce_in_fp32=True,
             check_for_nan_in_grad=False,
         ),
+        timeout=_COLLECTIVE_TIMEOUT,
+        # Unused; NeMo's own would be made, with all formats that Megatron knows, when a run ends.
+        checkpoint_io=TorchCheckpointIO(),
         ckpt_async_save=False,
-        # Megatron's parallel writer forgets which copy of a position table is the first when one rank holds two.
-        ckpt_parallel_save=parallel.virtual_pipeline is None,
-        ckpt_parallel_load=parallel.virtual_pipeline is None,
-        # torch's Adam saves in this format only; it loads on any layout.
-        ckpt_optim_fully_reshardable=parallel.distributed_optimizer,
-        # What a run asks for must be there; the average beside it is loaded on its own.
-        ckpt_load_strictness="raise_unexpected",
         replace_progress_bar=False,
     )

@@ -2,23 +2,65 @@
 
 from __future__ import annotations
 
-import queue
+import importlib.util
 import sys
 import types
+from importlib.machinery import ModuleSpec
 from typing import Any
 
 _LLM = "nemo.collections.llm"
 _REPLACED = (_LLM, f"{_LLM}.modelopt", f"{_LLM}.modelopt.distill", f"{_LLM}.modelopt.distill.utils",
              f"{_LLM}.modelopt.model_utils")  # fmt: skip
+_OPTIONAL = ("wandb", "diffusers", "av", "PIL", "cv2", "torchvision", "matplotlib")
+"""Packages that training from shards has no use for, and that NeMo's own dependencies look for."""
 
 
 def prepare_nemo() -> None:
-    """Spare the language model collection; call before ``import nemo.lightning``.
+    """Let NeMo be imported with what training from shards needs alone; call before ``import nemo.lightning``."""
+    _settle_optional_packages()
+    _stand_in_for_onnx()
+    _spare_language_models()
+
+
+def _settle_optional_packages() -> None:
+    """One answer to all who look for a package that is not installed.
+
+    Lightning 2.4, Megatron-Core, torchmetrics 1.9, transformers 4.57, accelerate and modelopt 0.37 each ask in a way
+    of their own whether these packages are there, some by importing half of one. Where one cannot be found, ``None``
+    in ``sys.modules`` makes every ``import`` of it fail and every search for it come back empty, at once. One that is
+    installed is left alone.
+    """
+    for name in _OPTIONAL:
+        if not _installed(name):
+            sys.modules[name] = None  # type: ignore[assignment]
+
+
+def _stand_in_for_onnx() -> None:
+    """``nemo.utils.export_utils`` imports onnx (18 MB) at its top, for exports that a training run never makes.
+
+    An empty module stands in where onnx is not installed, and only there.
+    """
+    if not _installed("onnx"):
+        stand_in = types.ModuleType("onnx")
+        stand_in.__spec__ = ModuleSpec("onnx", None)
+        sys.modules["onnx"] = stand_in
+
+
+def _installed(name: str) -> bool:
+    if name in sys.modules:
+        return sys.modules[name] is not None
+    try:
+        return importlib.util.find_spec(name) is not None
+    except ImportError:
+        return False
+
+
+def _spare_language_models() -> None:
+    """Replace five modules of the language model collection with ones that answer "nothing to do".
 
     NeMo imports it inside its Megatron step and checkpoint functions, for distillation and quantisation that a
     diffusion model has no part in. The import takes some seconds in every process and some forty further packages.
-    Unless the program has imported the real collection already, five of its modules are replaced with ones that answer
-    "nothing to do".
+    Nothing is replaced when the program has imported the real collection already.
     """
     if _LLM in sys.modules:
         return
@@ -41,12 +83,10 @@ def _nothing(*args: Any, **kwargs: Any) -> None:
     return None
 
 
-def patch_nemo(*, on_cpu: bool) -> None:
+def patch_nemo() -> None:
     """Changes that every training needs; call once NeMo can be imported, before a trainer is made."""
     _remove_telemetry()
-    _save_without_helper_process()
-    if on_cpu:
-        _load_checkpoints_on_cpu()
+    _gather_each_dtype_on_its_own()
 
 
 def _remove_telemetry() -> None:
@@ -56,35 +96,17 @@ def _remove_telemetry() -> None:
     CallbackGroup.get_instance()._callbacks = []
 
 
-def _save_without_helper_process() -> None:
-    """Megatron starts a process that imports everything anew, only to hold a queue for results of checkpoint writers.
+def _gather_each_dtype_on_its_own() -> None:
+    """Virtual pipeline stages gather all their parameters in one coalesced call, which must not mix dtypes.
 
-    Saves here are synchronous, so a queue within this process does.
+    With some parameters in fp32 under bf16, gloo fills the one from the memory of the other.
     """
-    from megatron.core.dist_checkpointing.strategies import filesystem_async
+    from megatron.core.distributed import distributed_data_parallel as ddp
+    from megatron.core.distributed.param_and_grad_buffer import partition_buckets
 
-    if filesystem_async._results_queue is None:
-        filesystem_async._results_queue = queue.Queue()
+    def partition_by_dtype(buffers: list[Any], force_single_bucket_group: bool = False) -> list[Any]:
+        if not force_single_bucket_group:
+            return partition_buckets(buffers)
+        return [group for buffer in buffers for group in partition_buckets([buffer], force_single_bucket_group=True)]
 
-
-def _load_checkpoints_on_cpu() -> None:
-    """NeMo moves loaded tensors to "cuda" and asserts that CUDA is initialised; without a GPU they stay."""
-    from nemo.lightning.io import pl
-
-    pl._fix_tensors_device = lambda checkpoint: checkpoint
-
-
-def load_adam_without_step(optimizer: Any) -> None:
-    """Let the distributed optimizer resume with torch's Adam.
-
-    Megatron keeps the step count apart from the other state when it saves, but asks for it among them when it loads.
-    """
-
-    def set_states(model_param: Any, tensors: dict[str, Any]) -> None:
-        group, order = optimizer.model_param_group_index_map[model_param]
-        main = optimizer.optimizer.param_groups[group]["params"][order]
-        for name, tensor in {"param": main, **optimizer.optimizer.state[main]}.items():
-            if name != "step":
-                tensor.copy_(tensors[name])
-
-    optimizer._set_main_param_and_optimizer_states = set_states
+    ddp.partition_buckets = partition_by_dtype

@@ -10,8 +10,8 @@ import pytest
 
 from nemo_cosmos.checkpoint.files import latest_step, saved_steps
 from nemo_cosmos.config import TrainConfig
-from nemo_cosmos.training.callbacks import CheckpointCallback
 from nemo_cosmos.training.run import train
+from nemo_cosmos.training.saving import CheckpointCallback
 from tests.parallel.processes import run_processes
 from tests.parallel.runs import exported, losses, small_run
 

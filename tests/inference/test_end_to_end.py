@@ -9,6 +9,7 @@ import torch
 import typer
 from typer.testing import CliRunner
 
+from nemo_cosmos.checkpoint.convert import convert
 from nemo_cosmos.commands.generate import generate
 from nemo_cosmos.data.video import probe, read_frames
 from tests.inference import runs
@@ -44,11 +45,23 @@ def test_ema_and_regular_weights_differ(folder):
     assert not torch.equal(frames(folder, "reg"), frames(folder))
 
 
-def test_the_command(folder):
+@pytest.mark.parametrize(
+    ("option", "source"),
+    [
+        ("--run", "run/checkpoints/iter_000000007_ema_model.pt"),
+        ("--model", "run/checkpoints/iter_000000007_ema_model.pt"),
+        ("--model", "run"),
+        ("--model", "run/transformer"),  # in the run folder, whose text length counts
+    ],
+)
+def test_the_command(option, source, folder):
+    """A file, a run and a diffusers folder of the same weights; --run is the older name of --model."""
+    if source == "run/transformer":
+        convert(folder / "run", folder / source, "diffusers")
     app = typer.Typer()
     app.command()(generate)
     arguments = [
-        "--run", folder / "run" / "checkpoints" / "iter_000000007_ema_model.pt", "--tokenizer", folder / "tokenizer",
+        option, folder / source, "--tokenizer", folder / "tokenizer", "--overwrite",
         "--text-encoder", folder / "text", "--output", folder / "command", "--name", "video",
         "--input", folder / "clip.mp4", "--prompt", "a red disc moves left", "--height", 32, "--width", 48,
         "--num-frames", 9, "--num-steps", 3, "--crf", 0, "--no-guardrail", "--offload", "network",

@@ -10,28 +10,30 @@ import lightning.pytorch as pl
 import torch
 from torch import Tensor
 
-from nemo_cosmos.checkpoint.gather import gather_original
 from nemo_cosmos.config import TrainConfig, load_config
 from nemo_cosmos.training.callbacks import denoising_models
 from nemo_cosmos.training.run import train
+from tests.parallel.gather import gather_original
 
 SMALL = "{num_layers: 4, hidden_size: 64, num_attention_heads: 4, text_width: 16, adaln_lora_dim: 8, max_frames: 16, max_height: 32, max_width: 32}"  # noqa: E501
 
 
+def small_overrides(shards: Path, output: Path, *overrides: str, preset: str = "tiny-video2world") -> list[str]:
+    """Arguments of ``nemo-cosmos train``: five steps of 4 layers of width 64 on a global batch of 4."""
+    return [
+        "experiment=demo_video2world", "parallel=single", f"model.preset={preset}", f"model.overrides={SMALL}",
+        f"data.path={shards}", f"output_dir={output}", "data.micro_batch=1", "data.global_batch=4",
+        "data.num_workers=0", "data.text_length=8", "data.tokenizer=null",
+        "diffusion.condition.min_frames=0",
+        "diffusion.condition.max_frames=2", "diffusion.sigma_multiplier=2.0", "diffusion.text_dropout=0.2",
+        "trainer.max_steps=5", "optimizer.lr=1e-3", "optimizer.cycle_steps=500",
+        "optimizer.warmup_steps=0", "checkpoint.every_n_steps=1000", *overrides,
+    ]  # fmt: skip
+
+
 def small_run(shards: Path, output: Path, *overrides: str, preset: str = "tiny-video2world") -> TrainConfig:
-    """Five steps of a network with 4 layers of width 64 on a global batch of 4."""
-    return load_config(
-        TrainConfig,
-        [
-            "experiment=demo_video2world", "parallel=single", f"model.preset={preset}", f"model.overrides={SMALL}",
-            f"data.path={shards}", f"output_dir={output}", "data.micro_batch=1", "data.global_batch=4",
-            "data.num_workers=0", "data.text_length=8", "data.tokenizer=null",
-            "diffusion.condition.min_frames=0",
-            "diffusion.condition.max_frames=2", "diffusion.sigma_multiplier=2.0", "diffusion.text_dropout=0.2",
-            "trainer.max_steps=5", "optimizer.lr=1e-3", "optimizer.cycle_steps=500",
-            "optimizer.warmup_steps=0", "checkpoint.every_n_steps=1000", *overrides,
-        ],
-    )  # fmt: skip
+    """The configuration of :func:`small_overrides`."""
+    return load_config(TrainConfig, small_overrides(shards, output, *overrides, preset=preset))
 
 
 class GradientCapture(pl.Callback):

@@ -13,14 +13,15 @@ from torch import Tensor
 from typer.testing import CliRunner
 
 from nemo_cosmos.cli import app
-from nemo_cosmos.config import ParallelConfig
+from nemo_cosmos.commands.plan import RELEASED_LATENT, workload_of
+from nemo_cosmos.config import ParallelConfig, TrainConfig, experiment_names, load_config
 from nemo_cosmos.errors import InputError
 from nemo_cosmos.models.dit import PRESETS, DiTConfig, LayerOptions, attention, build_dit, layer, transformer_config
 from nemo_cosmos.models.dit.size import network_size
 from nemo_cosmos.parallel.cost import NetworkSize, training_flops
 from nemo_cosmos.parallel.groups import ParallelGroups
 from nemo_cosmos.parallel.layout import Layout, NetworkShape, validate_layout
-from nemo_cosmos.parallel.memory import Workload, layer_activations, predict_memory
+from nemo_cosmos.parallel.memory import RESERVE_BYTES, Workload, layer_activations, predict_memory
 from nemo_cosmos.parallel.plan import adapter_parameters, make_plans, parse_memory, recommended
 from nemo_cosmos.parallel.speed import predict_seconds
 
@@ -226,3 +227,48 @@ def test_the_verb_prints_a_table_and_a_recommendation() -> None:
     small = CliRunner().invoke(app, [*arguments[:2], "gpus=1", "gpu_memory=24GB"])
     assert small.exit_code == 1
     assert "None fits" in small.output
+
+
+RELEASED = [name for name in experiment_names() if "example_hdvila" in name]
+
+
+@pytest.mark.parametrize("name", RELEASED)
+def test_shipped_layout_fits_gpus_of_80_gb(name: str) -> None:
+    """As many GPUs as the experiment splits its network over hold it, at 121 frames of 704 x 1280 pixels."""
+    config = load_config(TrainConfig, [f"experiment={name}"])
+    size, work = workload_of(config, RELEASED_LATENT)
+    split = config.parallel.tensor, config.parallel.pipeline, config.parallel.context
+    memory = predict_memory(size, Layout(*split, data=1), config.parallel, work)
+    assert memory.total + RESERVE_BYTES <= parse_memory("80GB")
+
+
+@pytest.mark.parametrize("name", [name for name in RELEASED if name.endswith("_lora")])
+def test_adapters_train_on_any_number_of_gpus(name: str) -> None:
+    config = load_config(TrainConfig, [f"experiment={name}"])
+    dit = DiTConfig.preset(config.model.preset)
+    for gpus in (1, 2, 4, 8):
+        layout = validate_layout(
+            config.parallel, NetworkShape(dit.num_layers, dit.num_attention_heads), world_size=gpus,
+            micro_batch=config.data.micro_batch, global_batch=config.data.global_batch,
+        )  # fmt: skip
+        assert layout.data == gpus
+
+
+def test_plan_names_the_smallest_machine_of_every_experiment() -> None:
+    result = CliRunner().invoke(app, ["plan", "--experiments"])
+    assert result.exit_code == 0, result.output
+    machines = dict(re.findall(r"(\w+)\s+│\s+(\d+ × 80 GB|a CPU)", result.output))
+    assert set(machines) == set(experiment_names())
+    assert machines["video2world_7b_example_hdvila_lora"] == machines["text2world_14b_example_hdvila_lora"]
+    assert machines["video2world_14b_example_hdvila_lora"] == "1 × 80 GB"
+    assert machines["video2world_7b_example_hdvila"] == "4 × 80 GB"
+    # One size smaller does not do.
+    config = load_config(TrainConfig, ["experiment=video2world_7b_example_hdvila"])
+    size, work = workload_of(config, RELEASED_LATENT)
+    plans = make_plans(size, work, config.parallel, gpus=2, gpu_memory=parse_memory("80GB"), global_batch=1)
+    assert not any(plan.fits for plan in plans)
+
+
+def test_plan_of_experiments_takes_no_settings() -> None:
+    result = CliRunner().invoke(app, ["plan", "--experiments", "gpus=4"])
+    assert isinstance(result.exception, InputError)

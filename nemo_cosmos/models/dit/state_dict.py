@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cache
@@ -56,7 +57,10 @@ class LoadReport:
     misshapen: list[str] = field(default_factory=list)
     """``name: shape found, shape expected``."""
     passed_over: list[str] = field(default_factory=list)
-    """Known names that hold nothing for the network: ``logvar.*``, ``*_extra_state``, position tables, counters."""
+    """Names that hold nothing for the network: ``logvar.*``, ``*_extra_state``, position tables, counters, entries
+    that are no tensors, and the averaged weights of a file whose regular ones are taken, or the reverse."""
+    taken: str | None = None
+    """Which weights of a file that holds regular and averaged ones."""
 
     @property
     def complete(self) -> bool:
@@ -65,8 +69,10 @@ class LoadReport:
     def __str__(self) -> str:
         lines = [
             f"{self.matched} tensors loaded, {len(self.missing)} missing, {len(self.unexpected)} unexpected, "
-            f"{len(self.misshapen)} misshapen, {len(self.passed_over)} passed over"
+            f"{len(self.misshapen)} misshapen, {len(self.passed_over)} passed over{self._kinds()}"
         ]
+        if self.taken is not None:
+            lines[0] = f"{self.taken}; {lines[0]}"
         for title, names in (
             ("missing", self.missing), ("unexpected", self.unexpected), ("misshapen", self.misshapen)
         ):  # fmt: skip
@@ -74,6 +80,14 @@ class LoadReport:
                 more = f" and {len(names) - MAX_NAMED} more" if len(names) > MAX_NAMED else ""
                 lines.append(f"  {title}: {', '.join(names[:MAX_NAMED])}{more}")
         return "\n".join(lines)
+
+    def _kinds(self) -> str:
+        """How many entries of which kind were passed over, in brackets."""
+        kinds = Counter(
+            "_extra_state" if name.endswith("_extra_state") else f"{name.split('.')[0]}.*" if "." in name else name
+            for name in self.passed_over
+        )
+        return f" ({', '.join(f'{count} {kind}' for kind, count in kinds.most_common(5))})" if kinds else ""
 
 
 _PREDICT1 = {
@@ -177,24 +191,27 @@ def original_buffers(config: DiTConfig) -> dict[str, Tensor]:
 
 def compare(config: DiTConfig, state_dict: Mapping[str, Tensor]) -> LoadReport:
     """What a load of ``state_dict`` (released names, with or without ``net.``) would find; nothing is read."""
-    report = LoadReport()
+    # A file's tensors know what else it held.
+    report = LoadReport(taken=getattr(state_dict, "taken", None))
+    report.passed_over = list(getattr(state_dict, "passed_over", ()))
     given = {name.removeprefix("net."): name for name in state_dict}
     shapes, buffers = original_shapes(config), original_buffers(config)
     report.missing = [name for name in shapes if name not in given]
     for name in given:
         if name in shapes:
             continue
-        known = name in buffers or name.startswith("logvar.") or name.endswith("_extra_state")
+        known = name in buffers or name.startswith(("logvar.", "net_ema.")) or name.endswith("_extra_state")
         (report.passed_over if known else report.unexpected).append(name)
     # A mapping that makes tensors on demand knows their shapes without making them.
-    shape_of = getattr(state_dict, "shape_of", None) or (lambda key: tuple(state_dict[key].shape))
+    shape_of = getattr(state_dict, "shape_of", None) or (lambda key: getattr(state_dict[key], "shape", None))
     for name, shape in shapes.items():
         if name in given:
             found = shape_of(given[name])
             if found == shape:
                 report.matched += 1
             else:
-                report.misshapen.append(f"{name}: {list(found)}, expected {list(shape)}")
+                text = "no tensor" if found is None else str(list(found))
+                report.misshapen.append(f"{name}: {text}, expected {list(shape)}")
     return report
 
 

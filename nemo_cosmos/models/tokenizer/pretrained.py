@@ -1,15 +1,15 @@
 """Tokenizer folders on disk.
 
-A folder holds ``config.json``, the weights as ``model.safetensors``, ``model.pt`` or the pair ``encoder.jit`` and
-``decoder.jit``, and the latent statistics as ``latent_stats.json`` or ``mean_std.pt``. Released folders and those
-written by :func:`save_tokenizer` are read alike.
+A folder holds ``config.json``, the weights (in which files says :mod:`nemo_cosmos.models.tokenizer.weights`), and the
+latent statistics as ``latent_stats.json`` or ``mean_std.pt``. Released folders and those written by
+:func:`save_tokenizer` are read alike.
 """
 
 from __future__ import annotations
 
 import json
+import logging
 import os
-import pickle
 import shutil
 import warnings
 from collections.abc import Mapping
@@ -23,14 +23,12 @@ from nemo_cosmos.errors import InputError
 from nemo_cosmos.models.tokenizer.autoencoder import TokenizerModule
 from nemo_cosmos.models.tokenizer.config import PRESETS, TokenizerConfig
 from nemo_cosmos.models.tokenizer.latent_stats import cv8x8x8_statistics
-from nemo_cosmos.models.tokenizer.state_dict import (
-    infer_config,
-    load_original,
-    normalise_keys,
-    to_original,
-    weights_sha256,
-)
+from nemo_cosmos.models.tokenizer.state_dict import infer_config, load_original, to_original, weights_sha256
 from nemo_cosmos.models.tokenizer.video_tokenizer import VideoTokenizer
+from nemo_cosmos.models.tokenizer.weights import read_weights
+from nemo_cosmos.models.torch_files import load_restricted
+
+logger = logging.getLogger(__name__)
 
 _FORMAT = "nemo_cosmos.tokenizer"
 
@@ -41,14 +39,16 @@ def load_tokenizer(
     device: str | torch.device = "cpu",
     dtype: torch.dtype = torch.float32,
     chunk_frames: int | None = None,
+    regular: bool = False,
 ) -> VideoTokenizer:
-    """Load a tokenizer folder.
+    """Load a tokenizer folder: the weights that the released world models were trained with, the averaged ones.
 
     Args:
         path: folder as described at the top of this module.
         device: where it shall run.
         dtype: compute and weight dtype; latents and statistics stay fp32.
         chunk_frames: frames per chunk instead of the configuration's, e.g. 57 for the multiview models.
+        regular: the regular weights of ``model.pt`` where the folder has both.
 
     Raises:
         InputError: the folder, its config.json or its weights are missing, or the weights are another tokenizer's.
@@ -59,7 +59,10 @@ def load_tokenizer(
             f"{folder}: no such tokenizer folder; tools/download_tokenizer_checkpoints.py fetches the released ones"
         )
     values = _read_config(folder / "config.json")
-    state_dict = normalise_keys(_read_weights(folder))
+    weights = read_weights(folder, regular=regular)
+    if regular and weights.averaged:
+        raise InputError(f"{folder}: no regular weights, only {weights.origin}; leave out the regular ones' option")
+    state_dict = weights.state
     config = _resolve_config(values, state_dict, folder)
     mean, std = _read_statistics(folder, config)
     if mean is None and not config.discrete:
@@ -75,8 +78,9 @@ def load_tokenizer(
     _restore_constants(module)
     load_original(module, state_dict, strict=True)
     digest = weights_sha256(state_dict, mean, std)
+    logger.info("tokenizer %s (%s): %s", config.name, digest[:12], weights)
     module.to(device=device, dtype=dtype)
-    return VideoTokenizer(module, mean=mean, std=std, chunk_frames=chunk_frames, sha256=digest)
+    return VideoTokenizer(module, mean=mean, std=std, chunk_frames=chunk_frames, sha256=digest, origin=str(weights))
 
 
 def save_tokenizer(
@@ -141,40 +145,6 @@ def replace_folder(temporary: Path, target: Path) -> None:
     shutil.rmtree(old, ignore_errors=True)
 
 
-def read_weights_file(path: str | Path) -> dict[str, Tensor]:
-    """State dict of a .safetensors, .pt or .jit file; a training checkpoint gives its ``model`` part."""
-    file = Path(path)
-    if not file.is_file():
-        raise InputError(f"{file}: no such file")
-    if file.suffix == ".safetensors":
-        from safetensors.torch import load_file
-
-        return dict(load_file(file))
-    if file.suffix == ".jit":
-        return dict(load_jit(file).state_dict())
-    try:
-        content = torch.load(file, map_location="cpu", weights_only=True, mmap=True)
-    except (RuntimeError, ValueError, EOFError, OSError) as error:
-        raise InputError(f"{file}: not a readable PyTorch file ({error})") from error
-    except pickle.UnpicklingError as error:
-        raise InputError(
-            f"{file}: holds more than tensors, so it is not loaded ({str(error).splitlines()[0]})"
-        ) from error
-    if isinstance(content, dict) and isinstance(content.get("model"), dict):
-        content = content["model"]
-    if not isinstance(content, dict) or not all(isinstance(v, Tensor) for v in content.values()):
-        raise InputError(f"{file}: expected a state dict of tensors or a checkpoint with the key 'model'")
-    return content
-
-
-def load_jit(path: str | Path, device: str | torch.device = "cpu") -> torch.jit.ScriptModule:
-    """A TorchScript file; InputError when it is not one."""
-    try:
-        return torch.jit.load(str(path), map_location=device).eval()
-    except (RuntimeError, ValueError) as error:
-        raise InputError(f"{path}: not a TorchScript file ({str(error).splitlines()[0]})") from error
-
-
 def _read_config(file: Path) -> dict[str, Any]:
     if not file.is_file():
         raise InputError(f"{file}: missing; a tokenizer folder needs its config.json")
@@ -185,29 +155,6 @@ def _read_config(file: Path) -> dict[str, Any]:
     if not isinstance(values, dict):
         raise InputError(f"{file}: expected a JSON object")
     return values
-
-
-def read_weights_folder_or_file(path: Path) -> dict[str, Tensor]:
-    """State dict of a tokenizer folder or of one weights file; InputError when there is neither."""
-    if path.is_dir():
-        return _read_weights(path)
-    if path.is_file():
-        return read_weights_file(path)
-    raise InputError(f"{path}: no such tokenizer folder or weights file")
-
-
-def _read_weights(folder: Path) -> dict[str, Tensor]:
-    for name in ("model.safetensors", "model.pt"):
-        if (folder / name).is_file():
-            return read_weights_file(folder / name)
-    pair = [folder / "encoder.jit", folder / "decoder.jit"]
-    if all(file.is_file() for file in pair):
-        return {**normalise_keys(read_weights_file(pair[0])), **normalise_keys(read_weights_file(pair[1]))}
-    if (folder / "autoencoder.jit").is_file():
-        return read_weights_file(folder / "autoencoder.jit")
-    raise InputError(
-        f"{folder}: no weights; expected model.safetensors, model.pt, encoder.jit and decoder.jit, or autoencoder.jit"
-    )
 
 
 def _resolve_config(values: dict[str, Any], state_dict: Mapping[str, Tensor], folder: Path) -> TokenizerConfig:
@@ -230,13 +177,13 @@ def _resolve_config(values: dict[str, Any], state_dict: Mapping[str, Tensor], fo
 def _read_statistics(folder: Path, config: TokenizerConfig) -> tuple[Tensor | None, Tensor | None]:
     json_file, pt_file = folder / "latent_stats.json", folder / "mean_std.pt"
     if json_file.is_file():
-        values = json.loads(json_file.read_text())
-        mean, std = torch.tensor(values["mean"]), torch.tensor(values["std"])
+        try:
+            values = json.loads(json_file.read_text())
+            mean, std = torch.tensor(values["mean"]), torch.tensor(values["std"])
+        except (ValueError, KeyError, TypeError) as error:
+            raise InputError(f"{json_file}: expected the lists mean and std ({error})") from error
     elif pt_file.is_file():
-        content = torch.load(pt_file, map_location="cpu", weights_only=True)
-        if not isinstance(content, list | tuple) or len(content) != 2:
-            raise InputError(f"{pt_file}: expected the pair (mean, std)")
-        mean, std = (part.float().reshape(config.latent_channels, -1) for part in content)
+        mean, std = _read_pair_of_statistics(pt_file, config.latent_channels)
     elif config.name == "CV8x8x8-720p":
         mean, std = cv8x8x8_statistics()
     else:
@@ -247,6 +194,15 @@ def _read_statistics(folder: Path, config: TokenizerConfig) -> tuple[Tensor | No
             f"({config.latent_channels}, latent frames) both"
         )
     return mean, std
+
+
+def _read_pair_of_statistics(file: Path, channels: int) -> tuple[Tensor, Tensor]:
+    """Mean and std, each (C, P), which released files store flat."""
+    content = load_restricted(file)
+    parts = list(content) if isinstance(content, list | tuple | Tensor) else []
+    if len(parts) != 2 or not all(isinstance(part, Tensor) and part.numel() % channels == 0 for part in parts):
+        raise InputError(f"{file}: expected the pair (mean, std) of tensors for {channels} channels")
+    return parts[0].float().reshape(channels, -1), parts[1].float().reshape(channels, -1)
 
 
 def _restore_constants(module: TokenizerModule) -> None:

@@ -6,13 +6,14 @@ import hashlib
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
 
 from nemo_cosmos.errors import InputError
 from nemo_cosmos.models.tokenizer.config import PRESETS, TokenizerConfig
+from nemo_cosmos.models.torch_files import Parts, split
 
 if TYPE_CHECKING:
     from nemo_cosmos.models.tokenizer.autoencoder import TokenizerModule
@@ -63,28 +64,30 @@ def normalise_keys(state_dict: Mapping[str, Tensor], *, ema: bool = False) -> di
             ``network.`` and ``ema.network-`` prefixes.
         ema: take the moving average of a training checkpoint; InputError when there is none.
     """
-    if ema:
-        # "-" stands for "." in EMA buffer names; no module name of the network has a "-" or an ambiguous "_".
-        picked = {
-            k[len("ema.network-") :].replace("-", "."): v
-            for k, v in state_dict.items()
-            if k.startswith("ema.network-")
-        }
-        if not picked:
-            raise InputError(
-                "these tokenizer weights hold no moving average (keys ema.network-…): load the regular ones"
-            )
-        return picked
+    kinds = split_weights(state_dict)
+    if ema and not kinds.averaged:
+        raise InputError("these tokenizer weights hold no moving average (keys ema.network-…): load the regular ones")
+    return kinds.averaged if ema else kinds.regular
+
+
+def split_weights(content: Mapping[Any, Any], origin: str = "tokenizer weights") -> Parts:
+    """Regular and averaged tensors under released names, from any container that :func:`normalise_keys` takes.
+
+    Raises:
+        InputError: a name occurs twice; ``origin`` is the file that the message names.
+    """
+    kinds = split(content, origin)
+    return Parts(_released(kinds.regular), _released(kinds.averaged), kinds.odd)
+
+
+def _released(state_dict: Mapping[str, Tensor]) -> dict[str, Tensor]:
     out: dict[str, Tensor] = {}
     for key, value in state_dict.items():
-        if key.startswith(("ema.", "loss.")):
-            continue
-        name = key.removeprefix("network.").replace("_orig_mod.", "")
+        name = key.removeprefix("network.").removeprefix("net.")
         # The decoder half of a discrete tokenizer wraps its quantizer once more.
         name = re.sub(r"^inv_quant\.(quantizer\.)?", "quantizer.", name)
-        if name.startswith("distribution."):
-            continue
-        out[name] = value
+        if not name.startswith(("loss.", "distribution.")):
+            out[name] = value
     return out
 
 

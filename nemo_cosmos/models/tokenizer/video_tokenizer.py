@@ -25,6 +25,7 @@ class VideoTokenizer:
         std: (C, P) or None for ones.
         chunk_frames: pixel frames encoded independently of each other; longer videos must be a multiple of it.
         sha256: digest of weights and statistics if known; computed from the module otherwise.
+        origin: which weights of which file these are.
     """
 
     def __init__(
@@ -35,10 +36,11 @@ class VideoTokenizer:
         std: Tensor | None = None,
         chunk_frames: int | None = None,
         sha256: str | None = None,
+        origin: str = "weights in memory",
     ) -> None:
         config = module.config
         self.module = module.eval().requires_grad_(False).tune()
-        self.config = config
+        self.config, self.origin = config, origin
         self.name = config.name
         self.temporal_compression = config.temporal_compression
         self.spatial_compression = config.spatial_compression

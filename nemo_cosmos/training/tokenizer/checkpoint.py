@@ -7,8 +7,8 @@ without unpickling anything but tensors and plain containers.
 
 from __future__ import annotations
 
+import logging
 import os
-import pickle
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -19,8 +19,11 @@ from torch import Tensor
 from nemo_cosmos.errors import InputError
 from nemo_cosmos.models.tokenizer import TokenizerModule
 from nemo_cosmos.models.tokenizer.jit import export_jit
-from nemo_cosmos.models.tokenizer.pretrained import read_weights_folder_or_file
-from nemo_cosmos.models.tokenizer.state_dict import normalise_keys
+from nemo_cosmos.models.tokenizer.state_dict import compare
+from nemo_cosmos.models.tokenizer.weights import read_weights
+from nemo_cosmos.models.torch_files import load_restricted
+
+logger = logging.getLogger(__name__)
 
 LATEST = "latest_checkpoint.txt"
 JIT_SUFFIXES = {"encoder": "_enc.jit", "decoder": "_dec.jit", "autoencoder": "_ema.jit"}
@@ -74,10 +77,7 @@ def export_parts(module: TokenizerModule, folder: Path, step: int) -> list[Path]
 
 def read_checkpoint(path: Path) -> dict[str, Any]:
     """A checkpoint of this trainer; InputError when it is something else."""
-    try:
-        content = torch.load(path, map_location="cpu", weights_only=True)
-    except (pickle.UnpicklingError, RuntimeError, EOFError, ValueError) as error:
-        raise InputError(f"{path}: not a readable checkpoint ({str(error).splitlines()[0]})") from error
+    content = load_restricted(path, mmap=False)
     wanted = {"model", "optimizer", "scheduler", "iteration"}
     if not isinstance(content, dict) or not wanted <= set(content):
         raise InputError(f"{path}: not a training checkpoint; expected the keys {', '.join(sorted(wanted))}")
@@ -89,9 +89,33 @@ def load_weights(module: TokenizerModule, path: str | Path, *, ema: bool = False
 
     Args:
         path: tokenizer folder, .pt, .safetensors or .jit file.
-        ema: the averaged weights of a training checkpoint.
+        ema: the averaged instead of the regular weights, where there are both.
     """
-    state = read_weights_folder_or_file(Path(path))
-    state = normalise_keys(state, ema=ema)
+    state = read_weights(path, regular=not ema).state
     module.load_original(state, strict=True)
     return state
+
+
+def load_start(module: TokenizerModule, path: str | Path) -> dict[str, Tensor] | None:
+    """Load what training starts from strictly into ``module``, the regular weights where there are two kinds.
+
+    Args:
+        path: tokenizer folder, .pt, .safetensors or .jit file.
+
+    Returns:
+        What the moving average starts from, by parameter: the averaged weights, None where ``path`` has one kind.
+
+    Raises:
+        InputError: either kind does not fit ``module``.
+    """
+    regular, averaged = read_weights(path, regular=True), read_weights(path)
+    module.load_original(regular.state, strict=True)
+    logger.info("training starts from the %s", regular)
+    if averaged.origin == regular.origin:
+        logger.info("the moving average starts from the same weights")
+        return None
+    report = compare(module.state_dict(), averaged.state)
+    if not report.complete:
+        raise InputError(f"the {averaged} do not fit tokenizer {module.config.name}: {report}")
+    logger.info("the moving average starts from the %s", averaged)
+    return {name: averaged.state[name] for name, _ in module.named_parameters()}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import warnings
 from pathlib import Path
 
@@ -9,8 +10,10 @@ from nemo_cosmos.errors import InputError
 from nemo_cosmos.models.tokenizer import TokenizerModule, VideoTokenizer, load_tokenizer, save_tokenizer
 from nemo_cosmos.models.tokenizer.diffusers_export import export_diffusers
 from nemo_cosmos.models.tokenizer.jit import export_jit
-from nemo_cosmos.models.tokenizer.pretrained import read_weights_file
-from nemo_cosmos.models.tokenizer.state_dict import infer_config, normalise_keys
+from nemo_cosmos.models.tokenizer.state_dict import infer_config
+from nemo_cosmos.models.tokenizer.weights import read_weights
+
+logger = logging.getLogger(__name__)
 
 FORMATS = ("folder", "jit", "diffusers")
 
@@ -21,21 +24,22 @@ def open_source(path: Path, *, name: str | None, regular: bool) -> VideoTokenize
     Args:
         path: tokenizer folder, or an iter_*.pt, .safetensors or .jit file.
         name: recorded name of a file's tokenizer; a preset's name also fixes its chunk length.
-        regular: the regular instead of the averaged weights of a training checkpoint.
+        regular: the regular instead of the averaged weights, where there are both.
 
     Raises:
-        InputError: unreadable, or a training checkpoint without averaged weights when those are asked for.
+        InputError: unreadable, or without regular weights where those are asked for.
     """
     if path.is_dir():
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", UserWarning)
-            return load_tokenizer(path)
-    state = read_weights_file(path)
-    is_checkpoint = any(key.startswith("network.") for key in state)
-    weights = normalise_keys(state, ema=is_checkpoint and not regular)
-    config = infer_config(weights, name=name or path.stem)
+            return load_tokenizer(path, regular=regular)
+    weights = read_weights(path, regular=regular)
+    if regular and weights.averaged:
+        raise InputError(f"{path} holds averaged weights alone: leave out --reg")
+    config = infer_config(weights.state, name=name or path.stem)
     module = TokenizerModule(config)
-    module.load_original(weights)
+    module.load_original(weights.state)
+    logger.info("tokenizer %s: %s", config.name, weights)
     return VideoTokenizer(module)
 
 

@@ -6,6 +6,7 @@ import contextlib
 import copy
 import dataclasses
 import json
+import logging
 import os
 import time
 from collections.abc import Iterator, Sequence
@@ -23,7 +24,7 @@ from nemo_cosmos.models.fusion import allow_repeated_backward
 from nemo_cosmos.models.tokenizer import TokenizerModule, build_tokenizer, save_tokenizer
 from nemo_cosmos.models.tokenizer.initialisation import initialise
 from nemo_cosmos.models.tokenizer.metrics import code_usage, psnr
-from nemo_cosmos.models.tokenizer.state_dict import normalise_keys
+from nemo_cosmos.models.tokenizer.state_dict import split_weights
 from nemo_cosmos.training.tokenizer import checkpoint as files
 from nemo_cosmos.training.tokenizer.adversarial import PatchDiscriminator3D, discriminator_loss
 from nemo_cosmos.training.tokenizer.config import TokenizerTrainConfig
@@ -33,6 +34,8 @@ from nemo_cosmos.training.tokenizer.losses import LossTerms, TokenizerLoss
 from nemo_cosmos.training.tokenizer.optimizer import Ema, lr_multiplier, make_optimizer
 from nemo_cosmos.training.tokenizer.stats import latent_statistics
 from nemo_cosmos.training.tokenizer.validation import Validator, write_animation
+
+logger = logging.getLogger(__name__)
 
 
 def train(config: TokenizerTrainConfig) -> Path:
@@ -67,10 +70,11 @@ class TokenizerTrainer:
         checkpointing = config.trainer.activation_checkpointing
         self.loss = TokenizerLoss(config.loss, self.module.config, checkpointing).to(self.device)
         self.loss.check_crop(*_crop(config))
-        if config.model.init_from is not None:
-            files.load_weights(self.module, config.model.init_from)
-        else:
+        average: dict[str, Tensor] | None = None
+        if config.model.init_from is None:
             initialise(self.module)
+        elif files.latest_checkpoint(self.checkpoints) is None:
+            average = files.load_start(self.module, config.model.init_from)
         self.module.to(self.device)
         if self.device.type == "cuda":
             torch.backends.cudnn.benchmark = True
@@ -85,6 +89,8 @@ class TokenizerTrainer:
                 self.loss.vgg.compile(dynamic=False)
         self.optimizer = make_optimizer(self.module, config.optimizer, self.device)
         self.ema = Ema(self.module, config.ema.decay) if config.ema.enabled else None
+        if self.ema is not None and average is not None:
+            self.ema.load(average)
         self.averaged: TokenizerModule | None = None
         self.discriminator: nn.Module | None = None
         if adversarial.enabled:
@@ -279,9 +285,13 @@ class TokenizerTrainer:
         else:
             refuse_other_data(self.output_dir, self.dataset.record, allow_change=config.data.allow_change)
         content = files.read_checkpoint(latest)
-        self.module.load_original(normalise_keys(content["model"]), strict=True)
-        if self.ema is not None:
-            self.ema.load(normalise_keys(content["model"], ema=True))
+        weights = split_weights(content, str(latest))
+        self.module.load_original(weights.regular, strict=True)
+        if self.ema is not None and weights.averaged:
+            self.ema.load(weights.averaged)
+        elif self.ema is not None:
+            logger.warning("%s has no moving average: it starts from the regular weights", latest)
+            self.ema = Ema(self.module, config.ema.decay)
         try:
             self.optimizer.load_state_dict(content["optimizer"])
         except (ValueError, KeyError) as error:

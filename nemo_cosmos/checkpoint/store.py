@@ -1,0 +1,101 @@
+"""The files of a distributed save: index, tensors, plain values beside them."""
+
+from __future__ import annotations
+
+import io
+import json
+import pickle
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch.distributed.checkpoint import FileSystemReader
+from torch.distributed.checkpoint.metadata import Metadata
+
+from nemo_cosmos.errors import InputError
+
+COMMON = "common.pt"
+BUFFERS = "buffers"
+"""In the common file: what released files carry beside parameters, as the run's first weights had it."""
+TENSORS = "weights"
+"""The folder of the tensors in a save."""
+_FORMAT = {"sharded_backend": "torch_dist", "sharded_backend_version": 1, "common_backend": "torch",
+           "common_backend_version": 1}  # fmt: skip
+
+_RECORDS = tuple(f"torch.distributed.checkpoint.{name}" for name in ("metadata", "planner", "filesystem"))
+_OTHERS = {("torch", "Size"), ("torch.serialization", "_get_layout"), ("pathlib", "PosixPath"),
+           ("pathlib._local", "PosixPath")}  # fmt: skip
+
+
+class _IndexUnpickler(pickle.Unpickler):
+    """Admits the record classes of torch's distributed checkpoint and what they are made of, nothing else."""
+
+    def find_class(self, module: str, name: str) -> Any:
+        if module in _RECORDS or module == "torch" or (module, name) in _OTHERS:
+            found = super().find_class(module, name)
+            is_record = isinstance(found, type) and found.__module__ == module and module in _RECORDS
+            if is_record or isinstance(found, torch.dtype) or (module, name) in _OTHERS:
+                return found
+        raise pickle.UnpicklingError(f"it refers to {module}.{name}, which has no place in a checkpoint's index")
+
+
+class CheckpointReader(FileSystemReader):
+    """torch's reader with a restricted unpickler and the index read once.
+
+    Args:
+        folder: ``iter_…`` of a run, or the ``weights`` folder in it.
+
+    Raises:
+        InputError: there is no distributed checkpoint, or its index is broken.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        folder = tensors_folder(folder)
+        super().__init__(folder)
+        self.folder = folder
+        path = folder / ".metadata"
+        try:
+            index = _IndexUnpickler(io.BytesIO(path.read_bytes())).load()
+        except FileNotFoundError:
+            raise InputError(f"{folder}: no distributed checkpoint there, its index {path.name} is missing") from None
+        except Exception as error:  # a broken pickle raises nearly anything
+            raise InputError(f"{path}: not a readable index ({type(error).__name__}: {error})") from error
+        if not isinstance(index, Metadata):
+            raise InputError(f"{path}: expected the index of a checkpoint, found {type(index).__name__}")
+        self.index = index
+
+    def __contains__(self, key: str) -> bool:
+        return key in self.index.state_dict_metadata
+
+    def read_metadata(self, *args: Any, **kwargs: Any) -> Metadata:
+        return self.index
+
+
+def read_common(folder: Path) -> dict[str, Any]:
+    """What rank 0 wrote beside the tensors.
+
+    Raises:
+        InputError: the file is missing, broken, or holds anything but plain values and tensors.
+    """
+    path = folder / COMMON
+    try:
+        values = torch.load(path, map_location="cpu", weights_only=True)
+    except FileNotFoundError:
+        raise InputError(f"{path}: missing; the save is not complete, resume from another one") from None
+    except Exception as error:  # torch raises many types for a broken or unsafe file; all mean the same to the user
+        raise InputError(f"{path}: not readable ({type(error).__name__}: {error})".splitlines()[0]) from error
+    if not isinstance(values, dict):
+        raise InputError(f"{path}: found {type(values).__name__}, expected the state of a run")
+    return values
+
+
+def tensors_folder(folder: Path) -> Path:
+    """Where in a save the tensors lie."""
+    return folder / TENSORS if (folder / TENSORS).is_dir() else folder
+
+
+def write_format(folder: Path, common: Mapping[str, Any]) -> None:
+    """Beside the tensors: plain values, and which format this is, as Megatron-Core looks for them."""
+    torch.save(dict(common), folder / COMMON)
+    (folder / "metadata.json").write_text(json.dumps(_FORMAT))

@@ -1,0 +1,130 @@
+"""Files of ``torch.save`` that others wrote: read without unpickling freely, sorted into regular and averaged weights.
+
+World models and tokenizers come in many wrappings: the weights alone or below ``model`` in a training checkpoint,
+names with ``net.``, ``network.`` or ``model.`` before them, a moving average beside the weights, and entries that are
+no weights at all, such as the ``_extra_state`` of Transformer Engine.
+"""
+
+from __future__ import annotations
+
+import io
+import pickle
+import re
+import zipfile
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from nemo_cosmos.errors import InputError
+
+_WRAPPERS = re.compile(r"^(?:(?:model|module)\.)+|_orig_mod\.|_checkpoint_wrapped_module\.")
+_AVERAGED = ("net_ema.", "network_ema.", "ema.")
+
+
+def load_restricted(path: Path, *, mmap: bool = True) -> Any:
+    """What ``torch.save`` wrote to a file: tensors, plain containers and ``io.BytesIO``, on the CPU.
+
+    Args:
+        mmap: big tensors are read when they are used; files in the format before PyTorch 1.6 are read at once.
+
+    Raises:
+        InputError: missing, damaged, or holding objects whose unpickling would run code.
+    """
+    if not path.is_file():
+        raise InputError(f"{path}: no such file; expected a state dict saved with torch.save")
+    try:
+        # BytesIO is how Transformer Engine stores its extra state; its bytes are not looked into. Empty ones are
+        # written as a call of `bytes`.
+        with torch.serialization.safe_globals([io.BytesIO, bytes]):
+            return torch.load(path, map_location="cpu", weights_only=True, mmap=mmap and zipfile.is_zipfile(path))
+    except Exception as error:  # torch raises many types for a broken or unsafe file; all mean the same to the user
+        raise InputError(f"{path}: not a readable tensor file ({_reason(error)})") from error
+
+
+def _reason(error: Exception) -> str:
+    if not isinstance(error, pickle.UnpicklingError):
+        return f"{type(error).__name__}: {(str(error).splitlines() or [''])[0]}"
+    # torch's message advises to unpickle freely.
+    unsafe = re.search(r"GLOBAL ([\w.]+)", str(error))
+    return f"it holds {unsafe[1]}, which is not unpickled" if unsafe else "damaged, or not made by torch.save"
+
+
+@dataclass
+class Parts:
+    """The tensors of a file by kind."""
+
+    regular: dict[str, Tensor] = field(default_factory=dict)
+    """Names as in the file, less wrappers; ``net.`` and ``network.`` are kept."""
+    averaged: dict[str, Tensor] = field(default_factory=dict)
+    """The moving average; names without ``net.`` and ``network.``."""
+    odd: list[str] = field(default_factory=list)
+    """Names of entries that are no weights: not tensors, or ``_extra_state``."""
+
+
+def split(content: Mapping[Any, Any], origin: str) -> Parts:
+    """Sort the content of a file; a training checkpoint gives its ``model`` and ``ema`` (or ``state_dict``).
+
+    Raises:
+        InputError: two entries of one kind have the same name once the wrappers are off; ``origin`` names the file.
+    """
+    parts = Parts()
+    seen: set[tuple[bool, str]] = set()
+    for name, value, averaged in _entries(content):
+        plain = _WRAPPERS.sub("", str(name))
+        if not isinstance(value, Tensor) or plain.endswith("_extra_state"):
+            parts.odd.append(str(name))
+            continue
+        if not averaged and plain.startswith(_AVERAGED):
+            averaged, plain = True, plain.split(".", 1)[1]
+        # Buffers cannot have "." in their names: some trainers write "-" for it.
+        if averaged and "." not in plain:
+            plain = plain.replace("-", ".")
+        plain = _WRAPPERS.sub("", plain)
+        bare = plain.removeprefix("network.").removeprefix("net.")
+        if (averaged, bare) in seen:
+            raise InputError(f"{origin}: holds {bare} twice, the second time as {name}; keep one of the two")
+        seen.add((averaged, bare))
+        if averaged and name.startswith("ema.") and "." not in bare:
+            parts.odd.append(name)  # The average's own counters.
+        elif averaged:
+            parts.averaged[bare] = value.detach()
+        else:
+            parts.regular[plain] = value.detach()
+    return parts
+
+
+def _entries(content: Mapping[Any, Any]) -> Iterator[tuple[Any, Any, bool]]:
+    """Name, value and whether it is known to be averaged."""
+    for key in ("model", "state_dict"):
+        if isinstance(content.get(key), Mapping):
+            average = content.get("ema")
+            yield from ((name, value, False) for name, value in content[key].items())
+            yield from (
+                (name, value, True) for name, value in (average.items() if isinstance(average, Mapping) else ())
+            )
+            return
+    yield from ((name, value, False) for name, value in content.items())
+
+
+def read_parts(path: Path) -> Parts:
+    """:func:`split` of a file, memory mapped.
+
+    Raises:
+        InputError: as :func:`load_restricted` and :func:`split`, or the file has no named tensor.
+    """
+    content = load_restricted(path)
+    parts = split(content, str(path)) if isinstance(content, Mapping) else Parts()
+    if not parts.regular and not parts.averaged:
+        raise InputError(f"{path}: expected a state dict of tensors, found {_describe(content)}")
+    return parts
+
+
+def _describe(content: Any) -> str:
+    if not isinstance(content, Mapping):
+        return f"a {type(content).__name__}"
+    names = ", ".join(map(str, list(content)[:5]))
+    return f"no tensor among the entries {names}" if names else "an empty one"
