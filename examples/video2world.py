@@ -15,17 +15,14 @@ torchrun --nproc_per_node=8 examples/video2world.py --num_gpus 8 --checkpoint_di
 
 import sys
 
-from nemo_cosmos.errors import InputError
+from nemo_cosmos.commands.options import run_tool
+from nemo_cosmos.data.listing import parse_paths
 from nemo_cosmos.inference.known_flags import build_parser, run_script
 
 
 def main() -> None:
-    arguments = build_parser("Video2World", __doc__ or "").parse_args()
-    try:
-        run_script("Video2World", arguments)
-    except InputError as error:
-        print(f"error: {error}", file=sys.stderr)
-        sys.exit(2)
+    arguments = parse_paths(build_parser("Video2World", __doc__ or ""), sys.argv[1:])
+    run_tool(lambda: run_script("Video2World", arguments))
 
 
 if __name__ == "__main__":

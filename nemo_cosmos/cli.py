@@ -11,7 +11,7 @@ import sys
 import tempfile
 import warnings
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -31,7 +31,7 @@ from nemo_cosmos.commands import (
     train,
     validate,
 )
-from nemo_cosmos.errors import InputError
+from nemo_cosmos.errors import InputError, explain_os_error
 
 app = typer.Typer(
     name="nemo-cosmos",
@@ -87,6 +87,7 @@ def main() -> None:
     # Megatron-Core says on import that it would prefer packages which this project does without on purpose.
     warnings.filterwarnings("ignore", message=".*Transformer Engine and Apex are not installed")
     warnings.filterwarnings("ignore", message="The pynvml package is deprecated", category=FutureWarning)
+    sys.argv[1:] = _words()
     try:
         app()
     except InputError as error:
@@ -99,6 +100,29 @@ def main() -> None:
         if _first_to_say(error.name):
             print(f"error: {_LEFT_OUT[error.name]}", file=sys.stderr, flush=True)
         sys.exit(2)
+    except OSError as error:
+        message = explain_os_error(error)
+        if message is None:
+            raise
+        if _first_to_say(message):
+            print(f"error: {message}", file=sys.stderr, flush=True)
+        sys.exit(2)
+
+
+def _words() -> list[str]:
+    """The command line; what begins with a dash and exists is a path, unless a verb has an option of that name."""
+    words = sys.argv[1:]
+    if not any(word.startswith("-") and os.path.lexists(word) for word in words):
+        return words
+    from nemo_cosmos.data.listing import literal_paths
+
+    return literal_paths(words, _options_of(typer.main.get_command(app)))
+
+
+def _options_of(command: Any) -> set[str]:
+    """Names of all options of a command and of those below it."""
+    own = {name for parameter in command.params for name in (*parameter.opts, *parameter.secondary_opts)}
+    return own.union({"--help"}, *map(_options_of, getattr(command, "commands", {}).values()))
 
 
 def _first_to_say(message: str) -> bool:

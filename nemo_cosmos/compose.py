@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
+import re
 import types
 import typing
 from collections.abc import Iterator, Mapping, Sequence
@@ -118,6 +119,9 @@ def _prepare_overrides(
     lines, experiment = [], None
     for given in overrides:
         line = given
+        key, _, value = given.partition("=")
+        if key in keys and _is_text(schema, key) and _is_special(value) and Path(value).exists():
+            line = f"{key}={_quoted(value)}"
         try:
             override: Override = parser.parse_override(line)
         except HydraException as error:
@@ -125,7 +129,7 @@ def _prepare_overrides(
             if not (equals and key in keys and _is_text(schema, key)) or value[:1] in ("'", '"', "[", "{"):
                 raise InputError(f"override {line!r}: expected key=value ({str(error).splitlines()[0]})") from error
             # Paths hold characters that the grammar reserves; the shell has taken the user's quotes away.
-            line = f"{key}='" + value.replace("'", r"\'") + "'"
+            line = f"{key}={_quoted(value)}"
             override = parser.parse_override(line)
         key = override.key_or_group
         if override.is_sweep_override():
@@ -150,6 +154,15 @@ def _prepare_overrides(
         else:
             raise InputError(_unknown_key(key, keys))
     return lines, experiment
+
+
+def _is_special(value: str) -> bool:
+    """Whether a value may be more than a plain word to the grammar; interpolations stay what they are."""
+    return not re.fullmatch(r"[\w./:@-]+", value) and "${" not in value
+
+
+def _quoted(value: str) -> str:
+    return "'" + value.replace("'", r"\'") + "'"
 
 
 def _keys(schema: type, prefix: str = "") -> Iterator[str]:

@@ -122,6 +122,8 @@ class DataConfig:
     """Another order every epoch, by `seed`."""
     verify: str = choice("auto", "auto", "full", "size")
     """Shard verification at start: `full` hashes, `size` compares sizes, `auto` chooses by amount of data."""
+    allow_change: bool = False
+    """A run may be resumed on other samples than it was trained on so far; false refuses that."""
     tokenizer: str | None = None
     """Name of the tokenizer that the latents must come from; none: any."""
     mode: str = choice("cached", "cached", "online")

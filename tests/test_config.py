@@ -135,6 +135,22 @@ def test_paths_may_hold_any_character() -> None:
 
 
 @pytest.mark.parametrize(
+    "name", ["take [1]", "[1] x", "a,b", "it's", '"q"', "'q' x", " led", "x: y", "{a}", "-x", "a=b"]
+)
+def test_paths_that_exist_are_literal(name: str, tmp_path: Path) -> None:
+    (tmp_path / name).mkdir()
+    path = str(tmp_path / name)
+    assert load_config(TrainConfig, ["experiment=demo_video2world", f"data.path={path}"]).data.path == path
+
+
+def test_relative_paths_that_exist_are_literal(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    for name in ("[1] x", "a,b", "'q'", "{a: b}"):
+        (tmp_path / name).mkdir()
+        assert load_config(TrainConfig, ["experiment=demo_video2world", f"data.path={name}"]).data.path == name
+
+
+@pytest.mark.parametrize(
     ("override", "answer"),
     [
         ("trainer.max_stepz=3", "did you mean trainer.max_steps?"),

@@ -1,14 +1,18 @@
 #!/usr/bin/env python
 """Embed the captions of a dataset with T5: metas/*.txt -> t5_xxl/*.pickle, as Cosmos tools read them.
 
+Captions that have an embedding are passed over, unless they were edited since it was made.
+
 Example: python tools/get_t5_embeddings.py --dataset_path datasets/hdvila
 """
 
 from __future__ import annotations
 
 import argparse
+import sys
 
 from nemo_cosmos.commands.options import run_tool
+from nemo_cosmos.data.listing import parse_paths
 
 
 def main() -> None:
@@ -21,7 +25,7 @@ def main() -> None:
     parser.add_argument("--batch_size", type=int, default=8, help="captions per call of the encoder")
     parser.add_argument("--device", default="auto", help="auto, cpu or cuda")
     parser.add_argument("--offload", action="store_true", help="weights on the CPU, one block at a time on the GPU")
-    arguments = parser.parse_args()
+    arguments = parse_paths(parser, sys.argv[1:])
 
     from rich.progress import Progress
 

@@ -70,7 +70,7 @@ def generate(
     source: Annotated[
         Path | None,
         typer.Option(
-            help="Folder of clips (videos/*.mp4, metas/*.txt): one video per clip, from its first frames and caption.",
+            help="Dataset as `prepare` reads it: one video per clip, from its first frames and caption.",
             show_default="none",
             rich_help_panel=_INPUT,
         ),
@@ -185,7 +185,11 @@ def generate(
     ] = None,
     fps: Annotated[
         float | None,
-        typer.Option(help="Frames per second.", show_default="the input video's, else 24", rich_help_panel=_VIDEO),
+        typer.Option(
+            help="Frames per second.",
+            show_default="the input video's, else the training data's, else 24",
+            rich_help_panel=_VIDEO,
+        ),
     ] = None,
     crf: Annotated[
         int, typer.Option(min=0, max=51, help="H.264 quality: 0 lossless, 51 worst.", rich_help_panel=_VIDEO)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable
 
-from nemo_cosmos.errors import InputError
+from nemo_cosmos.errors import InputError, explain_os_error
 
 
 def parse_size(text: str) -> tuple[int, int]:
@@ -22,4 +22,10 @@ def run_tool(main: Callable[[], None]) -> None:
         main()
     except InputError as error:
         print(f"error: {error}", file=sys.stderr, flush=True)
+        sys.exit(2)
+    except OSError as error:
+        message = explain_os_error(error)
+        if message is None:
+            raise
+        print(f"error: {message}", file=sys.stderr, flush=True)
         sys.exit(2)

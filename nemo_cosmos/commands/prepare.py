@@ -19,7 +19,7 @@ def prepare(
     source: Annotated[
         Path,
         typer.Argument(
-            help="Folder with videos/ and metas/ (Cosmos layout), folder of *.mp4 with *.txt, or .jsonl file."
+            help="Folder with videos/ and metas/ (Cosmos layout), folder of videos with *.txt, or .jsonl file."
         ),
     ],
     out: Annotated[Path, typer.Argument(help="Folder of shards to write; an interrupted call goes on in it.")],
@@ -42,6 +42,9 @@ def prepare(
     stride: Annotated[
         int, typer.Option(help="Frames between the windows of a long clip; 0: its first window alone.")
     ] = 0,
+    keep_removed: Annotated[
+        bool, typer.Option("--keep-removed", help="Keep the samples of clips that are no longer in SOURCE.")
+    ] = False,
     default_caption: Annotated[str | None, typer.Option(help="Caption of clips that have none.")] = None,
     text_length: Annotated[int, typer.Option(help="Text tokens kept.")] = 512,
     latent_dtype: Annotated[str, typer.Option(help="Storage of latents: bfloat16, float16 or float32.")] = "bfloat16",
@@ -60,14 +63,16 @@ def prepare(
     """Tokenize a dataset offline, once, so that training reads latents instead of video.
 
     Runs in one process or under torchrun on many GPUs and nodes; each rank takes its share of the clips. Clips that do
-    not decode or are too short are left out and counted. A stopped call, started again, goes on where it was.
+    not decode or are too short are left out and counted. A stopped call, started again, goes on where it was; clips
+    that changed since are made again, and those that are gone are dropped.
 
     [bold]Example:[/bold] nemo-cosmos prepare datasets/hdvila datasets/hdvila_shards --tokenizer checkpoints/Cosmos-Tokenize1-CV8x8x8-720p --text-encoder google-t5/t5-11b --frames 121 --size 704x1280
     """  # noqa: E501
     height_width = parse_size(size)
-    from nemo_cosmos.data.clips import find_clips
+    from nemo_cosmos.data.clips import find_clips, not_read
 
     clips = find_clips(source, use_embeddings=text_encoder is None, default_caption=default_caption)
+    used_default = any(clip.caption_file is None and clip.caption == default_caption for clip in clips)
 
     import torch
 
@@ -78,13 +83,16 @@ def prepare(
     from nemo_cosmos.prepare.device import resolve_device, resolve_dtype
     from nemo_cosmos.prepare.encode import join_ranks
     from nemo_cosmos.prepare.encode import prepare as run
-    from nemo_cosmos.prepare.text_embeddings import recorded_encoder
+    from nemo_cosmos.prepare.text_embeddings import recorded_encoder, recorded_length
 
     place = resolve_device(device)
-    video_tokenizer = load_tokenizer(tokenizer, device=place, dtype=resolve_dtype(dtype, place))
+    compute_dtype = resolve_dtype(dtype, place)
+    video_tokenizer = load_tokenizer(tokenizer, device=place, dtype=compute_dtype)
     rank = join_ranks()
     if rank.index == 0:
         print(f"tokenizer {video_tokenizer.identity}: {video_tokenizer.origin}", flush=True)
+        if others := not_read(source):
+            print(f"not read, for their suffixes: {others}")
     with _bar(rank.index == 0) as on_progress:
         result = run(
             clips,
@@ -101,6 +109,12 @@ def prepare(
             samples_per_shard=samples_per_shard,
             workers=default_workers() if workers is None else workers,
             device=place,
+            options={
+                "dtype": str(compute_dtype).removeprefix("torch."),
+                "text_length": recorded_length(source) if text_encoder is None else text_length,
+                "default_caption": default_caption if used_default else None,
+            },
+            keep_removed=keep_removed,
             on_progress=on_progress,
         )
     if rank.index == 0:
@@ -141,8 +155,18 @@ def _bar(shown: bool) -> Any:
     return bar()
 
 
+def _list(what: str, done: str, names: list[str]) -> None:
+    if names:
+        more = f" and {len(names) - SHOWN} more" if len(names) > SHOWN else ""
+        print(f"{what}, {done}: {', '.join(names[:SHOWN])}{more}")
+
+
 def _report(result: PrepareResult, out: Path) -> None:
-    manifest = result.manifest
+    manifest, changes = result.manifest, result.changes
+    _list("changed since", "made again", [f"{name} ({what})" for name, what in changes.changed.items()])
+    _list("no longer in the dataset", "kept" if changes.keep_removed else "dropped", changes.removed)
+    if changes.unknown:
+        print(f"{changes.unknown} samples were made before their sources were recorded: changes are not seen in them")
     for failure in result.skipped[:SHOWN]:
         print(f"skipped: {failure.reason}")
     if len(result.skipped) > SHOWN:

@@ -1,12 +1,15 @@
 """Find the clips of a raw dataset and their captions.
 
-Three layouts are read:
+Three layouts are read, with videos of any suffix in ``listing.VIDEO_SUFFIXES`` and in subfolders:
 
 * the Cosmos folder: ``videos/NAME.mp4``, ``metas/NAME.txt``, optionally ``t5_xxl/NAME.pickle``;
 * a plain folder: ``NAME.mp4`` beside ``NAME.txt``;
 * a ``.jsonl`` file (or a folder with one and no ``videos/``): a JSON object per line with ``video`` and ``caption``,
 or
   ``file_name`` and ``text`` as Hugging Face video folders have them; paths are relative to the file.
+
+NAME is a path relative to ``videos``. The caption or embedding of ``videos/DAY/NAME.mp4`` may also lie in ``metas`` or
+``t5_xxl`` itself, as long as no other clip has that file name.
 """
 
 from __future__ import annotations
@@ -14,11 +17,22 @@ from __future__ import annotations
 import json
 from collections import Counter
 from collections.abc import Iterable
-from dataclasses import dataclass
-from pathlib import Path
+from dataclasses import dataclass, field, replace
+from pathlib import Path, PurePath
 
+from nemo_cosmos.data.embeddings import EMBEDDINGS_FOLDER, stale_embeddings
+from nemo_cosmos.data.listing import (
+    count_suffixes,
+    find_videos,
+    is_video_name,
+    numbered_lines,
+    unique_names,
+    walk_files,
+)
 from nemo_cosmos.data.shards import safe_key
 from nemo_cosmos.errors import InputError
+
+__all__ = ["Clip", "find_clips", "find_videos", "list_clips", "not_read", "read_caption_file"]
 
 VIDEO_KEYS, CAPTION_KEYS = ("video", "file_name"), ("caption", "text")
 SHOWN = 5
@@ -36,6 +50,9 @@ class Clip:
         caption: the caption, or None when it lies in ``caption_file``.
         caption_file: UTF-8 text file.
         embedding_file: pickle with the ready text embedding, or None.
+        title: unique file name without suffix, for what is made from the clip.
+        relative: path of the video below ``videos``, which its caption and embedding share.
+        caption_place: where its caption belongs, in words.
     """
 
     key: str
@@ -44,6 +61,14 @@ class Clip:
     caption: str | None = None
     caption_file: Path | None = None
     embedding_file: Path | None = None
+    title: str = ""
+    relative: PurePath = field(default_factory=PurePath)
+    caption_place: str = ""
+
+    @property
+    def has_caption(self) -> bool:
+        """Whether there is a caption, which may be empty."""
+        return self.caption is not None or self.caption_file is not None
 
     def read_caption(self) -> str:
         """The caption, stripped; may be empty. InputError when the file is not UTF-8."""
@@ -68,82 +93,142 @@ def find_clips(source: str | Path, *, use_embeddings: bool = False, default_capt
 
     Args:
         source: folder or ``.jsonl`` file.
-        use_embeddings: every clip needs its ``t5_xxl`` pickle.
+        use_embeddings: every clip needs its ``t5_xxl`` pickle, made from the caption that it has now.
         default_caption: caption of clips that have none; None: such a clip is an error.
 
     Raises:
-        InputError: no clips, a clip without caption or embedding, two clips of one key, or a malformed line.
+        InputError: no clips, a clip without caption or embedding, an embedding of another caption, the same clip
+            twice, or a malformed line.
+    """
+    clips = list_clips(source)
+    if default_caption is not None:
+        clips = [clip if clip.has_caption else replace(clip, caption=default_caption) for clip in clips]
+    _refuse_missing(
+        [f"{clip.name} ({clip.caption_place})" for clip in clips if not clip.has_caption],
+        "caption",
+        "write one, or prepare with --default-caption TEXT",
+    )
+    if use_embeddings:
+        clips = _with_embeddings(clips, _root(Path(source)) / EMBEDDINGS_FOLDER)
+    return clips
+
+
+def list_clips(source: str | Path) -> list[Clip]:
+    """The clips of a dataset, sorted by key, whether or not they have a caption.
+
+    Raises:
+        InputError: no clips, the same clip twice, or a malformed line.
     """
     source = Path(source)
-    if source.is_file() and source.suffix == ".jsonl":
-        clips = _from_jsonl(source, default_caption)
-    elif not source.is_dir():
-        raise InputError(f"{source} is neither a folder nor a .jsonl file")
-    elif (source / "videos").is_dir():
-        clips = _from_folder(source, source / "videos", source / "metas", default_caption)
-    else:
-        lists = sorted(source.glob("*.jsonl"))
-        if len(lists) == 1:
-            clips = _from_jsonl(lists[0], default_caption)
-        elif lists:
-            raise InputError(f"{source} holds {len(lists)} .jsonl files; name the one to read")
-        else:
-            clips = _from_folder(source, source, source, default_caption)
+    file = _list_file(source)
+    clips = _from_folder(source) if file is None else _from_jsonl(file)
     _refuse_duplicates(clips)
-    if use_embeddings:
-        clips = _with_embeddings(clips, source / "t5_xxl")
     return sorted(clips, key=lambda clip: clip.key)
 
 
-def find_videos(folder: Path) -> list[Path]:
-    """The ``*.mp4`` files of a folder, sorted; InputError when there are none."""
-    videos = sorted(p for p in folder.iterdir() if p.suffix.lower() == ".mp4" and not p.name.startswith("."))
-    if not videos:
-        raise InputError(f"{folder} holds no .mp4 files")
-    return videos
+def not_read(source: str | Path) -> str:
+    """What lies among the videos of a dataset's folder and is not read, counted by suffix; empty when nothing is."""
+    source = Path(source)
+    if _list_file(source) is not None:
+        return ""
+    files = walk_files(_videos_folder(source))
+    videos = {path.with_suffix("") for path in files if is_video_name(path)}
+    captions = {path for path in files if path.suffix == ".txt" and path.with_suffix("") in videos}
+    return count_suffixes(path for path in files if not is_video_name(path) and path not in captions)
 
 
-def _from_folder(root: Path, videos: Path, captions: Path, default_caption: str | None) -> list[Clip]:
-    clips, missing = [], []
-    for video in find_videos(videos):
-        name = video.relative_to(root).as_posix()
-        file = captions / f"{video.stem}.txt"
-        if file.is_file():
-            clips.append(Clip(safe_key(video.stem), video, name, caption_file=file))
-        elif default_caption is not None:
-            clips.append(Clip(safe_key(video.stem), video, name, caption=default_caption))
-        else:
-            missing.append(f"{name} (expected {file})")
-    _refuse_missing(missing, "caption", "write one, or prepare with --default-caption TEXT")
+def _root(source: Path) -> Path:
+    return source.parent if source.is_file() else source
+
+
+def _videos_folder(source: Path) -> Path:
+    return source / "videos" if (source / "videos").is_dir() else source
+
+
+def _list_file(source: Path) -> Path | None:
+    """The ``.jsonl`` file that lists the clips of a source, None for a folder of videos."""
+    if source.is_file() and source.suffix.lower() == ".jsonl":
+        return source
+    if not source.is_dir():
+        raise InputError(f"{source} is neither a folder nor a .jsonl file")
+    if (source / "videos").is_dir():
+        return None
+    lists = sorted(source.glob("*.jsonl"))
+    if len(lists) > 1:
+        raise InputError(f"{source} holds {len(lists)} .jsonl files; name the one to read")
+    return lists[0] if lists else None
+
+
+def _from_folder(root: Path) -> list[Clip]:
+    folder = _videos_folder(root)
+    captions = root / "metas" if folder != root else root
+    videos = find_videos(folder)
+    _refuse_inner_datasets(root, videos)
+    paths = [video.relative_to(folder) for video in videos]
+    stems = Counter(path.stem for path in paths)
+    clips = []
+    for video, path, title in zip(videos, paths, unique_names(paths), strict=True):
+        file = _own_file(captions, path, ".txt", stems)
+        clips.append(
+            Clip(
+                key=safe_key(title),
+                video=video,
+                name=video.relative_to(root).as_posix(),
+                caption_file=file if file.is_file() else None,
+                title=title,
+                relative=path,
+                caption_place=f"expected {file}",
+            )
+        )
     return clips
 
 
-def _from_jsonl(file: Path, default_caption: str | None) -> list[Clip]:
-    clips, missing = [], []
-    with file.open(encoding="utf-8-sig") as lines:
-        for number, line in enumerate(lines, start=1):
-            if not line.strip():
-                continue
-            where = f"{file} line {number}"
-            try:
-                values = json.loads(line)
-            except ValueError as error:
-                raise InputError(f"{where} is not JSON: {error}") from error
-            if not isinstance(values, dict):
-                raise InputError(f"{where}: expected a JSON object with 'video' and 'caption'")
-            name = _field(values, VIDEO_KEYS, where)
-            if name is None:
-                raise InputError(f"{where} has no 'video': expected a JSON object with 'video' and 'caption'")
-            caption = _field(values, CAPTION_KEYS, where)
-            if caption is None and default_caption is None:
-                missing.append(f"{name} (line {number} has no 'caption')")
-                continue
-            key = safe_key(Path(name).with_suffix("").as_posix().replace("/", "_"))
-            clips.append(Clip(key, file.parent / name, name, caption=default_caption if caption is None else caption))
-    _refuse_missing(missing, "caption", "add it, or prepare with --default-caption TEXT")
-    if not clips:
+def _refuse_inner_datasets(root: Path, videos: list[Path]) -> None:
+    """InputError for the parent of datasets in the Cosmos layout, which is no plain folder of clips."""
+    parents = {parent for video in videos for parent in video.parents if root in parent.parents}
+    inner = sorted(p.parent.relative_to(root).as_posix() for p in parents if p.name == "videos" and p.parent != root)
+    datasets = [name for name in inner if (root / name / "metas").is_dir()]
+    if datasets:
+        raise InputError(
+            f"{root} holds no videos/ itself, but datasets that do: name one of them ({_listed(datasets)})"
+        )
+
+
+def _own_file(folder: Path, path: PurePath, suffix: str, stems: Counter[str]) -> Path:
+    """The file that belongs to a clip alone: at its relative path, or by its stem where no other clip has that."""
+    own, flat = folder / path.with_name(path.stem + suffix), folder / f"{path.stem}{suffix}"
+    return flat if not own.is_file() and flat.is_file() and stems[path.stem] == 1 else own
+
+
+def _from_jsonl(file: Path) -> list[Clip]:
+    given: list[tuple[int, str, str | None]] = []
+    for number, line in numbered_lines(file):
+        where = f"{file} line {number}"
+        try:
+            values = json.loads(line)
+        except ValueError as error:
+            raise InputError(f"{where} is not JSON: {error}") from error
+        if not isinstance(values, dict):
+            raise InputError(f"{where}: expected a JSON object with 'video' and 'caption'")
+        name = _field(values, VIDEO_KEYS, where)
+        if name is None or not PurePath(name).name:
+            raise InputError(f"{where} has no 'video': expected a JSON object with 'video' and 'caption'")
+        given.append((number, name, _field(values, CAPTION_KEYS, where)))
+    if not given:
         raise InputError(f"{file} names no clips")
-    return clips
+    paths = [PurePath(name) for _, name, _ in given]
+    return [
+        Clip(
+            key=safe_key(title),
+            video=file.parent / name,
+            name=name,
+            caption=caption,
+            title=title,
+            relative=path,
+            caption_place=f"line {number} has no 'caption'",
+        )
+        for (number, name, caption), path, title in zip(given, paths, unique_names(paths), strict=True)
+    ]
 
 
 def _field(values: dict[str, object], names: Iterable[str], where: str) -> str | None:
@@ -157,25 +242,35 @@ def _field(values: dict[str, object], names: Iterable[str], where: str) -> str |
 
 
 def _with_embeddings(clips: list[Clip], folder: Path) -> list[Clip]:
+    stems = Counter(clip.relative.stem for clip in clips)
     found, missing = [], []
     for clip in clips:
-        file = folder / f"{clip.video.stem}.pickle"
+        inside = clip.relative if not clip.relative.is_absolute() else PurePath(clip.relative.name)
+        file = _own_file(folder, inside, ".pickle", stems)
         if file.is_file():
-            found.append(Clip(clip.key, clip.video, clip.name, clip.caption, clip.caption_file, file))
+            found.append(replace(clip, embedding_file=file))
         else:
             missing.append(f"{clip.name} (expected {file})")
-    _refuse_missing(
-        missing,
-        "text embedding",
-        "run tools/get_t5_embeddings.py, or name a text encoder (prepare --text-encoder, train data.text_encoder=)",
-    )
+    advice = "name a text encoder (prepare --text-encoder, train data.text_encoder=)"
+    _refuse_missing(missing, "text embedding", f"run tools/get_t5_embeddings.py, or {advice}")
+    made_from = {clip.embedding_file: clip for clip in found}
+    stale = stale_embeddings(folder, {file: clip.read_caption for file, clip in made_from.items() if file is not None})
+    if stale:
+        names = _listed([made_from[file].name for file in stale])
+        raise InputError(
+            f"{len(stale)} text embeddings in {folder} are of another caption, edited since: {names}; run "
+            f"tools/get_t5_embeddings.py again, or {advice}"
+        )
     return found
+
+
+def _listed(names: list[str]) -> str:
+    return ", ".join(names[:SHOWN]) + (", ..." if len(names) > SHOWN else "")
 
 
 def _refuse_missing(missing: list[str], what: str, advice: str) -> None:
     if missing:
-        names = ", ".join(missing[:SHOWN]) + (", ..." if len(missing) > SHOWN else "")
-        raise InputError(f"{len(missing)} clips have no {what}: {names}; {advice}")
+        raise InputError(f"{len(missing)} clips have no {what}: {_listed(missing)}; {advice}")
 
 
 def _refuse_duplicates(clips: list[Clip]) -> None:

@@ -2,12 +2,18 @@
 
 A pickle holds a list with one NumPy array (tokens, width), the true tokens alone. Pickles can run code when loaded;
 these are read by an unpickler that knows NumPy arrays and nothing else.
+
+``t5_xxl/captions.jsonl`` records for each pickle the digests of the caption it was made from and of the file itself,
+so that a caption edited later is found. Pickles that other tools wrote have no record, and are taken as they are.
 """
 
 from __future__ import annotations
 
+import hashlib
 import io
+import json
 import pickle
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +24,8 @@ from torch import Tensor
 from nemo_cosmos.data.manifest import write_bytes
 from nemo_cosmos.errors import InputError
 
+EMBEDDINGS_FOLDER = "t5_xxl"
+CAPTIONS_RECORD = "captions.jsonl"
 DTYPES = ("float16", "float32")
 """NumPy has no bfloat16, so pickles cannot hold it."""
 
@@ -71,3 +79,69 @@ def write_embedding(path: str | Path, embedding: Tensor, dtype: str = "float16")
         raise InputError(f"dtype={dtype!r}: expected one of {', '.join(DTYPES)}")
     array = embedding.float().cpu().numpy().astype(dtype)
     write_bytes(Path(path), pickle.dumps([array]))
+
+
+def caption_digest(caption: str) -> str:
+    """SHA-256 of a caption as it is embedded, that is stripped."""
+    return hashlib.sha256(caption.strip().encode("utf-8", "surrogatepass")).hexdigest()
+
+
+def file_digest(path: str | Path) -> str:
+    """SHA-256 of a file's content."""
+    digest = hashlib.sha256()
+    with open(path, "rb") as file:
+        while block := file.read(1 << 20):
+            digest.update(block)
+    return digest.hexdigest()
+
+
+def record_captions(folder: Path, made: Iterable[tuple[Path, str]]) -> None:
+    """Append to the folder's record: each pickle, and the caption it was just made from."""
+    lines = [
+        {
+            "file": file.relative_to(folder).as_posix(),
+            "caption_sha256": caption_digest(caption),
+            "sha256": file_digest(file),
+        }
+        for file, caption in made
+    ]
+    with (folder / CAPTIONS_RECORD).open("a", encoding="utf-8") as record:
+        record.write("".join(json.dumps(line) + "\n" for line in lines))
+
+
+def stale_embeddings(folder: Path, captions: Mapping[Path, Callable[[], str]]) -> list[Path]:
+    """The pickles that were made from another caption than they have now, in the order given.
+
+    Args:
+        folder: the ``t5_xxl`` folder.
+        captions: pickle to what reads its caption.
+
+    Raises:
+        InputError: a caption that has to be compared cannot be read.
+    """
+    records = _read_record(folder)
+    stale = []
+    for file, read_caption in captions.items():
+        found = records.get(file.relative_to(folder).as_posix())
+        if found is None or found.get("caption_sha256") == caption_digest(read_caption()):
+            continue
+        # A pickle that another tool has put in its place since is not what the record speaks of.
+        if found.get("sha256") == file_digest(file):
+            stale.append(file)
+    return stale
+
+
+def _read_record(folder: Path) -> dict[str, dict[str, Any]]:
+    """The newest line of each pickle; a line that an interrupted call left unfinished is passed over."""
+    file = folder / CAPTIONS_RECORD
+    records: dict[str, dict[str, Any]] = {}
+    if not file.is_file():
+        return records
+    for line in file.read_text(encoding="utf-8", errors="replace").splitlines():
+        try:
+            values = json.loads(line)
+        except ValueError:
+            continue
+        if isinstance(values, dict) and isinstance(values.get("file"), str):
+            records[values["file"]] = values
+    return records

@@ -11,6 +11,7 @@ import json
 import os
 import tempfile
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -22,6 +23,8 @@ MANIFEST_NAME = "manifest.json"
 INDEX_SUFFIX = ".index.json"
 FORMAT_NAME = "nemo_cosmos.latent_shards"
 FORMAT_VERSION = 1
+RATE_TOLERANCE = 0.002
+"""Share by which frame rates may differ and count as one."""
 
 
 @dataclass
@@ -29,8 +32,9 @@ class ShardIndex:
     """Where each sample of one shard lies.
 
     ``tensors`` and ``records`` hold per sample (offset, bytes, crc32) of the safetensors and of the JSON member's
-    content within the tar file. ``latent_shapes``, ``latent_dtypes``, ``text_widths``, ``num_frames`` and
-    ``image_sizes`` are the distinct values found in the shard, sorted.
+    content within the tar file. ``latent_shapes``, ``latent_dtypes``, ``text_widths``, ``num_frames``,
+    ``image_sizes`` and ``fps`` are the distinct values found in the shard, sorted. ``origins`` holds per sample what
+    it was made from (``Origin.to_index``). Shards of before have no ``fps`` and no ``origins``.
     """
 
     shard: str
@@ -46,6 +50,8 @@ class ShardIndex:
     text_widths: list[int] = field(default_factory=list)
     num_frames: list[int] = field(default_factory=list)
     image_sizes: list[list[int]] = field(default_factory=list)
+    fps: list[float] = field(default_factory=list)
+    origins: list[dict[str, Any] | None] = field(default_factory=list)
 
     @property
     def samples(self) -> int:
@@ -83,6 +89,7 @@ class Manifest:
         shards: the shard files in name order.
         settings: how the shards were made, as ``prepare`` recorded it.
         skipped: clips that were left out, each with the reason.
+        fps: distinct frame rates; empty where some shard does not record them.
     """
 
     samples: int
@@ -96,6 +103,7 @@ class Manifest:
     shards: list[ShardInfo]
     settings: dict[str, Any] = field(default_factory=dict)
     skipped: list[dict[str, str]] = field(default_factory=list)
+    fps: list[float] = field(default_factory=list)
 
     @property
     def latent_shape(self) -> tuple[int, ...]:
@@ -106,6 +114,11 @@ class Manifest:
     def text_width(self) -> int:
         """The one text embedding width; InputError when the shards hold several."""
         return int(_single(self.text_widths, "text embedding width"))
+
+    @property
+    def one_fps(self) -> float | None:
+        """The frame rate of all samples, None where they differ or do not record theirs; see ``one_rate``."""
+        return one_rate(self.fps)
 
     def require_tokenizer(self, expected: TokenizerIdentity, path: str | Path = "") -> None:
         """InputError when the latents were made by another tokenizer than ``expected``."""
@@ -143,6 +156,14 @@ class Manifest:
     def save(self, path: str | Path) -> None:
         """Write ``path/manifest.json`` through a temporary name."""
         write_json(Path(path) / MANIFEST_NAME, {"format": FORMAT_NAME, "version": FORMAT_VERSION, **asdict(self)})
+
+
+def one_rate(rates: Sequence[float]) -> float | None:
+    """The rate that all of some rates stand for: the middle one where they agree but for the rounding of time stamps
+    or the factor 1000/1001; None where they differ or there are none."""
+    if not rates or max(rates) > min(rates) * (1 + RATE_TOLERANCE):
+        return None
+    return sorted(rates)[len(rates) // 2]
 
 
 def index_name(shard: str) -> str:
@@ -231,6 +252,7 @@ def merge_manifest(
         shards=[_shard_info(Path(path), index) for index in indices],
         settings=settings or {},
         skipped=sorted(skipped or [], key=lambda entry: sorted(entry.items())),
+        fps=_distinct(indices, "fps") if all(index.fps for index in indices) else [],
     )
     manifest.save(path)
     return manifest
@@ -260,7 +282,7 @@ def write_bytes(path: Path, content: bytes) -> None:
 def read_json(path: Path) -> dict[str, Any]:
     """Read a JSON object; InputError names the file when it is none."""
     try:
-        values = json.loads(path.read_text(encoding="utf-8"))
+        values = json.loads(path.read_text(encoding="utf-8-sig"))
     except (OSError, ValueError) as error:
         raise InputError(f"{path} cannot be read as JSON: {error}") from error
     if not isinstance(values, dict):

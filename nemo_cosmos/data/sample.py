@@ -7,7 +7,7 @@ way.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, fields, replace
+from dataclasses import asdict, dataclass, field, fields, replace
 from typing import Any
 
 import torch
@@ -54,6 +54,41 @@ class TokenizerIdentity:
         return f"{self.name} ({self.sha256[:12]})"
 
 
+@dataclass(frozen=True)
+class Origin:
+    """What a sample was made from, so that a change of it is noticed.
+
+    Attributes:
+        clip: key of the clip.
+        name: the clip's path relative to the dataset, for people.
+        bytes: size of the video file.
+        sha256: digest of the video file's content.
+        caption_sha256: digest of the caption.
+        embedding_sha256: digest of the file that the text embedding was read from, None where it was computed.
+        options: everything else that shapes the sample, by name.
+        mtime_ns, ctime_ns: times of the video file's last changes; in the index alone, so that the bytes of a sample
+            do not depend on them.
+    """
+
+    clip: str
+    name: str
+    bytes: int
+    sha256: str
+    caption_sha256: str
+    embedding_sha256: str | None = None
+    options: dict[str, Any] = field(default_factory=dict)
+    mtime_ns: int | None = None
+    ctime_ns: int | None = None
+
+    def to_record(self) -> dict[str, Any]:
+        """The sample's own part: all but the times."""
+        return {name: value for name, value in asdict(self).items() if not name.endswith("time_ns")}
+
+    def to_index(self) -> dict[str, Any]:
+        """The index's part: all but the options, which every sample of a folder shares."""
+        return {name: value for name, value in asdict(self).items() if name != "options"}
+
+
 @dataclass
 class LatentSample:
     """One clip, ready for training.
@@ -72,6 +107,7 @@ class LatentSample:
         view_ids: (V,) int64 camera of each view of a multiview clip.
         frame_repeat: (V,) per-view repetition count of a multiview clip.
         source: where the clip came from, for people: file name and first frame.
+        origin: what the sample was made from; None in shards of before this was recorded.
     """
 
     key: str
@@ -86,6 +122,7 @@ class LatentSample:
     view_ids: Tensor | None = None
     frame_repeat: Tensor | None = None
     source: str = ""
+    origin: Origin | None = None
 
 
 @dataclass

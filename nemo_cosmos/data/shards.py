@@ -8,7 +8,6 @@ stamp or owner.
 from __future__ import annotations
 
 import contextlib
-import errno
 import hashlib
 import io
 import json
@@ -34,13 +33,15 @@ from nemo_cosmos.data.manifest import (
     read_index,
     write_json,
 )
-from nemo_cosmos.data.sample import LatentSample, TokenizerIdentity
-from nemo_cosmos.errors import InputError
+from nemo_cosmos.data.sample import LatentSample, Origin, TokenizerIdentity
+from nemo_cosmos.errors import InputError, explain_os_error
 
 SAMPLES_PER_SHARD = 64
 FULL_VERIFY_BYTES = 1 << 30
 """``verify="auto"`` hashes every shard when together they are no larger than this; 1 GiB takes about a second."""
 OPEN_FILES = 64
+RATE_DIGITS = 3
+"""Decimals to which frame rates are told apart."""
 TENSOR_NAMES = ("latent", "text", "padding_mask", "plucker", "view_ids", "frame_repeat")
 _KEY = re.compile(r"[A-Za-z0-9_-]{1,90}")  # 90 + ".safetensors" fits the 100 bytes of a ustar name
 
@@ -95,6 +96,7 @@ class _OpenShard:
         self.index.keys.append(sample.key)
         self.index.tensors.append(self._member(f"{sample.key}.safetensors", tensors))
         self.index.records.append(self._member(f"{sample.key}.json", record))
+        self.index.origins.append(None if sample.origin is None else sample.origin.to_index())
         dtype = str(sample.latent.dtype).removeprefix("torch.")
         distinct: list[tuple[list[Any], Any]] = [
             (self.index.latent_shapes, list(sample.latent.shape)),
@@ -102,6 +104,7 @@ class _OpenShard:
             (self.index.text_widths, sample.text.shape[1]),
             (self.index.num_frames, sample.num_frames),
             (self.index.image_sizes, list(sample.image_size[:2])),
+            (self.index.fps, round(sample.fps, RATE_DIGITS)),
         ]
         for values, value in distinct:
             if value not in values:
@@ -279,6 +282,13 @@ class ShardDataset(torch.utils.data.Dataset[LatentSample]):
         record = self._read(index, shard, members[3:])
         return decode_sample(tensors, record)
 
+    @property
+    def digest(self) -> str:
+        """SHA-256 over keys, sizes and checksums of all samples: the same for every grouping into shards."""
+        members = self._rows[:, [2, 3, 5, 6]].tolist()
+        lines = [f"{key} {row}" for key, row in zip(self.keys, members, strict=True)]
+        return hashlib.sha256("\n".join(lines).encode()).hexdigest()
+
     def _read(self, index: int, shard: int, member: list[int]) -> bytes:
         file = self.path / self.manifest.shards[shard].file
         return read_member(self._file(shard).fileno(), member, self.keys[index], file)
@@ -346,6 +356,7 @@ def encode_sample(sample: LatentSample) -> tuple[bytes, bytes]:
         "num_frames": int(sample.num_frames),
         "image_size": [int(v) for v in sample.image_size],
         "source": sample.source,
+        **({} if sample.origin is None else {"origin": sample.origin.to_record()}),
     }
     content = json.dumps(record, ensure_ascii=False, sort_keys=True)
     # A lone surrogate (from an undecodable file name) is no UTF-8: JSON's own escape keeps it readable.
@@ -363,15 +374,12 @@ def decode_sample(tensors: bytes, record: bytes) -> LatentSample:
         num_frames=values["num_frames"],
         image_size=tuple(values["image_size"]),
         source=values["source"],
+        origin=Origin(**values["origin"]) if "origin" in values else None,
         **safetensors.torch.load(tensors),
     )
 
 
 def disk_error(error: OSError, path: Path) -> Exception:
-    """InputError for a full disk or quota, with what to do; any other error as it is."""
-    if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
-        return InputError(
-            f"no space left while writing to {path} ({error.strerror}); what is finished is kept: free some "
-            "space and run the same command again, it goes on where it was"
-        )
-    return error
+    """InputError, with what to do, where the file system refused to write to a folder; any other error as it is."""
+    message = explain_os_error(error, path)
+    return error if message is None else InputError(message)

@@ -5,7 +5,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+import hashlib
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -13,9 +14,9 @@ import torch
 from torch import Tensor
 
 from nemo_cosmos.data.clips import Clip
-from nemo_cosmos.data.embeddings import read_embedding
+from nemo_cosmos.data.embeddings import caption_digest, read_embedding
 from nemo_cosmos.data.resize import FITS, Fit, padding_mask
-from nemo_cosmos.data.sample import LatentSample, TokenizerIdentity
+from nemo_cosmos.data.sample import LatentSample, Origin, TokenizerIdentity
 from nemo_cosmos.data.video import iter_windows, probe, read_frames
 from nemo_cosmos.errors import InputError
 
@@ -72,6 +73,7 @@ class Window:
         padding_mask: (1, H / compression, W / compression) uint8 or None.
         caption: text of the clip.
         embedding: (tokens, width) when the source has it ready.
+        origin: what the window is made from, where that is to be recorded.
     """
 
     key: str
@@ -82,6 +84,7 @@ class Window:
     padding_mask: Tensor | None
     caption: str
     embedding: Tensor | None
+    origin: Origin | None = None
 
 
 class ClipDataset:
@@ -91,11 +94,22 @@ class ClipDataset:
         clips: the dataset, as ``find_clips`` lists it.
         plan: which frames; ``stride`` must be 0.
         compression: pixels per latent cell, for padding masks.
+        rates: distinct frame rates of the windows, where they are known.
     """
 
-    def __init__(self, clips: list[Clip], plan: WindowPlan, compression: int) -> None:
+    def __init__(self, clips: list[Clip], plan: WindowPlan, compression: int, rates: Sequence[float] = ()) -> None:
         assert plan.stride == 0, "one window per clip"
         self.clips, self.plan, self.compression = clips, plan, compression
+        self.rates = list(rates)
+
+    @property
+    def digest(self) -> str:
+        """SHA-256 over names, file sizes and captions of the clips, and over what is taken of each."""
+        lines = [str(self.plan)]
+        lines += [
+            f"{clip.key} {clip.video.stat().st_size} {caption_digest(clip.read_caption())}" for clip in self.clips
+        ]
+        return hashlib.sha256("\n".join(lines).encode()).hexdigest()
 
     def __len__(self) -> int:
         return len(self.clips)
@@ -180,6 +194,7 @@ def encode_window(
         image_size=(height, width, *window.source_size),
         padding_mask=window.padding_mask,
         source=window.name,
+        origin=window.origin,
     )
 
 

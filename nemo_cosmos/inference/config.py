@@ -8,7 +8,8 @@ from typing import Any, Literal
 
 import yaml
 
-from nemo_cosmos.data.manifest import Manifest
+from nemo_cosmos.data.manifest import Manifest, one_rate
+from nemo_cosmos.data.record import recorded_rates
 from nemo_cosmos.data.sample import TokenizerIdentity
 from nemo_cosmos.data.video import FITS, Fit
 from nemo_cosmos.errors import InputError
@@ -31,7 +32,8 @@ class GenerationConfig:
         chunk_frames: pixel frames generated in one go, as many as the network was trained on by default. A longer
             video is continued chunk by chunk.
         overlap_frames: pixel frames at the end of a chunk that the next one is given, 1 + k * temporal compression.
-        fps: frame rate of the file, also told to the network. None: that of an input video, else 24.
+        fps: frame rate of the file, also told to the network. None: that of an input video, else the one of the
+            training data, else 24.
         num_input_frames: pixel frames taken from an input video, 1 + k * temporal compression.
         input_from: whether those are the first ("start") or the last ("end") of the input video.
         fit: how an input of another shape fills the frame: "crop", "pad" or "stretch"; None: as in training, or crop.
@@ -94,6 +96,7 @@ class WeightDefaults:
         fit: how source frames were brought to ``size``.
         input_fps: constant rate that source videos were resampled to, None for their own.
         input_step: distance between the frames taken from a source video.
+        fps: frame rate of all training samples, None where they differ or it is unknown.
     """
 
     size: tuple[int, int] = RELEASED_SIZE
@@ -105,6 +108,7 @@ class WeightDefaults:
     fit: Fit = "crop"
     input_fps: float | None = None
     input_step: int = 1
+    fps: float | None = None
 
 
 def weight_defaults(path: str | Path, config: GenerationConfig) -> WeightDefaults:
@@ -130,6 +134,7 @@ def weight_defaults(path: str | Path, config: GenerationConfig) -> WeightDefault
             num_frames=_select(values, "data.num_frames", None),
             text_length=text_length,
             sigma_data=sigma_data,
+            fps=one_rate(recorded_rates(folder)),
         )
     manifest = Path(str(_select(values, "data.path", ""))) / "manifest.json"
     if not manifest.is_file():
@@ -139,7 +144,8 @@ def weight_defaults(path: str | Path, config: GenerationConfig) -> WeightDefault
                 f"{folder / 'config.yaml'} names data.path={manifest.parent}, which has no manifest.json here: "
                 f"give {', '.join('--' + n.replace('_', '-') for n in open_settings)}"
             )
-        return WeightDefaults(text_length=text_length, sigma_data=sigma_data)
+        rate = one_rate(recorded_rates(folder))
+        return WeightDefaults(text_length=text_length, sigma_data=sigma_data, fps=rate)
     shards = Manifest.load(manifest.parent)
     if config.height is None and config.width is None and len({tuple(s[:2]) for s in shards.image_sizes}) > 1:
         sizes = ", ".join(f"{s[0]}x{s[1]}" for s in shards.image_sizes)
@@ -155,7 +161,16 @@ def weight_defaults(path: str | Path, config: GenerationConfig) -> WeightDefault
         fit=shards.settings.get("fit", "crop"),
         input_fps=shards.settings.get("fps"),
         input_step=shards.settings.get("step", 1),
+        fps=_training_rate(shards, folder),
     )
+
+
+def _training_rate(shards: Manifest, folder: Path) -> float | None:
+    """The one rate that the run was trained at: as it recorded it, else of its shards as they are now."""
+    rates = recorded_rates(folder) or shards.fps
+    if not rates and shards.settings.get("fps"):
+        rates = [shards.settings["fps"] / shards.settings.get("step", 1)]
+    return one_rate(rates)
 
 
 def settings_record(config: GenerationConfig) -> dict[str, Any]:

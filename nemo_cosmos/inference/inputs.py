@@ -6,15 +6,14 @@ import math
 from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
-import torch
 from torch import Tensor
 
+from nemo_cosmos.data.images import IMAGE_SUFFIXES, is_image, read_image
 from nemo_cosmos.data.video import padding_mask, probe, read_frames, resize
 from nemo_cosmos.errors import InputError
 from nemo_cosmos.inference.config import GenerationConfig, WeightDefaults
 
-IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp")
+__all__ = ["InputFrames", "is_image", "read_image", "read_input"]
 
 
 @dataclass(frozen=True)
@@ -32,10 +31,6 @@ class InputFrames:
     padding_mask: Tensor | None = None
 
 
-def is_image(path: Path) -> bool:
-    return path.suffix.lower() in IMAGE_SUFFIXES
-
-
 def read_input(
     path: Path,
     size: tuple[int, int],
@@ -50,7 +45,7 @@ def read_input(
             was asked for.
     """
     count, step, fit = config.num_input_frames, defaults.input_step, config.fit or defaults.fit
-    if is_image(path):
+    if is_image(path) or _claims_to_be_image(path):
         if count != 1:
             raise InputError(f"{path} is an image: it gives 1 input frame, not num_input_frames={count}")
         image = read_image(path)
@@ -69,20 +64,12 @@ def read_input(
     return InputFrames(frames, fps, mask)
 
 
-def read_image(path: Path) -> Tensor:
-    """(3, H, W) uint8, upright; transparency is blended on white. InputError names a file that does not decode."""
-    from PIL import Image, ImageOps
-
-    if not path.is_file():
-        raise InputError(f"{path} does not exist")
+def _claims_to_be_image(path: Path) -> bool:
+    """Whether a file that is no known image has an image's suffix and is no video either: reading it says so."""
+    if path.suffix.lower() not in IMAGE_SUFFIXES:
+        return False
     try:
-        with Image.open(path) as opened:
-            image = ImageOps.exif_transpose(opened)
-            if image.mode in ("RGBA", "LA", "PA") or "transparency" in image.info:
-                image = image.convert("RGBA")
-                white = Image.new("RGBA", image.size, (255, 255, 255, 255))
-                image = Image.alpha_composite(white, image)
-            array = np.array(image.convert("RGB"))
-    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
-        raise InputError(f"{path} cannot be read as an image: {error}") from error
-    return torch.from_numpy(array).permute(2, 0, 1)
+        probe(path)
+    except InputError:
+        return True
+    return False

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import logging
 import os
 import time
@@ -18,9 +17,10 @@ from nemo_cosmos.checkpoint import load_network, network_config
 from nemo_cosmos.data.manifest import write_bytes, write_json
 from nemo_cosmos.data.video import write_mp4
 from nemo_cosmos.diffusion.samplers import Progress
-from nemo_cosmos.errors import InputError
+from nemo_cosmos.errors import InputError, require_writable
 from nemo_cosmos.inference.components import Component, free_memory
-from nemo_cosmos.inference.config import GenerationConfig, WeightDefaults, settings_record, weight_defaults
+from nemo_cosmos.inference.config import GenerationConfig, WeightDefaults, weight_defaults
+from nemo_cosmos.inference.finished import is_finished, job_record, request_record
 from nemo_cosmos.inference.guardrail import CosmosGuardrail, Guardrail, guardrail_wanted
 from nemo_cosmos.inference.pipeline import Models, PreparedText, WorldPipeline
 from nemo_cosmos.inference.prompts import PromptUpsampler
@@ -105,11 +105,12 @@ class JobSummary:
 def run_job(job: GenerationJob, requests: list[GenerationRequest]) -> JobSummary:
     """Makes ``output/<name>.mp4``, with the final prompt in ``<name>.txt`` and the settings in ``<name>.json``.
 
-    A video whose record holds the same settings is not made again. Files appear under their names when complete. Under
-    torchrun the processes share each video by context parallelism, and the first one writes.
+    A video whose record holds the same models, precision, input and settings is not made again. Files appear under
+    their names when complete. Under torchrun the processes share each video by context parallelism, and the first one
+    writes.
 
     Raises:
-        InputError: a missing model or input, or settings that do not fit.
+        InputError: a missing model or input, settings that do not fit, or an output folder that cannot be written.
     """
     for request in requests:
         if request.visual_input is not None and not request.visual_input.is_file():
@@ -119,16 +120,16 @@ def run_job(job: GenerationJob, requests: list[GenerationRequest]) -> JobSummary
         if not ranks.is_first:
             logging.getLogger("nemo_cosmos").setLevel(logging.ERROR)
         summary = JobSummary()
-        records = {request.name: _record(job, request) for request in requests}
+        shared = job_record(job, compute_dtype(job, ranks))
+        records = {request.name: request_record(job, request, shared) for request in requests}
         summary.finished_before = ranks.from_first(
-            lambda: (
-                [] if job.overwrite else [name for name in records if _is_finished(job.output, name, records[name])]
-            )
+            lambda: [] if job.overwrite else [name for name in records if is_finished(job.output, name, records[name])]
         )
         pending = [request for request in requests if request.name not in summary.finished_before]
         for name in summary.finished_before:
             logger.info("%s is finished: skipped", job.output / f"{name}.mp4")
         if pending:
+            require_writable(job.output)
             defaults = weight_defaults(job.weights, job.config)
             models = build_models(job, defaults, ranks)
             pipeline = WorldPipeline(
@@ -141,14 +142,18 @@ def run_job(job: GenerationJob, requests: list[GenerationRequest]) -> JobSummary
         stop_ranks(ranks)
 
 
+def compute_dtype(job: GenerationJob, ranks: Ranks) -> torch.dtype:
+    """Of network and tokenizer: the job's, else bfloat16 on a GPU and float32 on the CPU."""
+    return job.dtype or (torch.bfloat16 if ranks.device.type == "cuda" else torch.float32)
+
+
 def build_models(job: GenerationJob, defaults: WeightDefaults, ranks: Ranks) -> Models:
     """The parts of a job, none loaded yet.
 
     Raises:
         InputError: the network's configuration is unknown, or guardrails were asked for and are not installed.
     """
-    device = ranks.device
-    dtype = job.dtype or (torch.bfloat16 if device.type == "cuda" else torch.float32)
+    device, dtype = ranks.device, compute_dtype(job, ranks)
 
     def component(part: Part, load: Any) -> Component[Any]:
         return Component(part, load, device=device, offload=part in job.offload)
@@ -246,6 +251,8 @@ def _generate_one(
     measured: dict[str, Any] = {"seconds": round(seconds, 3), "frames": frames.shape[1], "fps": fps}
     if device.type == "cuda":
         measured["peak_memory_bytes"] = torch.cuda.max_memory_allocated(device)
+    # Until the new one is written, no record speaks of the video.
+    (output / f"{request.name}.json").unlink(missing_ok=True)
     write_bytes(output / f"{request.name}.txt", (text.prompt + "\n").encode())
     write_mp4(output / f"{request.name}.mp4", frames, fps, pipeline.config.crf)
     # Last, because it is what marks the video as finished.
@@ -253,40 +260,6 @@ def _generate_one(
     summary.written.append(request.name)
     logger.info("%s written in %.1f s", output / f"{request.name}.mp4", seconds)
     free_memory(device)
-
-
-def _record(job: GenerationJob, request: GenerationRequest) -> dict[str, Any]:
-    """All that decides what a video looks like, as JSON values."""
-    given = request.visual_input
-    latest = next(
-        (f for f in (job.weights / "checkpoints", job.weights) if (f / "latest_checkpoint.txt").is_file()), None
-    )
-    return {
-        "prompt": request.prompt,
-        "visual_input": None if given is None else {"path": str(given), "bytes": given.stat().st_size},
-        "weights": str(job.weights),
-        "checkpoint": None if latest is None else (latest / "latest_checkpoint.txt").read_text().strip(),
-        "kind": job.kind,
-        "preset": job.preset,
-        "tokenizer": str(job.tokenizer),
-        "text_encoder": job.text_encoder,
-        "upsampler": job.upsampler,
-        "settings": {**settings_record(job.config), "seed": job.config.seed if request.seed is None else request.seed},
-    }
-
-
-def _is_finished(output: Path, name: str, record: dict[str, Any]) -> bool:
-    file = output / f"{name}.json"
-    if not file.is_file() or not (output / f"{name}.mp4").is_file():
-        return False
-    try:
-        found = json.loads(file.read_text(encoding="utf-8"))
-    except ValueError:
-        return False
-    same = isinstance(found, dict) and all(found.get(key) == value for key, value in record.items())
-    if not same:
-        logger.info("%s was made with other settings: made again", output / f"{name}.mp4")
-    return same
 
 
 class _Bars:

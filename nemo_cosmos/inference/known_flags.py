@@ -71,7 +71,8 @@ def build_parser(kind: Kind, description: str) -> argparse.ArgumentParser:
     add("--num_video_frames", type=int, default=121, help="frames of the video (%(default)s)")
     add("--height", type=int, default=704, help="pixels (%(default)s)")
     add("--width", type=int, default=1280, help="pixels (%(default)s)")
-    add("--fps", type=float, default=24.0, help="frames per second (%(default)s)")
+    add("--fps", type=float, help="frames per second (24; with a run folder as nemo-cosmos generate chooses)")
+    add("--overwrite", action="store_true", help="make finished videos again")
     add("--seed", type=int, default=1, help="of the noise (%(default)s)")
     add("--num_gpus", type=int, default=1, help="processes started by torchrun that share a video (%(default)s)")
     for flag, part in _OFFLOAD.items():
@@ -100,7 +101,7 @@ def run_script(kind: Kind, arguments: argparse.Namespace) -> JobSummary:
         width=arguments.width,
         num_frames=arguments.num_video_frames,
         overlap_frames=arguments.overlap_frames if is_video else 1,
-        fps=arguments.fps,
+        fps=arguments.fps or (None if weights.is_dir() else 24.0),
         num_input_frames=arguments.num_input_frames if is_video else 1,
         num_steps=arguments.num_steps,
         guidance=arguments.guidance,
@@ -118,6 +119,7 @@ def run_script(kind: Kind, arguments: argparse.Namespace) -> JobSummary:
         upsampler_word_limit=None if is_video else arguments.word_limit_to_skip_upsampler,
         guardrail=False if arguments.disable_guardrail else None,
         offload=frozenset(part for flag, part in _OFFLOAD.items() if getattr(arguments, flag)),
+        overwrite=arguments.overwrite,
         num_gpus=arguments.num_gpus,
     )
     with log_shown():
@@ -133,11 +135,14 @@ def _requests(kind: Kind, arguments: argparse.Namespace) -> list[GenerationReque
             raise InputError("--prompt or --batch_input_path is required")
         if kind == "Video2World" and given is None:
             raise InputError("--input_image_or_video_path or --batch_input_path is required")
-        requests = [GenerationRequest(arguments.video_save_name, (arguments.prompt or "").strip(), given)]
+        prompt = arguments.prompt
+        requests = [
+            GenerationRequest(arguments.video_save_name, (prompt or "").strip(), given, has_prompt=prompt is not None)
+        ]
     for request in requests:
         if kind == "Video2World" and request.visual_input is None:
             raise InputError(f"{arguments.batch_input_path}: request {request.name!r} has no visual_input")
-        if arguments.disable_prompt_upsampler and not request.prompt:
+        if arguments.disable_prompt_upsampler and not request.prompt and not request.has_prompt:
             raise InputError(f"request {request.name!r} has no prompt: required with --disable_prompt_upsampler")
     return requests
 

@@ -190,7 +190,7 @@ class WorldPipeline:
                 if not self._allows(prompts[index]):
                     refused.add(index)
         for index, (request, prompt) in enumerate(zip(requests, prompts, strict=True)):
-            if not prompt and index not in refused:
+            if not prompt and not request.has_prompt and index not in refused:
                 raise InputError(f"{request.name}: no prompt; only with a prompt upsampler may it be left out")
         with self.models.text_encoder.use() as encoder:
             if encoder.width != self.models.dit.text_width:
@@ -227,7 +227,7 @@ class WorldPipeline:
         """
         assert prepared.text is not None, "a refused prompt was not taken out"
         plan, given, condition = self.ranks.from_first(partial(self._encode_input, request))
-        fps = self.config.fps or (given.fps if given is not None and given.fps else DEFAULT_FPS)
+        fps = self._frame_rate(request, given)
         seed = self.config.seed if request.seed is None else request.seed
         inputs = SamplingInputs(
             shape=plan.latent_shape,
@@ -250,6 +250,25 @@ class WorldPipeline:
             return None, fps
         frames = torch.cat(chunks, dim=1)[:, : plan.video.num_frames]
         return self._filter(frames), fps
+
+    def _frame_rate(self, request: GenerationRequest, given: InputFrames | None) -> float:
+        """What the user says, else the input video's rate, else the one that the weights were trained at, else 24."""
+        if self.config.fps:
+            return self.config.fps
+        if given is not None and given.fps:
+            return given.fps
+        what = "an image" if given is not None else "a text"
+        if self.defaults.fps:
+            logger.info("%s: %g frames per second, the rate of all training samples", request.name, self.defaults.fps)
+            return self.defaults.fps
+        logger.warning(
+            "%s: %s has no frame rate and the training data is not known to have one: %g frames per second are "
+            "assumed, --fps names another rate",
+            request.name,
+            what,
+            DEFAULT_FPS,
+        )
+        return DEFAULT_FPS
 
     def _encode_input(self, request: GenerationRequest) -> tuple[_LatentPlan, InputFrames | None, Tensor | None]:
         dit, has_input = self.models.dit, request.visual_input is not None

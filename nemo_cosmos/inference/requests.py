@@ -1,15 +1,18 @@
-"""What to generate: a list of requests from flags, a JSONL file or a folder of clips."""
+"""What to generate: a list of requests from flags, a JSONL file or a dataset of clips."""
 
 from __future__ import annotations
 
 import json
+import logging
 import re
 from dataclasses import dataclass
 from pathlib import Path
 
+from nemo_cosmos.data.clips import list_clips, not_read
+from nemo_cosmos.data.listing import numbered_lines
 from nemo_cosmos.errors import InputError
 
-VIDEO_SUFFIXES = (".mp4", ".mov", ".mkv", ".webm", ".avi")
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -21,12 +24,14 @@ class GenerationRequest:
         prompt: text, may be empty where the prompt upsampler writes it from the input.
         visual_input: image or video the video starts from; None for text alone.
         seed: overrides the seed of the settings.
+        has_prompt: the prompt was given although it is empty, as captions may be; it is used as it is.
     """
 
     name: str
     prompt: str = ""
     visual_input: Path | None = None
     seed: int | None = None
+    has_prompt: bool = False
 
     def __post_init__(self) -> None:
         if not re.fullmatch(r"[^/\\\0]+", self.name) or self.name.startswith("."):
@@ -42,7 +47,7 @@ def collect_requests(
     limit: int | None = None,
     name: str = "output",
 ) -> list[GenerationRequest]:
-    """The requests that the command line names, by exactly one way: prompt and/or input, folder of clips, or JSONL.
+    """The requests that the command line names, by exactly one way: prompt and/or input, dataset of clips, or JSONL.
 
     Raises:
         InputError: no way or several were named, or what it names is wrong.
@@ -58,22 +63,19 @@ def collect_requests(
         return requests_from_jsonl(batch)[:limit]
     if limit is not None:
         raise InputError("a limit applies to a source folder or a batch, not to a single prompt")
-    return [GenerationRequest(name, (prompt or "").strip(), visual_input)]
+    return [GenerationRequest(name, (prompt or "").strip(), visual_input, has_prompt=prompt is not None)]
 
 
 def requests_from_jsonl(path: Path) -> list[GenerationRequest]:
     """One request a line: an object with ``prompt`` and/or ``visual_input`` (relative to the working directory or to
-    the file), optionally ``name`` (default: the line's number from 0) and ``seed``.
+    the file), optionally ``name`` (default: the line's number from 0) and ``seed``. Blank lines count as lines.
 
     Raises:
         InputError: the file is missing or empty, or a line is no such object; the message names the line.
     """
-    if not path.is_file():
-        raise InputError(f"{path} does not exist")
     requests = []
-    lines = [line for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
-    for number, line in enumerate(lines):
-        where = f"{path}, line {number + 1}"
+    for number, line in numbered_lines(path):
+        where = f"{path}, line {number}"
         try:
             values = json.loads(line)
         except ValueError as error:
@@ -89,10 +91,11 @@ def requests_from_jsonl(path: Path) -> list[GenerationRequest]:
         given = values.get("visual_input")
         requests.append(
             GenerationRequest(
-                name=values.get("name") or str(number),
+                name=values.get("name") or str(number - 1),
                 prompt=(values.get("prompt") or "").strip(),
                 visual_input=_resolve(given, path.parent) if given else None,
                 seed=values.get("seed"),
+                has_prompt=values.get("prompt") is not None,
             )
         )
     if not requests:
@@ -100,22 +103,22 @@ def requests_from_jsonl(path: Path) -> list[GenerationRequest]:
     return check_names(requests, str(path))
 
 
-def requests_from_clips(folder: Path, *, limit: int | None = None) -> list[GenerationRequest]:
-    """One request per clip of ``videos/*.mp4`` with caption ``metas/<stem>.txt`` (the HD-VILA layout), by name.
+def requests_from_clips(source: Path, *, limit: int | None = None) -> list[GenerationRequest]:
+    """One request per clip of a dataset in any layout that ``prepare`` reads, by name, from its video and caption.
 
     Raises:
         InputError: there is no clip, or a clip has no caption.
     """
-    videos = sorted(p for p in (folder / "videos").glob("*") if p.suffix.lower() in VIDEO_SUFFIXES)
-    if not videos:
-        raise InputError(f"{folder / 'videos'} holds no video; expected videos/*.mp4 with captions in metas/*.txt")
+    clips = sorted(list_clips(source), key=lambda clip: clip.title)
+    if others := not_read(source):
+        logger.info("%s: not read, for their suffixes: %s", source, others)
     requests = []
-    for video in videos[:limit]:
-        caption = folder / "metas" / f"{video.stem}.txt"
-        if not caption.is_file():
-            raise InputError(f"{video} has no caption: expected {caption}")
-        requests.append(GenerationRequest(video.stem, caption.read_text(encoding="utf-8").strip(), video))
-    return check_names(requests, str(folder))
+    for clip in clips[:limit]:
+        if not clip.has_caption:
+            raise InputError(f"{clip.video} has no caption: {clip.caption_place}")
+        name = clip.title.lstrip(".") or clip.key
+        requests.append(GenerationRequest(name, clip.read_caption(), clip.video, has_prompt=True))
+    return check_names(requests, str(source))
 
 
 def check_names(requests: list[GenerationRequest], where: str) -> list[GenerationRequest]:

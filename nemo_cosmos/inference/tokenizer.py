@@ -17,6 +17,7 @@ from torch import Tensor
 
 from nemo_cosmos.errors import InputError
 from nemo_cosmos.models.tokenizer import TokenizerConfig, TokenizerModule
+from nemo_cosmos.models.tokenizer.checks import check_indices, check_latent, check_video, checked_values
 from nemo_cosmos.models.tokenizer.state_dict import compare, infer_config
 from nemo_cosmos.models.tokenizer.weights import load_jit, read_pair, read_weights
 
@@ -121,20 +122,36 @@ class TokenizerCodec:
 
     @torch.no_grad()
     def encode(self, video: Tensor) -> tuple[Tensor, ...]:
-        """(latent,) or (indices, codes) of a (B, 3, T, H, W) video in [−1, 1]: the encoder's answer less its last."""
-        return self._encode(video.to(self.device, self.dtype))
+        """(latent,) or (indices, codes) of a (B, 3, T, H, W) video in [−1, 1]: the encoder's answer less its last.
+
+        Raises:
+            InputError: another shape, type or range, or an empty batch.
+        """
+        check_video(self.config, video)
+        with checked_values(self.config, video):
+            return self._encode(video.to(self.device, self.dtype))
 
     @torch.no_grad()
     def decode(self, latent: Tensor) -> Tensor:
-        """Video of latents or indices, not clamped."""
-        latent = latent.to(self.device)
-        return self._decode(latent.to(self.dtype) if latent.is_floating_point() else latent)
+        """Video of latents or indices, not clamped.
+
+        Raises:
+            InputError: another shape or type, an empty batch, or indices outside the codebook.
+        """
+        if not self.config.discrete:
+            check_latent(self.config, latent)
+            return self._decode(latent.to(self.device, self.dtype))
+        check_indices(self.config, latent)
+        with checked_values(self.config, latent):
+            return self._decode(latent.to(self.device))
 
     @torch.no_grad()
     def autoencode(self, video: Tensor) -> Tensor:
         """Reconstruction of a (B, 3, T, H, W) video, not clamped."""
         if self._autoencode is not None:
-            return self._autoencode(video.to(self.device, self.dtype))
+            check_video(self.config, video)
+            with checked_values(self.config, video):
+                return self._autoencode(video.to(self.device, self.dtype))
         return self.decode(self.encode(video)[0])
 
     def reconstruct(self, frames: Tensor, window: int = 17) -> Tensor:

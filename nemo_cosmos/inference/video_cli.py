@@ -7,14 +7,14 @@ from __future__ import annotations
 
 import argparse
 import contextlib
-import glob
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from nemo_cosmos.errors import InputError
+from nemo_cosmos.data.listing import expand_pattern, parse_paths
+from nemo_cosmos.errors import InputError, explain_os_error
 from nemo_cosmos.inference.logs import log_shown
 
 if TYPE_CHECKING:
@@ -35,7 +35,7 @@ def build_parser() -> argparse.ArgumentParser:
         epilog=EXAMPLE,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("--video_pattern", required=True, help="glob of the videos")
+    parser.add_argument("--video_pattern", required=True, help="a video, or a glob of several")
     parser.add_argument(
         "--checkpoint", help="whole autoencoder (.jit) or tokenizer folder; in torch mode weights of any form"
     )
@@ -79,8 +79,8 @@ def run(argv: Sequence[str]) -> list[Path]:
         InputError: nothing matches, no checkpoint, a checkpoint that does not fit, a video that cannot be read, or
             an output that would replace an input or another output.
     """
-    args = build_parser().parse_args(argv)
-    videos = [Path(name) for name in sorted(glob.glob(args.video_pattern, recursive=True)) if Path(name).is_file()]
+    args = parse_paths(build_parser(), argv)
+    videos = expand_pattern(args.video_pattern)
     if not videos:
         raise InputError(f"--video_pattern {args.video_pattern!r}: no video matches")
     if args.checkpoint is None and (args.checkpoint_enc is None or args.checkpoint_dec is None):
@@ -182,6 +182,12 @@ def main() -> None:
             run(sys.argv[1:])
     except InputError as error:
         print(f"error: {error}", file=sys.stderr)
+        sys.exit(2)
+    except OSError as error:
+        message = explain_os_error(error)
+        if message is None:
+            raise
+        print(f"error: {message}", file=sys.stderr)
         sys.exit(2)
 
 

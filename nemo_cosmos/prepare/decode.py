@@ -5,14 +5,17 @@ from __future__ import annotations
 import os
 import shutil
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 from torch.utils.data import DataLoader, IterableDataset, get_worker_info
 
 from nemo_cosmos.data.clips import Clip
+from nemo_cosmos.data.sample import Origin
 from nemo_cosmos.data.windows import Window, WindowPlan, windows_of
 from nemo_cosmos.errors import InputError
+from nemo_cosmos.prepare.changes import file_times, origin_of
 
 PREFETCH = 2
 """Windows that each worker decodes ahead; bounds memory whatever the size of the dataset."""
@@ -45,17 +48,32 @@ class ClipDecoder(IterableDataset):  # type: ignore[type-arg]
         plan: which frames.
         compression: pixels per latent cell, for padding masks.
         done: sample keys to leave out.
+        options: what else shapes the samples, recorded with each.
     """
 
-    def __init__(self, clips: list[Clip], plan: WindowPlan, compression: int, done: frozenset[str]) -> None:
+    def __init__(
+        self,
+        clips: list[Clip],
+        plan: WindowPlan,
+        compression: int,
+        done: frozenset[str],
+        options: dict[str, Any] | None = None,
+    ) -> None:
         self.clips, self.plan, self.compression, self.done = clips, plan, compression, done
+        self.options = options or {}
 
     def __iter__(self) -> Iterator[Item]:
         worker = get_worker_info()
         first, every = (0, 1) if worker is None else (worker.id, worker.num_workers)
         for clip in self.clips[first::every]:
+            origin: Origin | None = None
             try:
-                yield from windows_of(clip, self.plan, self.compression, self.done)
+                # Taken before the first frame: what changes while it is read counts as changed the next time.
+                times = file_times(clip.video)
+                for window in windows_of(clip, self.plan, self.compression, self.done):
+                    origin = origin or replace(origin_of(clip, window.caption, times), options=self.options)
+                    window.origin = origin
+                    yield window
                 yield ClipEnd()
             except InputError as error:
                 yield Failure(clip.name, str(error))

@@ -6,10 +6,11 @@ time, so a sample's bytes depend neither on its neighbours nor on the number of 
 
 from __future__ import annotations
 
+import contextlib
 import datetime
 import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, dataclass, field
 from functools import lru_cache
 from pathlib import Path
@@ -34,7 +35,9 @@ from nemo_cosmos.data.shards import SAMPLES_PER_SHARD, ShardWriter, disk_error
 from nemo_cosmos.data.windows import Tokenizer, Window, WindowPlan, check_finite, check_plan, encode_window
 from nemo_cosmos.errors import InputError
 from nemo_cosmos.models.text import TextEncoder
+from nemo_cosmos.prepare.changes import Changes, drop_changed, find_changes
 from nemo_cosmos.prepare.decode import ClipDecoder, Failure, decode_ahead
+from nemo_cosmos.prepare.lock import LOCK_NAME, lock_folder
 
 SETTINGS_NAME = "prepare.json"
 LATENT_DTYPES = {"bfloat16": torch.bfloat16, "float16": torch.float16, "float32": torch.float32}
@@ -78,6 +81,7 @@ class PrepareResult:
     seconds: float
     manifest: Manifest
     skipped: list[Failure] = field(default_factory=list)
+    changes: Changes = field(default_factory=Changes)
 
 
 def prepare(
@@ -92,12 +96,15 @@ def prepare(
     samples_per_shard: int = SAMPLES_PER_SHARD,
     workers: int = 0,
     device: torch.device | str = "cpu",
+    options: Mapping[str, Any] | None = None,
+    keep_removed: bool = False,
     on_progress: Callable[[Progress], None] = lambda progress: None,
 ) -> PrepareResult:
     """Encode clips into shards under ``out``; goes on where an earlier call stopped.
 
-    A clip that does not decode or is too short is left out and counted. All ranks of a ``torchrun`` job call this with
-    the same arguments and get the same result.
+    Samples of clips that changed since they were made are made again, those of clips that are gone are dropped, all
+    others stay. A clip that does not decode or is too short is left out and counted. All ranks of a ``torchrun`` job
+    call this with the same arguments and get the same result.
 
     Args:
         clips: the dataset, as ``find_clips`` lists it.
@@ -111,11 +118,13 @@ def prepare(
         samples_per_shard: see ``ShardWriter``.
         workers: decoding processes.
         device: where the tokenizer runs.
+        options: what else shapes the samples, by the names of the command's options; None values are left out.
+        keep_removed: samples of clips that are gone stay.
         on_progress: called after every sample and every clip of this rank.
 
     Raises:
-        InputError: frame count or size do not fit the tokenizer, ``out`` holds something else, no clip was usable, or
-            the disk is full.
+        InputError: frame count or size do not fit the tokenizer, ``out`` holds something else, was made with other
+            options or is being prepared by another process, no clip was usable, or the folder cannot be written.
     """
     check_plan(plan, tokenizer)
     if latent_dtype not in LATENT_DTYPES:
@@ -126,13 +135,24 @@ def prepare(
         )
     out, rank = Path(out), _rank()
     settings = {**asdict(plan), "size": list(plan.size), "latent_dtype": latent_dtype}
-    record = {**settings, "tokenizer": tokenizer.identity.to_json(), "text_encoder": text_encoder_name}
-    existed = _check_out(out, record)
-    _barrier(rank)  # the first rank writes there only after everybody has looked
-    try:
-        done = _open_out(out, record, rank)
+    record = {
+        **settings,
+        **{name: value for name, value in (options or {}).items() if value is not None},
+        "tokenizer": tokenizer.identity.to_json(),
+        "text_encoder": text_encoder_name,
+    }
+    with _writing(out, record, rank) as existed:
+        changes = _open_out(out, record, clips, rank, keep_removed)
+        done = frozenset(key for index in completed_shards(out) for key in index.keys)
+        _barrier(rank)  # nobody writes before everybody has seen what is there
         todo = clips if plan.stride else [clip for clip in clips if clip.key not in done]
-        decoder = ClipDecoder(todo[rank.index :: rank.count], plan, tokenizer.identity.spatial_compression, done)
+        decoder = ClipDecoder(
+            todo[rank.index :: rank.count],
+            plan,
+            tokenizer.identity.spatial_compression,
+            done,
+            {**record, "tokenizer": str(tokenizer.identity)},
+        )
         progress, skipped = Progress(total=len(decoder.clips)), []
         encode_text = _text_embedder(text_encoder)
         began = time.monotonic()
@@ -162,25 +182,56 @@ def prepare(
         if rank.index == 0:
             if not completed_shards(out):
                 if not existed:
-                    _remove_if_unused(out)
+                    (out / SETTINGS_NAME).unlink()
                 reasons = "; ".join(failure.reason for failure in skipped[:3])
                 raise InputError(f"none of {len(clips)} clips could be prepared: {reasons}")
             merge_manifest(out, settings=settings, skipped=[asdict(failure) for failure in skipped])
         _barrier(rank)
-    except OSError as error:
-        raise disk_error(error, out) from error
-    except InputError:
-        if rank.count == 1 and not existed:
-            _remove_if_unused(out)
-        raise
+        manifest = Manifest.load(out)
     return PrepareResult(
         written=sum(p.samples for p, _ in everyone),
         frames=sum(p.frames for p, _ in everyone),
         already_done=len(done),
         seconds=max(p.seconds for p, _ in everyone),
-        manifest=Manifest.load(out),
+        manifest=manifest,
         skipped=skipped,
+        changes=changes,
     )
+
+
+@contextlib.contextmanager
+def _writing(out: Path, record: dict[str, Any], rank: Rank) -> Iterator[bool]:
+    """The folder as this job's alone; a first call that fails leaves nothing of it behind.
+
+    Gives whether the folder had been prepared into before.
+
+    Raises:
+        InputError: the folder holds something else, is being prepared by another process, or cannot be written.
+    """
+    try:
+        existed = _check_out(out, record)
+        _barrier(rank)  # the first rank writes there only after everybody has looked
+        if rank.index:
+            yield existed
+            return
+        out.mkdir(parents=True, exist_ok=True)
+        try:
+            with lock_folder(out):
+                _check_out(out, record)  # what another process has done since
+                try:
+                    yield existed
+                except InputError:
+                    # Other ranks may still be writing, which need the record to go on another time.
+                    if rank.count == 1 and not existed and not completed_shards(out):
+                        (out / SETTINGS_NAME).unlink(missing_ok=True)
+                    raise
+        except InputError:
+            if not existed:
+                with contextlib.suppress(OSError):  # something is in it
+                    out.rmdir()
+            raise
+    except OSError as error:
+        raise disk_error(error, out) from error
 
 
 def _encode(
@@ -209,41 +260,51 @@ def _text_embedder(load: Callable[[], TextEncoder] | None) -> Callable[[str], Te
 
 
 def _check_out(out: Path, record: dict[str, Any]) -> bool:
-    """Whether ``out`` has been prepared into before; InputError when it holds something else."""
+    """Whether ``out`` has been prepared into before; InputError when it holds something else.
+
+    An option of which nothing is known on one side is not compared.
+    """
     file = out / SETTINGS_NAME
     if file.is_file():
         found = read_json(file)
-        for name, value in record.items():
-            if found.get(name) != value:
-                raise InputError(
-                    f"{out} was prepared with {name}={found.get(name)}, now it is {value}: name another folder or "
-                    "delete this one"
-                )
+        differing = [
+            f"{name}={_shown(found[name])}, now it is {_shown(value)}"
+            for name, value in record.items()
+            if name in found and found[name] != value
+        ]
+        if differing:
+            raise InputError(
+                f"{out} was prepared with {'; '.join(differing)}: repeat the options, name another folder or delete "
+                "this one"
+            )
         return True
-    if out.exists() and (not out.is_dir() or any(out.iterdir())):
+    if out.exists() and (not out.is_dir() or any(entry.name != LOCK_NAME for entry in out.iterdir())):
         what = "shards" if (out / MANIFEST_NAME).is_file() else "other files"
         raise InputError(f"{out} exists and holds {what} that prepare did not make: name a new folder")
     return False
 
 
-def _open_out(out: Path, record: dict[str, Any], rank: Rank) -> frozenset[str]:
-    """Make the folder ready; gives the keys that finished shards hold."""
+def _shown(value: Any) -> str:
+    """A recorded option for people; tokenizers by name and digest."""
+    if isinstance(value, dict) and "sha256" in value:
+        return f"{value.get('name')} ({value['sha256'][:12]})"
+    return str(value)
+
+
+def _open_out(out: Path, record: dict[str, Any], clips: list[Clip], rank: Rank, keep_removed: bool) -> Changes:
+    """Make the folder ready: what an interrupted call left and what no longer stands for its clip is taken out.
+
+    Every rank gets what has changed.
+    """
+    changes = Changes()
     if rank.index == 0:
-        out.mkdir(parents=True, exist_ok=True)
-        write_json(out / SETTINGS_NAME, record)
         remove_unfinished(out)
-    _barrier(rank)
-    done = frozenset(key for index in completed_shards(out) for key in index.keys)
-    _barrier(rank)  # nobody writes before everybody has seen what is there
-    return done
-
-
-def _remove_if_unused(out: Path) -> None:
-    """Leave no folder behind when a first call wrote no shard."""
-    if out.is_dir() and not completed_shards(out):
-        (out / SETTINGS_NAME).unlink(missing_ok=True)
-        if not any(out.iterdir()):
-            out.rmdir()
+        changes = find_changes(completed_shards(out), clips, keep_removed=keep_removed)
+        changes.refuse_another_dataset(out)
+        file = out / SETTINGS_NAME
+        write_json(file, {**(read_json(file) if file.is_file() else {}), **record})
+        drop_changed(out, changes)
+    return _gather(rank, changes)[0]
 
 
 def _rank() -> Rank:

@@ -7,21 +7,28 @@
 from __future__ import annotations
 
 import argparse
+import itertools
 import json
 import os
+import sys
 import tempfile
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from nemo_cosmos.data.listing import numbered_lines, parse_paths
 from nemo_cosmos.data.manifest import read_json, write_bytes, write_json
 from nemo_cosmos.data.shards import disk_error
 from nemo_cosmos.data.video import cut
 from nemo_cosmos.errors import InputError
 
 LIST_NAME = "hdvila-100M.jsonl"
+LIST_REPOSITORY = "TempoFunk/hdvila-100M"
+"""The data set of the Hugging Face hub that the Cosmos guide takes the list from."""
+FIELDS = ("url", "video_id", "clip_id", "caption", "span_start", "span_end")
+"""What a line must have."""
 Downloader = Callable[[str, Path], None]
 """Writes the video at a URL to a path, or raises ``DownloadError``."""
 
@@ -32,7 +39,7 @@ class DownloadError(Exception):
 
 @dataclass(frozen=True)
 class ClipRecord:
-    """One line of the list."""
+    """One line of the list; ``values`` is the whole of it, other fields included."""
 
     url: str
     video_id: str
@@ -40,6 +47,7 @@ class ClipRecord:
     caption: str
     span_start: str
     span_end: str
+    values: dict[str, Any] = field(default_factory=dict, compare=False, repr=False)
 
     @property
     def stem(self) -> str:
@@ -49,10 +57,10 @@ class ClipRecord:
     @classmethod
     def from_json(cls, values: dict[str, Any], where: str) -> ClipRecord:
         """Take the fields out of a JSON object; InputError names a missing one and names that leave the folder."""
-        for f in fields(cls):
-            if not isinstance(values.get(f.name), str):
-                raise InputError(f"{where}: {f.name!r} is {values.get(f.name)!r}, expected a string")
-        record = cls(**{f.name: values[f.name] for f in fields(cls)})
+        for name in FIELDS:
+            if not isinstance(values.get(name), str):
+                raise InputError(f"{where}: {name!r} is {values.get(name)!r}, expected a string")
+        record = cls(**{name: values[name] for name in FIELDS}, values=values)
         for name in (record.video_id, record.clip_id):
             if not name or Path(name).name != name:
                 raise InputError(f"{where}: {name!r} is no plain file name")
@@ -69,42 +77,48 @@ class Outcome:
 
 
 def read_list(dataset: str | Path, num_videos: int) -> list[ClipRecord]:
-    """The first clip of each of the first ``num_videos`` different URLs.
+    """The first clip of each of the first ``num_videos`` different URLs; see ``iterate_list``."""
+    if num_videos < 1:
+        raise InputError(f"N_videos={num_videos}: expected at least 1")
+    return list(itertools.islice(iterate_list(dataset), num_videos))
+
+
+def iterate_list(dataset: str | Path) -> Iterator[ClipRecord]:
+    """The first clip of each URL, in the order of the list, which is read as far as it is asked for.
 
     Raises:
         InputError: the list is missing, has a malformed line, or names no video.
     """
     file = Path(dataset) / LIST_NAME
-    if num_videos < 1:
-        raise InputError(f"N_videos={num_videos}: expected at least 1")
     if not file.is_file():
         raise InputError(
-            f"{file} is missing: download it as the HD-VILA-100M page (https://github.com/microsoft/XPretrain) "
-            f"describes and put it into {dataset}"
+            f"{file} is missing: the guide's list is {LIST_NAME} of the data set {LIST_REPOSITORY}; fetch it with "
+            f"`hf download {LIST_REPOSITORY} {LIST_NAME} --repo-type dataset --local-dir {dataset}`"
         )
-    records: dict[str, ClipRecord] = {}
-    with file.open(encoding="utf-8") as lines:
-        for number, line in enumerate(lines, start=1):
-            if len(records) == num_videos:
-                break
-            if line.strip():
-                record = ClipRecord.from_json(_object(line, f"{file} line {number}"), f"{file} line {number}")
-                records.setdefault(record.url, record)
-    if not records:
+    seen: set[str] = set()
+    for number, line in numbered_lines(file):
+        where = f"{file} line {number}"
+        record = ClipRecord.from_json(_object(line, where), where)
+        if record.url not in seen:
+            seen.add(record.url)
+            yield record
+    if not seen:
         raise InputError(f"{file} names no videos")
-    return list(records.values())
 
 
 def download(dataset: str | Path, num_videos: int, downloader: Downloader) -> Iterator[Outcome]:
     """Fetch videos to ``videos_orig/VIDEO_ID.mp4`` and write ``metas/CLIP.{txt,json}``; yields what became of each.
 
-    A video that cannot be had is skipped, and leaves no caption behind.
+    Goes on until there are ``num_videos`` or the list ends. A video that cannot be had is skipped, and leaves no
+    caption behind.
     """
     dataset = Path(dataset)
-    records = read_list(dataset, num_videos)
-    for name in ("videos_orig", "metas"):
-        (dataset / name).mkdir(exist_ok=True)
-    for record in records:
+    if num_videos < 1:
+        raise InputError(f"N_videos={num_videos}: expected at least 1")
+    had = 0
+    for record in iterate_list(dataset):
+        for name in ("videos_orig", "metas"):
+            (dataset / name).mkdir(exist_ok=True)
         target = dataset / "videos_orig" / f"{record.video_id}.mp4"
         present = target.is_file()
         if not present:
@@ -114,8 +128,11 @@ def download(dataset: str | Path, num_videos: int, downloader: Downloader) -> It
                 yield Outcome(record.video_id, "failed", f"{record.url}: {error}")
                 continue
         write_bytes(dataset / "metas" / f"{record.stem}.txt", record.caption.encode())
-        write_json(dataset / "metas" / f"{record.stem}.json", vars(record))
+        write_json(dataset / "metas" / f"{record.stem}.json", record.values)
+        had += 1
         yield Outcome(record.video_id, "present" if present else "done")
+        if had == num_videos:
+            return
 
 
 def clip(dataset: str | Path) -> Iterator[Outcome]:
@@ -168,10 +185,12 @@ def main(description: str, arguments: Sequence[str] | None = None, downloader: D
     """
     parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--dataset_path", default="datasets/hdvila", help=f"folder with {LIST_NAME}")
-    parser.add_argument("--N_videos", type=int, default=128, help="videos to download, one clip each")
+    parser.add_argument(
+        "--N_videos", type=int, default=128, help="videos to have, one clip each; goes on until so many succeed"
+    )
     parser.add_argument("--do_download", action="store_true", help="download to videos_orig/ and write metas/")
     parser.add_argument("--do_clip", action="store_true", help="cut videos/ out of videos_orig/")
-    options = parser.parse_args(arguments)
+    options = parse_paths(parser, sys.argv[1:] if arguments is None else arguments)
     if not options.do_download and not options.do_clip:
         raise InputError("nothing to do: give --do_download, --do_clip or both")
     if options.do_download:

@@ -3,10 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from pathlib import Path
 
 from nemo_cosmos.data.clips import read_caption_file
-from nemo_cosmos.data.embeddings import DTYPES, write_embedding
+from nemo_cosmos.data.embeddings import (
+    DTYPES,
+    EMBEDDINGS_FOLDER,
+    record_captions,
+    stale_embeddings,
+    write_embedding,
+)
+from nemo_cosmos.data.listing import walk_files
 from nemo_cosmos.data.manifest import read_json, write_json
 from nemo_cosmos.errors import InputError
 from nemo_cosmos.models.text import (
@@ -18,14 +26,13 @@ from nemo_cosmos.models.text import (
 )
 from nemo_cosmos.prepare.device import resolve_device, resolve_dtype
 
-EMBEDDINGS_FOLDER = "t5_xxl"
 ENCODER_RECORD = "text_encoder.json"
 
 
 def recorded_encoder(dataset: str | Path) -> str:
     """Name of the encoder that made a dataset's ``t5_xxl`` folder; T5-11B, the format's own, when nothing is
     recorded."""
-    record = Path(dataset) / EMBEDDINGS_FOLDER / ENCODER_RECORD
+    record = _encoder_record(dataset)
     if not record.is_file():
         return DEFAULT_TEXT_ENCODER
     name = read_json(record).get("name")
@@ -34,10 +41,23 @@ def recorded_encoder(dataset: str | Path) -> str:
     return name
 
 
+def recorded_length(dataset: str | Path) -> int | None:
+    """Text tokens that a dataset's ``t5_xxl`` folder keeps of a caption, None when nothing is recorded."""
+    record = _encoder_record(dataset)
+    length = read_json(record).get("max_length") if record.is_file() else None
+    return length if isinstance(length, int) else None
+
+
+def _encoder_record(dataset: str | Path) -> Path:
+    """Beside the list where the dataset is a ``.jsonl`` file."""
+    folder = Path(dataset).parent if Path(dataset).is_file() else Path(dataset)
+    return folder / EMBEDDINGS_FOLDER / ENCODER_RECORD
+
+
 def find_captions(dataset: str | Path) -> list[Path]:
-    """The ``metas/*.txt`` files of a dataset, sorted; InputError when there are none."""
+    """The ``metas/*.txt`` files of a dataset, those in subfolders included, sorted; InputError when there are none."""
     metas = Path(dataset) / "metas"
-    captions = sorted(p for p in metas.glob("*.txt") if not p.name.startswith("."))
+    captions = [path for path in walk_files(metas) if path.suffix == ".txt"] if metas.is_dir() else []
     if not captions:
         raise InputError(f"{metas} holds no caption files (*.txt)")
     return captions
@@ -48,44 +68,75 @@ def embed_captions(
     load_encoder: Callable[[], TextEncoder],
     *,
     encoder_name: str,
+    max_length: int | None = None,
     batch_size: int = 8,
     dtype: str = "float16",
 ) -> Iterator[int]:
-    """Write ``t5_xxl/*.pickle`` for every ``metas/*.txt`` that has none yet; yields the captions done so far.
+    """Write ``t5_xxl/NAME.pickle`` for every ``metas/NAME.txt`` that has none of its present caption yet; yields the
+    captions done so far.
 
     The encoder is loaded when there is something to do. Captions of similar length share a batch, so that little is
     computed for padding.
 
+    Args:
+        dataset: folder with ``metas``.
+        load_encoder: called when there is something to embed.
+        encoder_name: recorded in the folder.
+        max_length: text tokens kept, recorded in the folder.
+        batch_size: captions per call of the encoder.
+        dtype: of the arrays in the files.
+
     Raises:
-        InputError: no captions, a caption that is not UTF-8, or embeddings of another encoder in the folder.
+        InputError: no captions, a caption that is not UTF-8, or embeddings of another encoder or length in the folder.
     """
     if batch_size < 1 or dtype not in DTYPES:
         raise InputError(
             f"batch_size={batch_size}, dtype={dtype!r}: expected at least 1 and one of {', '.join(DTYPES)}"
         )
     folder = Path(dataset) / EMBEDDINGS_FOLDER
-    captions = find_captions(dataset)
-    todo = [p for p in captions if not (folder / f"{p.stem}.pickle").is_file()]
-    done = len(captions) - len(todo)
-    if done and recorded_encoder(dataset) != encoder_name:
-        raise InputError(
-            f"{folder} holds embeddings of {recorded_encoder(dataset)}, not of {encoder_name}: delete the folder to "
-            "embed all captions again"
-        )
+    pickles = {path: _pickle_of(path, dataset) for path in find_captions(dataset)}
+    present = {file: partial(read_caption_file, path) for path, file in pickles.items() if file.is_file()}
+    if present:
+        _check_encoder(folder, encoder_name, max_length)
+    stale = set(stale_embeddings(folder, present))
+    todo = [path for path, file in pickles.items() if file not in present or file in stale]
+    done = len(pickles) - len(todo)
     yield done
     if not todo:
         return
     texts = {path: read_caption_file(path) for path in todo}
     encoder = load_encoder()
     folder.mkdir(exist_ok=True)
-    write_json(folder / ENCODER_RECORD, {"name": encoder_name})
+    write_json(folder / ENCODER_RECORD, {"name": encoder_name, "max_length": max_length})
     todo.sort(key=lambda path: (len(texts[path]), path))
     for start in range(0, len(todo), batch_size):
         batch: Sequence[Path] = todo[start : start + batch_size]
         for path, row in zip(batch, encoder.encode_trimmed([texts[p] for p in batch]), strict=True):
-            write_embedding(folder / f"{path.stem}.pickle", row, dtype)
+            pickles[path].parent.mkdir(parents=True, exist_ok=True)
+            write_embedding(pickles[path], row, dtype)
+        record_captions(folder, [(pickles[path], texts[path]) for path in batch])
         done += len(batch)
         yield done
+
+
+def _pickle_of(caption: Path, dataset: str | Path) -> Path:
+    """``metas/DAY/NAME.txt`` -> ``t5_xxl/DAY/NAME.pickle``."""
+    inside = caption.relative_to(Path(dataset) / "metas")
+    return Path(dataset) / EMBEDDINGS_FOLDER / inside.with_name(f"{caption.stem}.pickle")
+
+
+def _check_encoder(folder: Path, encoder_name: str, max_length: int | None) -> None:
+    """InputError when the folder's embeddings are of another encoder, or cut at another length."""
+    found, length = recorded_encoder(folder.parent), recorded_length(folder.parent)
+    if found != encoder_name:
+        other, wanted = found, encoder_name
+    elif None not in (length, max_length) and length != max_length:
+        other, wanted = f"at most {length} tokens", str(max_length)
+    else:
+        return
+    raise InputError(
+        f"{folder} holds embeddings of {other}, not of {wanted}: delete the folder to embed all captions again"
+    )
 
 
 def embed_dataset(
@@ -127,5 +178,6 @@ def embed_dataset(
         )
 
     total = len(find_captions(dataset_path))
-    for done in embed_captions(dataset_path, load, encoder_name=text_encoder_name(source), batch_size=batch_size):
+    name = text_encoder_name(source)
+    for done in embed_captions(dataset_path, load, encoder_name=name, max_length=max_length, batch_size=batch_size):
         on_caption(done, total)

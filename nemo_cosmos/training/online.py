@@ -5,6 +5,7 @@ For small tests. Each epoch encodes every clip again; ``nemo-cosmos prepare`` do
 
 from __future__ import annotations
 
+import logging
 import os
 import time
 from collections.abc import Sequence
@@ -13,15 +14,17 @@ import torch
 from torch import Tensor
 
 from nemo_cosmos.config import DataConfig
-from nemo_cosmos.data.clips import Clip, find_clips
+from nemo_cosmos.data.clips import Clip, find_clips, not_read
 from nemo_cosmos.data.embeddings import read_embedding
 from nemo_cosmos.data.sample import LatentBatch, collate
+from nemo_cosmos.data.shards import RATE_DIGITS
 from nemo_cosmos.data.video import probe
 from nemo_cosmos.data.windows import ClipDataset, Window, WindowPlan, check_finite, check_plan, encode_window
 from nemo_cosmos.errors import InputError
 from nemo_cosmos.models.text import TextEncoder, load_text_encoder
 from nemo_cosmos.models.tokenizer import VideoTokenizer, load_tokenizer
 
+logger = logging.getLogger(__name__)
 SHOWN = 5
 """Unusable clips that an error lists."""
 
@@ -103,12 +106,14 @@ def open_clips(data: DataConfig) -> tuple[ClipDataset, OnlineEncoder]:
     dtype = torch.bfloat16 if device.type == "cuda" else torch.float32
     tokenizer = load_tokenizer(data.tokenizer_path, device=device, dtype=dtype)
     check_plan(plan, tokenizer)
-    refuse_unusable(clips, plan)
+    rates = refuse_unusable(clips, plan)
     text_encoder = None
     if data.text_encoder is not None:
         text_encoder = load_text_encoder(data.text_encoder, max_length=data.text_length, device=device)
     encoder = OnlineEncoder(tokenizer, text_encoder, text_length=data.text_length, device=device)
-    return ClipDataset(clips, plan, tokenizer.spatial_compression), encoder
+    if others := not_read(data.path):
+        logger.warning("%s: not read, for their suffixes: %s", data.path, others)
+    return ClipDataset(clips, plan, tokenizer.spatial_compression, rates), encoder
 
 
 def training_device() -> torch.device:
@@ -118,9 +123,13 @@ def training_device() -> torch.device:
     return torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0")))
 
 
-def refuse_unusable(clips: Sequence[Clip], plan: WindowPlan) -> None:
-    """InputError listing the clips that are no videos, too short, or have an unreadable caption."""
-    bad = []
+def refuse_unusable(clips: Sequence[Clip], plan: WindowPlan) -> list[float]:
+    """The distinct frame rates of the clips' samples, sorted.
+
+    Raises:
+        InputError: clips that are no videos, too short, or have an unreadable caption; they are listed.
+    """
+    bad, rates = [], set()
     for clip in clips:
         try:
             info = probe(clip.video)
@@ -128,6 +137,7 @@ def refuse_unusable(clips: Sequence[Clip], plan: WindowPlan) -> None:
         except InputError as error:
             bad.append(str(error))
             continue
+        rates.add(round((plan.fps or info.fps) / plan.step, RATE_DIGITS))
         # The number of frames in a file of variable rate is not that of the evenly spaced frames read from it.
         if info.frames < plan.frames and not info.variable_rate:
             bad.append(f"{clip.name} has {info.frames} frames")
@@ -137,3 +147,4 @@ def refuse_unusable(clips: Sequence[Clip], plan: WindowPlan) -> None:
             f"{len(bad)} of {len(clips)} clips cannot be used with data.num_frames={plan.frames}: {names}. Remove "
             "them, or use `nemo-cosmos prepare`, which leaves such clips out"
         )
+    return sorted(rates)

@@ -13,6 +13,7 @@ import torch
 
 from nemo_cosmos.checkpoint.files import iteration_name, latest_step, saved_steps
 from nemo_cosmos.config import TrainConfig, TrainerConfig, dump_config
+from nemo_cosmos.data.record import refuse_other_data
 from nemo_cosmos.errors import InputError
 from nemo_cosmos.models.dit import CosmosDiT, DiTConfig, LayerOptions, transformer_config
 from nemo_cosmos.models.dit.lora import LoraSpec
@@ -50,6 +51,8 @@ def train(cfg: TrainConfig, *, callbacks: Sequence[Any] = ()) -> None:
     dit.token_grid(*samples.latent_shape[1:])
     folder = Path(cfg.output_dir)
     resume_from = checkpoint_to_resume(cfg, folder / "checkpoints")
+    if resume_from is not None:
+        refuse_other_data(folder, samples.record, allow_change=cfg.data.allow_change)
     lora = adapters_to_train(cfg, folder / "checkpoints", resuming=resume_from is not None)
     if resume_from is None:
         check_initial_weights(cfg, dit)
@@ -171,6 +174,7 @@ def _fit(
         temporary = folder / ".config.yaml.tmp"
         temporary.write_text(dump_config(cfg))
         os.replace(temporary, folder / "config.yaml")
+        samples.record.save(folder)
     trainer = nl.Trainer(
         accelerator="cpu" if on_cpu else "gpu",
         devices=int(os.environ.get("LOCAL_WORLD_SIZE", "1")),

@@ -7,8 +7,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, cast
 
 from nemo_cosmos.config import DataConfig, TrainConfig
+from nemo_cosmos.data.listing import is_video_name, walk_files
 from nemo_cosmos.data.manifest import MANIFEST_NAME
 from nemo_cosmos.data.positions import SampleSource
+from nemo_cosmos.data.record import DataRecord
 from nemo_cosmos.data.sample import TokenizerIdentity
 from nemo_cosmos.data.shards import ShardDataset
 from nemo_cosmos.errors import InputError
@@ -31,11 +33,13 @@ class Samples:
     Attributes:
         source: records of latents, or the frames of clips where there is an ``encoder``.
         latent_shape: (channels, frames, height, width) of every latent.
+        record: what the run folder keeps about them.
         encoder: makes latents of the frames during training.
     """
 
     source: SampleSource[Any]
     latent_shape: tuple[int, int, int, int]
+    record: DataRecord
     encoder: OnlineEncoder | None = None
 
 
@@ -89,7 +93,9 @@ def check_mode(data: DataConfig) -> None:
 def _open_cached(data: DataConfig) -> tuple[Samples, TokenizerIdentity, int]:
     path = Path(data.path)
     if not (path / MANIFEST_NAME).is_file() and (
-        path.suffix == ".jsonl" or (path / "videos").is_dir() or any(path.glob("*.mp4"))
+        path.suffix == ".jsonl"
+        or (path / "videos").is_dir()
+        or (path.is_dir() and any(map(is_video_name, walk_files(path))))
     ):
         raise InputError(
             f"data.path={path} holds videos, not shards: run `nemo-cosmos prepare {path} OUT ...` and name OUT, or "
@@ -97,7 +103,8 @@ def _open_cached(data: DataConfig) -> tuple[Samples, TokenizerIdentity, int]:
         )
     shards = ShardDataset(data.path, verify=cast(Literal["auto", "full", "size"], data.verify))
     manifest = shards.manifest
-    samples = Samples(shards, cast(tuple[int, int, int, int], manifest.latent_shape))
+    record = DataRecord(str(path.absolute()), shards.digest, len(shards), manifest.fps)
+    samples = Samples(shards, cast(tuple[int, int, int, int], manifest.latent_shape), record)
     return samples, manifest.tokenizer, manifest.text_width
 
 
@@ -108,5 +115,6 @@ def _open_online(data: DataConfig) -> tuple[Samples, TokenizerIdentity, int]:
     from nemo_cosmos.training.online import open_clips
 
     clips, encoder = open_clips(data)
-    samples = Samples(clips, encoder.latent_shape(clips.plan), encoder)
+    record = DataRecord(str(Path(data.path).absolute()), clips.digest, len(clips), clips.rates)
+    samples = Samples(clips, encoder.latent_shape(clips.plan), record, encoder)
     return samples, encoder.tokenizer.identity, encoder.text_width(clips)

@@ -11,6 +11,7 @@ import lightning.pytorch as pl
 import pytest
 
 from nemo_cosmos.config import TrainConfig
+from nemo_cosmos.data.record import read_data_record
 from nemo_cosmos.training.run import train
 from tests.parallel.processes import run_processes
 from tests.parallel.runs import exported, losses, small_run, worst_difference
@@ -76,6 +77,8 @@ def test_killed_run_continues(shards: Path, uninterrupted: Path, tmp_path: Path)
     with pytest.raises(RuntimeError, match="failed"):
         run_processes(1, train_until, cfg, 7, log=output / "logs1")
     assert len(losses(output)) == 7
+    record = read_data_record(output)
+    assert record is not None and (record.samples, record.fps) == (8, [24.0, 30.0])
     run_processes(1, train, cfg, log=output / "logs2")
     assert losses(output) == losses(uninterrupted)
     assert worst_difference(exported(output, 10, "ema"), exported(uninterrupted, 10, "ema")) == 0

@@ -101,6 +101,30 @@ def test_number_of_videos(dataset):
     assert [r.url for r in read_list(dataset, 2)] == ["url0", "url1"]
 
 
+def test_goes_on_until_so_many_succeed(dataset, store):
+    downloader = FakeDownloader(store, broken=["url0"])
+    run(dataset, downloader, "--N_videos", "1", "--do_download")
+    assert downloader.calls == ["url0", "url1"] and len(list((dataset / "videos_orig").iterdir())) == 1
+    again = FakeDownloader(store)  # the one that is there counts after those before it
+    run(dataset, again, "--N_videos", "2", "--do_download")
+    assert again.calls == ["url0"] and len(list((dataset / "videos_orig").iterdir())) == 2
+
+
+def test_metas_keep_the_whole_record(dataset, store):
+    run(dataset, FakeDownloader(store), "--N_videos", "1", "--do_download", "--do_clip")
+    line = (dataset / "hdvila-100M.jsonl").read_text().splitlines()[0]
+    assert json.loads((dataset / "metas/c0.0.json").read_text()) == json.loads(line)
+
+
+def test_the_list_may_have_a_mark_and_blank_lines(dataset, store):
+    file = dataset / "hdvila-100M.jsonl"
+    file.write_text("\ufeff\n\n" + file.read_text(), encoding="utf-8")
+    assert len(read_list(dataset, 9)) == 3
+    file.write_text('\n\n{"url": 3}')
+    with pytest.raises(InputError, match="line 3: 'url' is 3"):
+        read_list(dataset, 9)
+
+
 def test_everything_failing_is_an_error(dataset, store):
     with pytest.raises(InputError, match="none of 3 videos"):
         run(dataset, FakeDownloader(store, broken=["url0", "url1", "url2"]), "--do_download")
@@ -109,7 +133,7 @@ def test_everything_failing_is_an_error(dataset, store):
 def test_mistakes_are_named(dataset, store, tmp_path):
     with pytest.raises(InputError, match="--do_download"):
         run(dataset, FakeDownloader(store))
-    with pytest.raises(InputError, match=r"hdvila-100M\.jsonl is missing"):
+    with pytest.raises(InputError, match=r"hdvila-100M\.jsonl is missing.*TempoFunk/hdvila-100M"):
         run(tmp_path, FakeDownloader(store), "--do_download")
     with pytest.raises(InputError, match="metas"):
         run(tmp_path, FakeDownloader(store), "--do_clip")

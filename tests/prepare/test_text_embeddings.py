@@ -75,6 +75,38 @@ def test_embeddings_of_another_encoder_are_not_mixed(tmp_path, encoder_folder):
         run(path, tmp_path / "other")
 
 
+def test_edited_captions_are_embedded_again(tmp_path, encoder_folder):
+    path = dataset(tmp_path / "d", {"a": "x", "b": "y", "c": "z"})
+    run(path, encoder_folder)
+    before = {p: p.read_bytes() for p in (path / "t5_xxl").glob("*.pickle")}
+    (path / "metas" / "b.txt").write_text("a red disc moves left")
+    (path / "metas" / "c.txt").write_text("z\n\n")  # the same once stripped
+    assert run(path, encoder_folder) == [2, 3]
+    assert [p.stem for p in before if p.read_bytes() != before[p]] == ["b"]
+    assert run(path, encoder_folder) == [3]
+
+
+def test_captions_in_subfolders(tmp_path, encoder_folder):
+    path = dataset(tmp_path / "d", {"x": "top"})
+    for name in ("a", "b"):
+        (path / "metas" / name).mkdir()
+        (path / "metas" / name / "x.txt").write_text(f"caption {name}")
+    run(path, encoder_folder)
+    found = [p.relative_to(path / "t5_xxl").as_posix() for p in (path / "t5_xxl").rglob("*.pickle")]
+    assert sorted(found) == ["a/x.pickle", "b/x.pickle", "x.pickle"]
+    values = [read_embedding(path / "t5_xxl" / name / "x.pickle") for name in ("a", "b")]
+    assert not torch.equal(*values)
+
+
+def test_embeddings_of_another_length_are_not_mixed(tmp_path, encoder_folder):
+    path = dataset(tmp_path / "d", {"a": "x"})
+    run(path, encoder_folder, max_length=512)
+    (path / "metas" / "b.txt").write_text("y")
+    with pytest.raises(InputError, match="at most 512 tokens, not of 77"):
+        run(path, encoder_folder, max_length=77)
+    assert run(path, encoder_folder, max_length=512) == [1, 2]
+
+
 def test_float32(tmp_path, encoder_folder):
     path = dataset(tmp_path / "d", {"a": "x"})
     run(path, encoder_folder, dtype="float32")

@@ -9,8 +9,8 @@ import torch
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from nemo_cosmos.errors import InputError
 from nemo_cosmos.models.fusion import allow_many_shapes
+from nemo_cosmos.models.tokenizer.checks import check_indices, check_latent, check_video, checked_values
 from nemo_cosmos.models.tokenizer.config import TokenizerConfig
 from nemo_cosmos.models.tokenizer.haar import HaarPatcher3D, HaarUnpatcher3D
 from nemo_cosmos.models.tokenizer.layers import (
@@ -199,9 +199,15 @@ class TokenizerModule(nn.Module):
         The VAE formulation gives the posterior's mean.
 
         Raises:
-            InputError: a frame count or size that the compression does not divide; names the nearest legal values.
+            InputError: a frame count or size that the compression does not divide (names the nearest legal values), an
+                empty batch, integers, or values outside [−1, 1].
         """
         self.check_video(video)
+        with checked_values(self.config, video):
+            return self.encode_checked(video)
+
+    def encode_checked(self, video: Tensor) -> Tensor | tuple[Tensor, Tensor]:
+        """:meth:`encode` of a video that has been checked."""
         moments = self.quant_conv(self.encoder(video))
         if self.config.discrete:
             indices, codes = self.quantizer(moments)
@@ -209,25 +215,22 @@ class TokenizerModule(nn.Module):
         return moments.chunk(2, dim=1)[0] if self.config.formulation == "VAE" else moments
 
     def decode(self, latents: Tensor) -> Tensor:
-        """Video (B, 3, T, H, W), not clamped, from latents; discrete ones take indices (integer dtype)."""
+        """Video (B, 3, T, H, W), not clamped, from latents; discrete ones take indices (integer dtype).
+
+        Raises:
+            InputError: another type or shape, an empty batch, or indices outside the codebook.
+        """
         if self.config.discrete:
-            if latents.is_floating_point() or latents.ndim != 4:
-                raise InputError(
-                    f"decode of the discrete tokenizer {self.config.name} takes integer indices (B, t, h, w), "
-                    f"got {latents.dtype} of shape {tuple(latents.shape)}; decode codes with decode_codes"
+            check_indices(self.config, latents)
+            with checked_values(self.config, latents):
+                return self.decode_codes(
+                    self.quantizer.indices_to_codes(latents).to(self.post_quant_conv.conv3d.weight.dtype)
                 )
-            return self.decode_codes(
-                self.quantizer.indices_to_codes(latents).to(self.post_quant_conv.conv3d.weight.dtype)
-            )
         return self.decode_codes(latents)
 
     def decode_codes(self, codes: Tensor) -> Tensor:
         """Video from continuous latents or FSQ codes (B, C, t, h, w)."""
-        if codes.ndim != 5 or codes.shape[1] != self.config.latent_channels:
-            raise InputError(
-                f"latents of shape {tuple(codes.shape)}: tokenizer {self.config.name} expects "
-                f"(B, {self.config.latent_channels}, t, h, w)"
-            )
+        check_latent(self.config, codes)
         return self.decoder(self.post_quant_conv(codes))
 
     def forward(self, video: Tensor) -> TokenizerOutput:
@@ -247,22 +250,8 @@ class TokenizerModule(nn.Module):
         return TokenizerOutput(self.decode_codes(moments), moments, None, None)
 
     def check_video(self, video: Tensor) -> None:
-        """InputError unless ``video`` has a shape this tokenizer compresses without remainder."""
-        config = self.config
-        if video.ndim != 5 or video.shape[1] != config.in_channels:
-            raise InputError(
-                f"video of shape {tuple(video.shape)}: {config.name} expects (B, {config.in_channels}, T, H, W)"
-            )
-        check_frames(config, video.shape[2])
-        for axis, value in (("height", video.shape[3]), ("width", video.shape[4])):
-            step = config.spatial_compression
-            if value % step:
-                below, above = value // step * step, (value // step + 1) * step
-                near = f"{below} or {above}" if below else str(above)
-                raise InputError(
-                    f"video {axis} {value} is not a multiple of {config.name}'s spatial compression {step}: "
-                    f"nearest legal {near}"
-                )
+        """InputError unless ``video`` has a type and shape that this tokenizer compresses without remainder."""
+        check_video(self.config, video)
 
     def enable_checkpointing(self, enabled: bool = True) -> None:
         """Recompute every level in the backward pass instead of keeping its activations."""
@@ -309,17 +298,6 @@ class TokenizerModule(nn.Module):
     def to_original(self) -> dict[str, Tensor]:
         """State dict in the released key layout, buffers included."""
         return to_original(self)
-
-
-def check_frames(config: TokenizerConfig, num_frames: int) -> None:
-    """InputError naming the nearest legal counts unless ``num_frames`` is 1 + k·temporal_compression."""
-    step = config.temporal_compression
-    if num_frames < 1 or (num_frames - 1) % step:
-        below = max(num_frames - 1, 0) // step * step + 1
-        raise InputError(
-            f"{num_frames} frames do not fit tokenizer {config.name}, whose temporal compression is {step}: "
-            f"expected 1 + k*{step}; nearest legal {below} or {below + step}"
-        )
 
 
 def build_tokenizer(preset: str, **overrides: Any) -> TokenizerModule:

@@ -7,7 +7,8 @@ from torch import Tensor
 
 from nemo_cosmos.data.sample import TokenizerIdentity
 from nemo_cosmos.errors import InputError
-from nemo_cosmos.models.tokenizer.autoencoder import TokenizerModule, check_frames
+from nemo_cosmos.models.tokenizer.autoencoder import TokenizerModule
+from nemo_cosmos.models.tokenizer.checks import check_frames, check_latent, check_video, checked_values
 from nemo_cosmos.models.tokenizer.state_dict import to_original, weights_sha256
 
 MAX_ENCODE_CHUNKS = 8
@@ -112,26 +113,32 @@ class VideoTokenizer:
     def encode(self, video: Tensor) -> Tensor:
         """Normalised fp32 latents (B, C, t, h, w) of a (B, 3, T, H, W) video in [−1, 1].
 
-        Discrete tokenizers give their codes. Raises InputError for an illegal frame count or size.
+        Discrete tokenizers give their codes.
+
+        Raises:
+            InputError: an illegal frame count or size, an empty batch, integers, or values outside [−1, 1].
         """
         if video.ndim != 5:
             raise InputError(f"video of shape {tuple(video.shape)}: expected (B, 3, T, H, W)")
         self.latent_frames(video.shape[2])
-        chunks = _fold(video, self.chunk_frames).to(self.device, self.dtype)
+        chunks = _fold(video, self.chunk_frames)
+        check_video(self.config, chunks)
         latents = []
-        for part in chunks.split(MAX_ENCODE_CHUNKS):
-            encoded = self.module.encode(part)
-            latents.append(encoded if isinstance(encoded, Tensor) else encoded[1])
+        with checked_values(self.config, video):
+            for part in chunks.to(self.device, self.dtype).split(MAX_ENCODE_CHUNKS):
+                encoded = self.module.encode_checked(part)
+                latents.append(encoded if isinstance(encoded, Tensor) else encoded[1])
         raw = torch.cat(latents).float()
         return _unfold(self._normalise(raw), video.shape[0])
 
     @torch.no_grad()
     def decode(self, latent: Tensor) -> Tensor:
-        """fp32 video (B, 3, T, H, W), not clamped, of normalised latents (B, C, t, h, w)."""
-        if latent.ndim != 5 or latent.shape[1] != self.latent_channels:
-            raise InputError(
-                f"latent of shape {tuple(latent.shape)}: {self.name} expects (B, {self.latent_channels}, t, h, w)"
-            )
+        """fp32 video (B, 3, T, H, W), not clamped, of normalised latents (B, C, t, h, w).
+
+        Raises:
+            InputError: another shape, integers, an empty batch, or an illegal number of latent frames.
+        """
+        check_latent(self.config, latent)
         self.pixel_frames(latent.shape[2])
         chunks = _fold(latent, self.latent_frames(self.chunk_frames)).to(self.device)
         raw = self._denormalise(chunks.float()).to(self.dtype)

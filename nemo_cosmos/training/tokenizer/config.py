@@ -50,6 +50,8 @@ class TokenizerDataConfig:
     """Clips of one optimizer step over all processes; more than micro_batch x processes accumulates gradients."""
     num_workers: int = at_least(0, 2)
     """Reader processes per training process."""
+    allow_change: bool = False
+    """A run may be resumed on other videos than it was trained on so far; false refuses that."""
 
 
 @dataclass

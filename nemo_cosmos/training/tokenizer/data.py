@@ -7,7 +7,7 @@ does not depend on the number of processes or workers, nor on where a run was in
 from __future__ import annotations
 
 import functools
-import glob
+import hashlib
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -20,6 +20,8 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler
 
 from nemo_cosmos.config import conf_folder
+from nemo_cosmos.data.listing import expand_pattern, find_videos
+from nemo_cosmos.data.record import DataRecord
 from nemo_cosmos.data.video import probe, read_frames
 from nemo_cosmos.errors import InputError
 from nemo_cosmos.training.tokenizer.config import TokenizerDataConfig
@@ -66,9 +68,7 @@ def resolve_source(value: str, config: TokenizerDataConfig) -> ClipSource:
         resolution = int(digits) if digits else resolution
     if resolution is not None and resolution not in RESOLUTIONS:
         raise InputError(f"data.resolution={resolution}: expected one of {', '.join(map(str, sorted(RESOLUTIONS)))}")
-    if Path(pattern).is_dir():
-        pattern = str(Path(pattern) / "*.mp4")
-    files = tuple(Path(name) for name in sorted(glob.glob(pattern, recursive=True)))
+    files = tuple(find_videos(Path(pattern)) if Path(pattern).is_dir() else expand_pattern(pattern))
     if not files:
         raise InputError(f"no video matches {pattern!r} (relative to {Path.cwd()})")
     return ClipSource(files, resolution)
@@ -198,6 +198,13 @@ class ClipDataset(Dataset[Tensor]):
 
     def __len__(self) -> int:
         return int(self.ends[-1])
+
+    @property
+    def record(self) -> DataRecord:
+        """What the run folder keeps about the videos: their names, sizes and order."""
+        lines = [f"{file.name} {file.stat().st_size}" for file in self.source.files]
+        digest = hashlib.sha256("\n".join(lines).encode("utf-8", "surrogateescape")).hexdigest()
+        return DataRecord(self.config.train, digest, len(self))
 
     def window(self, index: int) -> tuple[Path, int]:
         """File and first frame of window ``index``."""

@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
 from nemo_cosmos.config import dump_config
+from nemo_cosmos.data.record import refuse_other_data
 from nemo_cosmos.errors import InputError
 from nemo_cosmos.models.fusion import allow_repeated_backward
 from nemo_cosmos.models.tokenizer import TokenizerModule, build_tokenizer, save_tokenizer
@@ -281,6 +282,8 @@ class TokenizerTrainer:
             if config.model.init_from is None or not Path(config.model.init_from).is_file():
                 raise InputError("model.load_training_state needs model.init_from to be an iter_*.pt file")
             latest = Path(config.model.init_from)
+        else:
+            refuse_other_data(self.output_dir, self.dataset.record, allow_change=config.data.allow_change)
         content = files.read_checkpoint(latest)
         weights = split_weights(content, str(latest))
         self.module.load_original(weights.regular, strict=True)
@@ -346,6 +349,7 @@ class TokenizerTrainer:
 
         self.output_dir.mkdir(parents=True, exist_ok=True)
         (self.output_dir / "config.yaml").write_text(dump_config(self.config))
+        self.dataset.record.save(self.output_dir)
         metrics = self.output_dir / "metrics.jsonl"
         kept: list[str] = []
         if metrics.is_file() and self.step > 0:

@@ -120,6 +120,10 @@ def test_resume_continues_exactly(clips: Path, tmp_path: Path) -> None:
     }
     with pytest.raises(InputError, match="already holds iter_000000004"):
         TokenizerTrainer(configure(clips, whole, "resume=false"))
+    fewer = f"data.train={clips}/0.mp4"
+    with pytest.raises(InputError, match=r"the data is now .*0\.mp4 .*data\.allow_change=true"):
+        TokenizerTrainer(configure(clips, whole, fewer))
+    assert TokenizerTrainer(configure(clips, whole, fewer, "data.allow_change=true")).step == 4
 
     tokenizer = load_tokenizer(folder)
     assert tokenizer.has_statistics and tokenizer.chunk_frames == 5 and tokenizer.name == "demo-CV4x8x8"

@@ -1,0 +1,154 @@
+"""Read image files, told by their content whatever their suffix is.
+
+Images come as a browser shows them: upright, the first picture of several, in sRGB, transparency on white, 8 bits.
+"""
+
+from __future__ import annotations
+
+import io
+import logging
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from nemo_cosmos.errors import InputError
+
+if TYPE_CHECKING:
+    from PIL import Image
+
+logger = logging.getLogger(__name__)
+FORMATS = ("JPEG", "PNG", "WEBP", "AVIF", "GIF", "TIFF", "BMP", "JPEG2000", "PPM")
+"""What counts as an image, by Pillow's names."""
+IMAGE_SUFFIXES = (".jpg", ".jpeg", ".jfif", ".png", ".webp", ".avif", ".gif", ".tif", ".tiff", ".bmp")
+"""Suffixes by which people name images; what a file is, its content says."""
+HEIF_BRANDS = (b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"mif1", b"msf1")
+"""Marks of HEIC files, which phones write and Pillow does not read."""
+WHITE = (255, 255, 255, 255)
+_16_BIT_PER_LEVEL = 257
+"""65535 / 255: white of 16 bits is white of 8."""
+
+
+def is_image(path: str | Path) -> bool:
+    """Whether a file's content is an image, an animated one included.
+
+    Raises:
+        InputError: the file is missing or unreadable, or a HEIC photo, which cannot be read.
+    """
+    from PIL import Image
+
+    path = Path(path)
+    head = _head(path)
+    try:
+        with Image.open(path, formats=_formats()):
+            return True
+    except Image.DecompressionBombError:
+        return True  # Reading says that it is too large.
+    except (OSError, ValueError, SyntaxError) as error:
+        if head[4:8] == b"ftyp" and head[8:12] in HEIF_BRANDS:
+            raise InputError(
+                f"{path} is a HEIC photo, which cannot be read here: save it as JPEG, PNG or AVIF"
+            ) from error
+        return False
+
+
+def read_image(path: str | Path) -> Tensor:
+    """(3, H, W) uint8 RGB, upright; transparency is blended on white, 16-bit gray v becomes v / 257.
+
+    An embedded colour profile is converted to sRGB. Of animations and multi-page files it is the first picture.
+
+    Raises:
+        InputError: the file is missing or does not decode, or holds numbers without a defined white.
+    """
+    from PIL import Image, ImageOps
+
+    path = Path(path)
+    _head(path)
+    try:
+        with Image.open(path, formats=_formats()) as opened:
+            opened.load()
+            image = ImageOps.exif_transpose(opened)
+            array = np.array(_to_rgb(image, path))
+    except InputError:
+        raise
+    except (OSError, ValueError, SyntaxError, EOFError, Image.DecompressionBombError) as error:
+        raise InputError(f"{path} cannot be read as an image: {error}") from error
+    return torch.from_numpy(array).permute(2, 0, 1)
+
+
+def _formats() -> list[str]:
+    """The formats that this build of Pillow reads; naming another one is an error of its own."""
+    from PIL import Image
+
+    Image.init()
+    return [name for name in FORMATS if name in Image.OPEN]
+
+
+def _head(path: Path) -> bytes:
+    if not path.is_file():
+        raise InputError(f"{path} does not exist" if not path.exists() else f"{path} is no file")
+    try:
+        with path.open("rb") as file:
+            return file.read(12)
+    except OSError as error:
+        raise InputError(f"{path} cannot be read: {error.strerror}") from error
+
+
+def _to_rgb(image: Image.Image, path: Path) -> Image.Image:
+    if image.mode.startswith("I"):
+        image = _to_8_bit(image, path)
+    if image.mode == "F":
+        raise InputError(f"{path} holds floating-point numbers without a defined white: save it with 8 or 16 bits")
+    image = _to_srgb(image, path)
+    if image.mode in ("RGBA", "LA", "PA", "La", "RGBa") or "transparency" in image.info:
+        return _on_white(image)
+    return image.convert("RGB")
+
+
+def _to_8_bit(image: Image.Image, path: Path) -> Image.Image:
+    """16-bit gray (modes ``I;16``, and ``I`` where Pillow widens it) in 8 bits; one level is transparent in some."""
+    from PIL import Image
+
+    values = np.asarray(image).astype(np.int64)
+    if values.size and (values.min() < 0 or values.max() > 65535):
+        raise InputError(f"{path} holds integers of {values.min()} to {values.max()}: save it with 8 or 16 bits")
+    gray = Image.fromarray(np.rint(values / _16_BIT_PER_LEVEL).astype(np.uint8))
+    gray.info = {name: value for name, value in image.info.items() if name == "icc_profile"}
+    clear = image.info.get("transparency")
+    if isinstance(clear, int):
+        gray.putalpha(Image.fromarray(np.where(values == clear, 0, 255).astype(np.uint8)))
+    return gray
+
+
+def _to_srgb(image: Image.Image, path: Path) -> Image.Image:
+    """The image with its colour profile applied; one without, or with sRGB's, as it is."""
+    profile = image.info.get("icc_profile")
+    if not profile or image.mode not in ("L", "RGB", "RGBA", "CMYK"):
+        return image
+    try:
+        from PIL import ImageCms
+    except ImportError:
+        logger.warning("%s: its colour profile is not applied, this Pillow has no LittleCMS", path)
+        return image
+    try:
+        given = ImageCms.ImageCmsProfile(io.BytesIO(profile))
+        if "srgb" in ImageCms.getProfileDescription(given).lower().replace(" ", ""):
+            return image
+        target = "RGBA" if image.mode == "RGBA" else "RGB"
+        info = {name: value for name, value in image.info.items() if name == "transparency" and image.mode == "RGB"}
+        converted = ImageCms.profileToProfile(image, given, ImageCms.createProfile("sRGB"), outputMode=target)
+    except (ImageCms.PyCMSError, OSError, ValueError) as error:
+        logger.warning("%s: its colour profile cannot be applied (%s)", path, error)
+        return image
+    assert converted is not None
+    converted.info = info
+    return converted
+
+
+def _on_white(image: Image.Image) -> Image.Image:
+    from PIL import Image
+
+    image = image.convert("RGBA")
+    return Image.alpha_composite(Image.new("RGBA", image.size, WHITE), image).convert("RGB")

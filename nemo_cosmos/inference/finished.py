@@ -1,0 +1,111 @@
+"""Which videos of a job are finished: those whose record says that nothing has changed that shapes them."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from nemo_cosmos.checkpoint.files import LATEST, MODEL_CONFIG
+from nemo_cosmos.data.embeddings import file_digest
+from nemo_cosmos.inference.config import settings_record
+from nemo_cosmos.inference.requests import GenerationRequest
+
+if TYPE_CHECKING:
+    from nemo_cosmos.inference.job import GenerationJob
+
+logger = logging.getLogger(__name__)
+
+
+def job_record(job: GenerationJob, dtype: torch.dtype) -> dict[str, Any]:
+    """All of a job that decides what its videos look like, as JSON values.
+
+    Models are known by the sizes and times of their files, so that new weights under an old path are other weights.
+
+    Args:
+        job: the job.
+        dtype: the one that network and tokenizer run in.
+    """
+    latest = _latest(job.weights)
+    return {
+        "weights": str(job.weights),
+        "weights_files": fingerprint(*_weight_files(job.weights, job.kind), deep=True),
+        "checkpoint": None if latest is None else latest.read_text().strip(),
+        "kind": job.kind,
+        "preset": job.preset,
+        "tokenizer": str(job.tokenizer),
+        "tokenizer_files": fingerprint(job.tokenizer),
+        "precision": str(dtype).removeprefix("torch."),
+        "text_encoder": job.text_encoder,
+        "text_encoder_files": fingerprint(Path(job.text_encoder)),
+        "text_encoder_precision": str(job.text_encoder_dtype).removeprefix("torch."),
+        "upsampler": job.upsampler,
+        "upsampler_files": None if job.upsampler is None else fingerprint(Path(job.upsampler)),
+        "upsampler_word_limit": job.upsampler_word_limit,
+        "guardrail": job.guardrail,
+    }
+
+
+def request_record(job: GenerationJob, request: GenerationRequest, shared: dict[str, Any]) -> dict[str, Any]:
+    """What decides what one video looks like; ``shared`` is the job's part."""
+    given = request.visual_input
+    settings = {**settings_record(job.config), "seed": job.config.seed if request.seed is None else request.seed}
+    return {
+        "prompt": request.prompt,
+        "visual_input": None
+        if given is None
+        else {"path": str(given), "bytes": given.stat().st_size, "sha256": file_digest(given)},
+        **shared,
+        "settings": settings,
+    }
+
+
+def is_finished(output: Path, name: str, record: dict[str, Any]) -> bool:
+    """Whether ``output`` holds the video of this name, made as the record says; says what differs."""
+    file = output / f"{name}.json"
+    if not file.is_file() or not (output / f"{name}.mp4").is_file():
+        return False
+    try:
+        found = json.loads(file.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return False
+    other = [key for key, value in record.items() if not isinstance(found, dict) or found.get(key) != value]
+    if other:
+        logger.info("%s was made with other %s: made again", output / f"{name}.mp4", ", ".join(other))
+    return not other
+
+
+def fingerprint(*paths: Path, deep: bool = False) -> str | None:
+    """Digest over names, sizes and times of files and of those in folders, with ``deep`` also in folders of these;
+    None where there are none.
+
+    Nothing is read: weights of 28 GB would take half a minute.
+    """
+    lines = []
+    for path in paths:
+        files = sorted(f for f in path.glob("**/*" if deep else "*") if f.is_file()) if path.is_dir() else [path]
+        for file in files:
+            if file.is_file():
+                stat = file.stat()
+                name = file.relative_to(path) if path.is_dir() else file.name
+                lines.append(f"{name} {stat.st_size} {stat.st_mtime_ns}")
+    return hashlib.sha256("\n".join(lines).encode("utf-8", "surrogateescape")).hexdigest() if lines else None
+
+
+def _latest(weights: Path) -> Path | None:
+    """The file of a run that names its newest checkpoint."""
+    return next((f / LATEST for f in (weights / "checkpoints", weights) if (f / LATEST).is_file()), None)
+
+
+def _weight_files(weights: Path, kind: str) -> list[Path]:
+    """What the network is loaded from: of a run the newest save alone, which grows other files while it trains."""
+    latest = _latest(weights)
+    if latest is None:
+        return [weights, weights.with_name(f"{weights.name}_{kind}_model.pt")]
+    name = latest.read_text().strip().removesuffix(".pt")
+    exported = latest.parent / f"{name}_{kind}_model.pt"
+    return [exported if exported.is_file() else latest.parent / name, latest.parent / MODEL_CONFIG]

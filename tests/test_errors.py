@@ -1,0 +1,70 @@
+"""What the file system refuses is said in one line, with the place and what to do."""
+
+from __future__ import annotations
+
+import errno
+import os
+import sys
+from pathlib import Path
+
+import pytest
+
+from nemo_cosmos import cli
+from nemo_cosmos.commands.options import run_tool
+from nemo_cosmos.errors import explain_os_error
+
+
+@pytest.mark.parametrize(
+    ("number", "words"),
+    [
+        (errno.EACCES, "/some/place: Permission denied; change its permissions, or name"),
+        (errno.EROFS, "/some/place: Read-only file system"),
+        (errno.ENOTDIR, "/some/place: Not a directory; name another path"),
+        (errno.ENOENT, "/some/place: No such file or directory; check the path"),
+        (errno.ENOSPC, "no space left while writing to /some/place"),
+        (errno.EDQUOT, "free some space and run the same command again"),
+    ],
+)
+def test_each_refusal_names_the_place(number: int, words: str) -> None:
+    error = OSError(number, os.strerror(number), "/some/place")
+    message = explain_os_error(error)
+    assert message is not None and words in message and "\n" not in message
+
+
+def test_errors_of_other_things_stay_what_they_are() -> None:
+    for error in (ConnectionRefusedError(errno.ECONNREFUSED, "refused"), OSError("text"), PermissionError(13, "no")):
+        assert explain_os_error(error) is None
+
+
+def refuse() -> None:
+    raise PermissionError(errno.EACCES, "Permission denied", "/some/place")
+
+
+def test_verbs_and_tools_end_with_one_line(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(cli, "app", refuse)
+    monkeypatch.setattr(sys, "argv", ["nemo-cosmos"])
+    for main in (cli.main, lambda: run_tool(refuse)):
+        with pytest.raises(SystemExit) as ended:
+            main()
+        assert ended.value.code == 2
+        (line,) = capsys.readouterr().err.splitlines()
+        assert line.startswith("error: /some/place: Permission denied; change its permissions")
+
+
+def test_paths_that_begin_with_a_dash_are_paths(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("-clips").mkdir()
+    for option in ("--help", "--tokenizer"):
+        Path(option).touch()
+    monkeypatch.setattr(sys, "argv", ["nemo-cosmos", "prepare", "-clips", "out", "--tokenizer", "x"])
+    with pytest.raises(SystemExit):
+        cli.main()
+    assert capsys.readouterr().err.startswith("error: -clips holds no video")
+    monkeypatch.setattr(sys, "argv", ["nemo-cosmos", "prepare", "--help"])
+    with pytest.raises(SystemExit) as ended:
+        cli.main()
+    assert ended.value.code == 0
