@@ -38,9 +38,11 @@ from nemo_cosmos.models.dit import DiTConfig
 from nemo_cosmos.models.dit.state_dict import original_shapes
 
 GIB = 2**30
+NAN = float("nan")
+SHARED = Path("/dev/shm/gpu_check_base")
 TIMEOUT = 420.0
-SAVED, LAST = 4, 7
-"""A run saves after step 4 and is killed after step 7; resumed runs repeat steps 5 to 7."""
+SAVED, LAST = 3, 5
+"""A run saves after step 3 and is killed after step 5; resumed runs repeat steps 4 and 5."""
 FULL, TINY = "video2world_7b_example_hdvila", "demo_video2world"
 
 
@@ -56,19 +58,21 @@ class Plan:
     second: tuple[str, ...] | None
 
 
-_TP2 = ("parallel.tensor=2", "parallel.sequence=true")
-_FULL_RECOMPUTE = "parallel.recompute=full"
+def layout(tensor: int, context: int, recompute: str) -> tuple[str, ...]:
+    """Every setting, so that nothing of the experiment's own layout is left."""
+    sequence = str(tensor > 1).lower()
+    sizes = (f"parallel.tensor={tensor}", f"parallel.sequence={sequence}", f"parallel.context={context}")
+    return (*sizes, "parallel.pipeline=1", f"parallel.recompute={recompute}")
+
+
 PLANS = {
-    # (GPUs, whether they have 141 GB): 18 bytes a weight beside activations.
-    (1, False): Plan(6, (_FULL_RECOMPUTE,), None),
-    (1, True): Plan(14, (_FULL_RECOMPUTE,), None),
-    (2, False): Plan(14, (*_TP2, _FULL_RECOMPUTE), ("parallel.context=2", _FULL_RECOMPUTE)),
-    (2, True): Plan(28, (*_TP2, "parallel.recompute=selective"), ("parallel.context=2", _FULL_RECOMPUTE)),
-    (4, False): Plan(
-        28, (*_TP2, "parallel.context=2", _FULL_RECOMPUTE),
-        ("parallel.tensor=4", "parallel.sequence=true", _FULL_RECOMPUTE),
-    ),
-}  # fmt: skip
+    # (GPUs, whether they have 141 GB): 18 bytes a weight, and activations.
+    (1, False): Plan(6, layout(1, 1, "full"), None),
+    (1, True): Plan(14, layout(1, 1, "full"), None),
+    (2, False): Plan(14, layout(2, 1, "full"), layout(1, 2, "full")),
+    (2, True): Plan(28, layout(2, 1, "selective"), layout(1, 2, "full")),
+    (4, False): Plan(28, layout(2, 2, "full"), layout(4, 1, "full")),
+}
 
 
 @dataclass(frozen=True)
@@ -90,7 +94,7 @@ class Machine:
     @property
     def plan(self) -> Plan:
         if self.rehearse:
-            return Plan(2, _TP2, ("parallel.context=2",))
+            return Plan(2, layout(2, 1, "none"), layout(1, 2, "none"))
         large = self.bytes_each > 100 * GIB
         return PLANS[self.gpus, large and self.gpus < 4]
 
@@ -118,7 +122,7 @@ class GpuMonitor(threading.Thread):
         found = [(busy, used) for when, gpu, busy, used in self.samples if when >= start and gpu in gpus]
         busy = [index for index, (share, _) in enumerate(found) if share]
         if not busy:
-            return float("nan"), float("nan")
+            return NAN, NAN
         working = [share for share, _ in found[busy[0] : busy[-1] + 1]]
         return sum(working) / len(working) / 100, max(used for _, used in found) / GIB
 
@@ -271,10 +275,11 @@ def shards(context: Context) -> Path:
     return folder
 
 
-def network(context: Context) -> DiTConfig:
+def network(context: Context, layers: int | None = None) -> DiTConfig:
+    """The network with as many layers as are trained here, or with some other number."""
     if context.machine.rehearse:
         return DiTConfig.preset("tiny-video2world", num_layers=2, text_width=32, max_frames=16)
-    return DiTConfig.preset("predict1-7b-video2world", num_layers=context.machine.plan.layers)
+    return DiTConfig.preset("predict1-7b-video2world", num_layers=layers or context.machine.plan.layers)
 
 
 class RandomWeights(Mapping[str, Tensor]):
@@ -306,13 +311,12 @@ class RandomWeights(Mapping[str, Tensor]):
         return (values * shape[-1] ** -0.5).bfloat16().cpu()
 
 
-def base(context: Context) -> Path:
+def base(context: Context, layers: int | None = None) -> Path:
     """A file in the released layout; beside the saves where they fit together on the disk, else in shared memory."""
-    config = network(context)
-    weights = sum(torch.Size(shape).numel() for shape in original_shapes(config).values())
-    folder = context.work / "base"
-    if not context.machine.rehearse and shutil.disk_usage(context.work).total < 24 * weights:
-        folder = Path("/dev/shm/gpu_check_base")
+    config = network(context, layers)
+    folder = context.work / f"base_{config.num_layers}"
+    if not context.machine.rehearse and shutil.disk_usage(context.work).total < 24 * count(config):
+        folder = SHARED / folder.name
     file = folder / "model.pt"
     if not file.exists():
         folder.mkdir(parents=True, exist_ok=True)
@@ -320,8 +324,13 @@ def base(context: Context) -> Path:
         save_tensors(file, RandomWeights(config))
         (folder / MODEL_CONFIG).write_text(json.dumps(config.to_dict()))
         seconds, size = time.perf_counter() - start, file.stat().st_size
-        context.row("released-layout file", seconds, float("nan"), f"{size / 1e9:.1f} GB in bf16", True)
+        context.row(f"released-layout file, {config.num_layers} layers", seconds, NAN, f"{size / 1e9:.1f} GB", True)
     return file
+
+
+def count(config: DiTConfig) -> int:
+    """Weights of a network."""
+    return sum(torch.Size(shape).numel() for shape in original_shapes(config).values())
 
 
 # --------------------------------------------------------------------------------------------------------------- steps
@@ -343,20 +352,25 @@ def prepare(context: Context, gpus: Sequence[int]) -> None:
 class Training:
     """One training command, watched through its metrics."""
 
-    def __init__(self, context: Context, name: str, run: Path, gpus: Sequence[int], *overrides: str) -> None:
+    def __init__(
+        self, context: Context, name: str, run: Path, gpus: Sequence[int], *overrides: str, layers: int | None = None
+    ) -> None:
         self.context, self.name, self.run = context, name, run
         rehearsal = [f"experiment={TINY}", "model.preset=tiny-video2world", "trainer.precision=bf16",
                      "data.tokenizer=null", "data.text_length=32", "parallel=single"]  # fmt: skip
-        config = network(context)
+        config = network(context, layers)
         fields = ["num_layers"] if not context.machine.rehearse else ["num_layers", "text_width", "max_frames"]
         sizes = ", ".join(f"{key}: {getattr(config, key)}" for key in fields)
         common = [
-            f"model.overrides={{{sizes}}}", f"model.init_from={base(context)}", f"data.path={shards(context)}",
+            f"model.overrides={{{sizes}}}", f"model.init_from={base(context, layers)}", f"data.path={shards(context)}",
             f"output_dir={run}", "optimizer.warmup_steps=0", "data.tokenizer=check",
             "data.num_workers=1", "data.global_batch=1",
             "data.micro_batch=1", "checkpoint.keep=1", "trainer.max_steps=1000", f"checkpoint.every_n_steps={SAVED}",
         ]  # fmt: skip
         first = rehearsal if context.machine.rehearse else [f"experiment={FULL}"]
+        self.record: dict[int, dict[str, float]] | None = None
+        """Its metrics, kept when their file is made anew."""
+        self.seconds = 0.0
         self.started = time.time()
         self.process = context.start(name, ["train", *first, *common, *overrides], gpus)
         self.peak_host = 0
@@ -372,6 +386,8 @@ class Training:
             time.sleep(0.3)
 
     def steps(self) -> dict[int, dict[str, float]]:
+        if self.record is not None:
+            return self.record
         path = self.run / "metrics.jsonl"
         lines = path.read_text().splitlines(keepends=True) if path.exists() else []
         records = [json.loads(line) for line in lines if line.endswith("\n")]
@@ -379,6 +395,13 @@ class Training:
 
     def wait_for_step(self, step: int) -> None:
         self.wait(lambda: step in self.steps(), f"step {step}")
+        self.seconds = time.time() - self.started
+
+    def losses(self) -> dict[int, float]:
+        return {step: record["loss"] for step, record in self.steps().items()}
+
+    def memory(self) -> float:
+        return max(record["memory_bytes"] for record in self.steps().values()) / GIB
 
     def said(self, beginning: str) -> str:
         lines = self.context.log(self.name).read_text(errors="replace").splitlines()
@@ -387,48 +410,44 @@ class Training:
 
 def post_training(context: Context, gpus: Sequence[int]) -> None:
     plan, run = context.machine.plan, context.work / "run"
-    average = True
-    if not context.machine.rehearse:
-        weights = sum(torch.Size(shape).numel() for shape in original_shapes(network(context)).values())
-        average = shutil.disk_usage(context.work).free > 25 * weights
-    overrides = [*plan.first, f"ema.enabled={str(average).lower()}"]
+    average = context.machine.rehearse or shutil.disk_usage(context.work).free > 25 * count(network(context))
+    extra = [f"ema.enabled={str(average).lower()}"]
 
-    training = Training(context, "train", run, gpus, *overrides)
+    training = Training(context, "train", run, gpus, *plan.first, *extra)
     training.wait_for_step(SAVED)
-    to_first = time.time() - training.started
-    before = host_bytes(training.process.pid)
-    training.peak_host = before
+    to_save = time.time() - training.started
+    before = training.peak_host = host_bytes(training.process.pid)
     training.wait(lambda: bool(training.said("saved ")), "the save")
     grown = training.peak_host - before
     training.wait_for_step(LAST)
     kill(training.process)
-    uninterrupted, saved = training.steps(), training.said("saved ").split(": ", 1)[-1]
-    memory = max(record["memory_bytes"] for record in uninterrupted.values()) / GIB
-    seconds = {step: record["seconds"] for step, record in uninterrupted.items()}
-    ordinary, after = seconds[SAVED - 1], seconds[SAVED + 2]
-    losses = " ".join(f"{record['loss']:.4f}" for record in uninterrupted.values())
+    metrics, saved = training.steps(), training.said("saved ").split(": ", 1)[-1]
+    uninterrupted = {step: record["loss"] for step, record in metrics.items()}
+    memory, seconds = training.memory(), {step: record["seconds"] for step, record in metrics.items()}
+    losses = " ".join(f"{loss:.4f}" for loss in uninterrupted.values())
     name = f"train, {plan.layers} layers, {len(gpus)} processes"
-    context.row(name, to_first, memory, f"{ordinary:.2f} s a step, losses {losses}", True)
+    context.row(name, to_save, memory, f"{seconds[SAVED]:.2f} s a step, losses {losses}", True)
+    slower = max(seconds[step] for step in range(SAVED + 1, LAST + 1)) / seconds[SAVED]
     context.row(
-        "save and export", time.time() - training.started - to_first, float("nan"),
-        f"{saved}; host memory grew by {grown / 1e9:.2f} GB; next steps {seconds[SAVED + 1]:.2f}, {after:.2f} s",
-        (after < 1.2 * ordinary and grown < exported_bytes(run)) or context.machine.rehearse,
+        "save and export", time.time() - training.started - to_save, NAN,
+        f"{saved}; host memory grew by {grown / 1e9:.1f} GB; later steps take {slower:.2f} times as long",
+        (slower < 1.1 and grown < exported_bytes(run)) or context.machine.rehearse,
     )  # fmt: skip
     check_export(context, run, "ema" if average else "reg")
 
-    resumed = resume(context, "resume", run, gpus, overrides)
-    difference = relative(resumed, uninterrupted)
-    context.row(
-        "kill -9 and resume", resumed["seconds"], memory, f"steps {SAVED + 1} to {LAST}: losses differ by "
-        f"{difference:.1e}" + (" (bit for bit)" if difference == 0 else ""), difference < 1e-3,
-    )  # fmt: skip
-    if plan.second is None:
-        return
-    elsewhere = resume(context, "elsewhere", run, gpus, [*plan.second, *overrides[len(plan.first) :]])
-    difference = relative(elsewhere, uninterrupted)
-    layout = " ".join(option.removeprefix("parallel.") for option in plan.second)
-    value = f"losses differ by {difference:.1e}"
-    context.row(f"resume with {layout}", elsewhere["seconds"], elsewhere["memory"], value, difference < 2e-3)
+    resumed = [resume(context, f"resume_{number}", run, gpus, [*plan.first, *extra]) for number in (1, 2)]
+    first, second = (training.losses() for training in resumed)
+    difference, spread = relative(first, uninterrupted), relative(second, first)
+    kernels = "bit for bit" if spread == 0 else f"{spread:.1e} between two resumed runs"
+    value = f"{resumed[0].said('resumed ').split(': ')[-1]}; steps {SAVED + 1} to {LAST}: "
+    value += f"losses differ by {difference:.1e} from the run that was not interrupted, {kernels}"
+    context.row("kill -9 and resume", resumed[0].seconds, memory, value, difference <= 2 * spread)
+    if plan.second is not None:
+        elsewhere = resume(context, "elsewhere", run, gpus, [*plan.second, *extra])
+        difference = relative(elsewhere.losses(), uninterrupted)
+        options = " ".join(option.removeprefix("parallel.") for option in plan.second)
+        value = f"losses differ by {difference:.1e}"
+        context.row(f"resume with {options}", elsewhere.seconds, elsewhere.memory(), value, difference < 2e-3)
 
 
 def exported_bytes(run: Path) -> int:
@@ -448,62 +467,64 @@ def check_export(context: Context, run: Path, kind: str) -> None:
     )
     size = weights_file(folder, SAVED, kind).stat().st_size / 1e9  # type: ignore[arg-type]
     value = f"regular weights are the main parameters rounded to bf16: {equal}; {kind} file {size:.1f} GB"
-    context.row("exported files", time.time() - start, float("nan"), value, equal)
+    context.row("exported files", time.time() - start, NAN, value, equal)
 
 
-def resume(context: Context, name: str, run: Path, gpus: Sequence[int], overrides: Sequence[str]) -> dict[str, float]:
-    """Losses of the steps after the save, by step; also ``seconds`` and ``memory``."""
+def resume(context: Context, name: str, run: Path, gpus: Sequence[int], overrides: Sequence[str]) -> Training:
+    """Go on from the save, to the last step."""
     (run / "metrics.jsonl").unlink()
     training = Training(context, name, run, gpus, *overrides, "checkpoint.every_n_steps=1000")
     training.wait_for_step(LAST)
-    seconds = time.time() - training.started
     kill(training.process)
-    steps = training.steps()
-    if min(steps) != SAVED + 1:
-        raise Failure(f"{name}: began with step {min(steps)}, expected {SAVED + 1}")
-    memory = max(record["memory_bytes"] for record in steps.values()) / GIB
-    return {**{str(step): record["loss"] for step, record in steps.items()}, "seconds": seconds, "memory": memory}
+    if min(training.steps()) != SAVED + 1:
+        raise Failure(f"{name}: began with step {min(training.steps())}, expected {SAVED + 1}")
+    training.record = training.steps()
+    return training
 
 
-def relative(found: dict[str, float], expected: dict[int, dict[str, float]]) -> float:
+def relative(found: Mapping[int, float], expected: Mapping[int, float]) -> float:
+    """The largest relative difference over the steps after the save."""
     steps = range(SAVED + 1, LAST + 1)
-    return max(abs(found[str(step)] - expected[step]["loss"]) / abs(expected[step]["loss"]) for step in steps)
+    return max(abs(found[step] - expected[step]) / abs(expected[step]) for step in steps)
 
 
 def adapters(context: Context, gpus: Sequence[int]) -> None:
-    """LoRA beside the frozen network, saved, merged, generated from."""
-    run, start = context.work / "adapters", time.time()
-    weights = base(context)
+    """LoRA beside the whole frozen network, saved, merged, generated from."""
+    run, start, layers = context.work / "adapters", time.time(), 28
+    weights = base(context, layers)
     training = Training(
         context, "adapters", run, gpus[:1], "lora=all_linear", "optimizer.lr=0.01", "parallel.recompute=full",
-        "trainer.max_steps=3", "checkpoint.every_n_steps=3",
+        "trainer.max_steps=2", "checkpoint.every_n_steps=2", layers=layers,
     )  # fmt: skip
     training.wait(lambda: training.process.poll() is not None and bool(training.said("saved ")), "its end")
-    memory = training.steps()[3]["memory_bytes"] / GIB
-    small = ["--num-frames", "9"] if context.machine.rehearse else ["--num-frames", "9", "--chunk-frames", "9"]
-    shape = ["--height", "32", "--width", "48"] if context.machine.rehearse else ["--height", "256", "--width", "256"]
-    videos = [
-        generate(context, f"adapters_{name}", model, gpus[:1], *small, *shape)
-        for name, model in (("base", weights), ("merged", run))
-    ]
-    difference = (videos[0][0] - videos[1][0]).abs().mean().item()
-    value = f"{training.said('saved ').split(': ', 1)[-1]}; generated with adapters differs by {difference:.1f} levels"
-    context.row("LoRA on one GPU", time.time() - start, memory, value, difference > 0.1)
+    shape = ("--height", "32", "--width", "48") if context.machine.rehearse else ("--height", "256", "--width", "256")
+    models, options = {"base": weights, "merged": run}, (*shape, "--num-frames", "9", "--chunk-frames", "9")
+    with ThreadPoolExecutor(2 if len(gpus) > 1 else 1) as pool:
+        calls = [
+            pool.submit(generate, context, f"adapters_{name}", model, [gpu], *options)
+            for (name, model), gpu in zip(models.items(), (gpus[0], gpus[-1]), strict=True)
+        ]
+        frames = [call.result()[0] for call in calls]
+    difference = (frames[0] - frames[1]).abs().mean().item()
+    value = f"{training.steps()[2]['seconds']:.1f} s a step; {training.said('saved ').split(': ', 1)[-1]}; "
+    value += f"generated with merged adapters differs by {difference:.1f} levels"
+    context.row("LoRA, 28 layers, one GPU", time.time() - start, training.memory(), value, difference > 0.1)
 
 
 def generate(
     context: Context, name: str, model: Path, gpus: Sequence[int], *options: str, steps: int = 2
 ) -> tuple[Tensor, dict[str, float]]:
-    """(frames, what the command measured)."""
+    """(frames, what the command measured) of the second of two videos: the first compiles."""
     from nemo_cosmos.data.video import read_frames
 
     output = context.work / "videos" / name
+    batch = context.work / f"{name}.jsonl"
+    batch.write_text("".join(json.dumps({"name": n, "prompt": "a red disc"}) + "\n" for n in ("first", "second")))
     arguments = ["--model", str(model), "--text-encoder", str(text_encoder(context)), "--no-guardrail", "--crf", "0"]
-    arguments += ["--tokenizer", str(tokenizer(context)), "--output", str(output), "--name", "video"]
-    command = ["generate", *arguments, "--prompt", "a red disc", "--num-steps", str(steps), *options]
-    context.run(f"generate_{name}", command, gpus)
-    measured = json.loads((output / "video.json").read_text())["measured"]
-    return read_frames(output / "video.mp4").float(), measured
+    arguments += ["--tokenizer", str(tokenizer(context)), "--output", str(output), "--batch", str(batch)]
+    context.run(f"generate_{name}", ["generate", *arguments, "--num-steps", str(steps), *options], gpus)
+    measured = json.loads((output / "second.json").read_text())["measured"]
+    return read_frames(output / "second.mp4").float(), measured
 
 
 def generation(context: Context, gpus: Sequence[int]) -> None:
@@ -515,19 +536,22 @@ def generation(context: Context, gpus: Sequence[int]) -> None:
     jobs = {"one": gpus[:1]} if len(gpus) == 1 else {"one": gpus[:1], "two": gpus[-2:]}
     for made_once in (text_encoder, tokenizer):
         made_once(context)
-    start = time.time()
+    start, steps = time.time(), 2
     # With three GPUs or more both run at once.
     with ThreadPoolExecutor(2 if len(gpus) > 2 else 1) as pool:
-        calls = {name: pool.submit(generate, context, name, model, on, *shape, steps=3) for name, on in jobs.items()}
+        calls = {
+            name: pool.submit(generate, context, name, model, on, *shape, steps=steps) for name, on in jobs.items()
+        }
         found = {name: call.result() for name, call in calls.items()}
     frames, measured = found["one"]
-    value = f"{model.name}: {measured['seconds'] / 3:.2f} s a denoising step (decoding in it), {len(frames[0])} frames"
-    gib = measured.get("peak_memory_bytes", float("nan")) / GIB
-    context.row("generate", time.time() - start, gib, f"{value}, spread {frames.std():.1f}", bool(frames.std() > 1))
+    value = f"{model.name}: {measured['seconds'] / steps:.2f} s a denoising step with its share of decoding, "
+    gib = measured.get("peak_memory_bytes", NAN) / GIB
+    value += f"{len(frames[0])} frames, spread {frames.std():.1f}"
+    context.row("generate", time.time() - start, gib, value, bool(frames.std() > 1))
     if "two" in found:
         difference = (found["two"][0] - frames).abs().mean().item()
-        value = f"{found['two'][1]['seconds'] / 3:.2f} s a step; differs by {difference:.3f} levels from one"
-        context.row("generate, context 2", time.time() - start, float("nan"), value, difference < 1.0)
+        value = f"{found['two'][1]['seconds'] / steps:.2f} s a step; differs by {difference:.3f} levels from one"
+        context.row("generate, context 2", time.time() - start, NAN, value, difference < 1.0)
 
 
 def tokenizer_training(context: Context, gpus: Sequence[int]) -> None:
@@ -542,7 +566,8 @@ def tokenizer_training(context: Context, gpus: Sequence[int]) -> None:
     if context.machine.rehearse:
         settings += ["model.overrides={channels: 8}", "data.resolution=null"]
     context.run("tokenizer_train", ["tokenizer", "train", *settings, *shape], gpus[:1])
-    record = json.loads((run / "metrics.jsonl").read_text().splitlines()[0])
+    records = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+    record = next(record for record in records if "loss" in record)
     target = context.work / "tokenizer_jit"
     context.run("tokenizer_export", ["tokenizer", "export", str(tokenizer(context)), str(target), "--format", "jit"])
     device = "cpu" if context.machine.rehearse else "cuda"
@@ -552,7 +577,7 @@ def tokenizer_training(context: Context, gpus: Sequence[int]) -> None:
         encoder, decoder = (half.to(torch.bfloat16) for half in halves)
         decoded = decoder(encoder(video)[0])
     finite = bool(torch.isfinite(decoded).all()) and decoded.shape == video.shape
-    memory = record.get("memory_bytes", float("nan")) / GIB
+    memory = record.get("memory_bytes", NAN) / GIB
     value = f"loss {record['loss']:.4f}; exported JIT files decode what they encode in bf16: {finite}"
     context.row("tokenizer step and export", time.time() - start, memory, value, finite)
 
@@ -576,7 +601,7 @@ def run_step(context: Context, name: str, gpus: Sequence[int]) -> None:
         if not isinstance(error, Failure):
             traceback.print_exc()
         print(error, flush=True)
-        context.row(name, time.time() - start, float("nan"), str(error).splitlines()[0][:160], False)
+        context.row(name, time.time() - start, NAN, str(error).splitlines()[0][:160], False)
 
 
 def main() -> None:
@@ -601,8 +626,8 @@ def main() -> None:
         wanted = [name for name in names if not arguments.only or name in arguments.only]
         if len(wanted) > 1 and len(gpus) > 1 and not machine.rehearse:
             split = [gpus[:1], gpus[1:]]
-            for thing in (clips, tokenizer, text_encoder, base):
-                thing(context)
+            for made_once in (clips, tokenizer, text_encoder, base):
+                made_once(context)
             with ThreadPoolExecutor(2) as pool:
                 list(pool.map(partial(run_step, context), wanted, split))
         else:
@@ -611,7 +636,7 @@ def main() -> None:
     print_table(context, time.time() - start)
     if not arguments.keep:
         shutil.rmtree(work, ignore_errors=True)
-        shutil.rmtree("/dev/shm/gpu_check_base", ignore_errors=True)
+        shutil.rmtree(SHARED, ignore_errors=True)
     raise SystemExit(0 if all(ok for *_, ok in context.rows) else 1)
 
 

@@ -11,7 +11,8 @@ from __future__ import annotations
 import itertools
 import math
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +26,7 @@ from torch.distributed.checkpoint import (
     LoadPlanner,
     ReadItem,
     SavePlan,
+    SavePlanner,
     WriteItem,
 )
 from torch.distributed.checkpoint.metadata import (
@@ -38,12 +40,16 @@ from torch.distributed.checkpoint.planner import TensorWriteData, WriteItemType
 from torch.distributed.checkpoint.planner_helpers import create_read_items_for_chunk_list
 from torch.distributed.checkpoint.state_dict_loader import load
 from torch.distributed.checkpoint.state_dict_saver import save
+from torch.distributed.checkpoint.storage import WriteResult
+from torch.futures import Future
 
 from nemo_cosmos.checkpoint.store import CheckpointReader, write_format
 from nemo_cosmos.errors import InputError
 
-_WRITERS_PER_RANK = 2
-"""Files that a rank writes at a time; the second copies from the GPU while the first waits for the disk."""
+_THREADS = 4
+"""Files that a rank writes at a time: one copies from the GPU while another waits for the disk."""
+_FILE_BYTES = 1 << 30
+"""Where a rank begins its next file. PyTorch keeps copies of all tensors of a file until it is written."""
 
 
 @dataclass(frozen=True)
@@ -107,8 +113,7 @@ def save_parts(folder: Path, parts: Iterable[TensorPart], common: Mapping[str, A
     Raises:
         CheckpointException: on every rank, when one of them could not write.
     """
-    writer = FileSystemWriter(folder, single_file_per_rank=True, thread_count=_WRITERS_PER_RANK)
-    save({}, storage_writer=writer, planner=_SavePlanner(parts))
+    save({}, storage_writer=_Writer(folder), planner=_SavePlanner(parts))
     if torch.distributed.get_rank() == 0:
         write_format(folder, common)
 
@@ -144,6 +149,40 @@ def whole_tensor(reader: CheckpointReader, key: str, stored: TensorStorageMetada
     except Exception as error:  # whatever a broken file makes of its reader
         raise InputError(f"{reader.folder}: {key} cannot be read ({type(error).__name__}: {error})") from error
     return tensor
+
+
+class _Writer(FileSystemWriter):
+    """PyTorch's writer with several files a rank, written side by side, and none that holds much of the state."""
+
+    def __init__(self, folder: Path) -> None:
+        super().__init__(folder, single_file_per_rank=True, per_thread_copy_ahead=0)
+
+    def write_data(self, plan: SavePlan, planner: SavePlanner) -> Future[list[WriteResult]]:
+        def write(numbered: tuple[int, list[WriteItem]]) -> list[WriteResult]:
+            number, items = numbered
+            prefix = replace(plan.storage_data, prefix=f"{plan.storage_data.prefix}{number}_")
+            part = replace(plan, items=items, storage_data=prefix)
+            return super(_Writer, self).write_data(part, planner).wait()
+
+        out: Future[list[WriteResult]] = Future()
+        with ThreadPoolExecutor(_THREADS) as pool:
+            out.set_result([result for part in pool.map(write, enumerate(_files(plan.items))) for result in part])
+        return out
+
+
+def _files(items: list[WriteItem]) -> Iterator[list[WriteItem]]:
+    """Items in order, cut where a file is full."""
+    file: list[WriteItem] = []
+    size = 0
+    for item in items:
+        assert item.tensor_data is not None
+        file.append(item)
+        size += math.prod(item.tensor_data.chunk.sizes) * item.tensor_data.properties.dtype.itemsize
+        if size >= _FILE_BYTES:
+            yield file
+            file, size = [], 0
+    if file:
+        yield file
 
 
 class _SavePlanner(DefaultSavePlanner):

@@ -6,15 +6,19 @@ import io
 import json
 import pickle
 from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch.distributed.checkpoint import FileSystemReader
+from torch.distributed.checkpoint import FileSystemReader, LoadPlan, LoadPlanner, ReadItem
 from torch.distributed.checkpoint.metadata import Metadata
+from torch.futures import Future
 
 from nemo_cosmos.errors import InputError
 
+_THREADS = 4
+"""Files that a rank reads at a time."""
 COMMON = "common.pt"
 BUFFERS = "buffers"
 """In the common file: what released files carry beside parameters, as the run's first weights had it."""
@@ -67,6 +71,18 @@ class CheckpointReader(FileSystemReader):
 
     def __contains__(self, key: str) -> bool:
         return key in self.index.state_dict_metadata
+
+    def read_data(self, plan: LoadPlan, planner: LoadPlanner) -> Future[None]:
+        """Several files at a time."""
+        by_file: dict[str, list[ReadItem]] = {}
+        for item in plan.items:
+            by_file.setdefault(self.storage_data[item.storage_index].relative_path, []).append(item)
+        done: Future[None] = Future()
+        with ThreadPoolExecutor(_THREADS) as pool:
+            read = super().read_data
+            list(pool.map(lambda items: read(LoadPlan(items), planner).wait(), by_file.values()))
+        done.set_result(None)
+        return done
 
     def read_metadata(self, *args: Any, **kwargs: Any) -> Metadata:
         return self.index

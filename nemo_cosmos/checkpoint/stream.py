@@ -6,7 +6,7 @@ import os
 import struct
 import zipfile
 import zlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Protocol, runtime_checkable
@@ -31,9 +31,7 @@ class LazyTensors(Protocol):
 
 
 def write_archive(path: Path, tensors: Mapping[str, Tensor], *, description: str | None = None) -> None:
-    """What ``torch.save(dict(tensors), path)`` writes, checksums included.
-
-    The file is laid out first and its space reserved; each tensor is then asked for and written to its place.
+    """What ``torch.save(dict(tensors), path)`` writes, checksums included; tensors are asked for one by one.
 
     Args:
         description: shown beside a progress bar; None shows nothing.
@@ -41,17 +39,34 @@ def write_archive(path: Path, tensors: Mapping[str, Tensor], *, description: str
     Raises:
         OSError, RuntimeError: the disk is full or the folder not writable.
     """
+    lay_out(path, tensors)
+    console = Console(stderr=True)
+    fill(path, tensors, track(list(tensors), description or "", console=console, disable=description is None))
+
+
+def lay_out(path: Path, tensors: Mapping[str, Tensor]) -> None:
+    """Write the file without its values, and reserve their space; errors as :func:`write_archive`."""
     outline = {name: (shape_of(tensors, name), dtype_of(tensors, name)) for name in tensors}
     with FakeTensorMode():
         skeleton = {name: torch.empty(shape, dtype=dtype) for name, (shape, dtype) in outline.items()}
         with torch.serialization.skip_data(materialize_fake_tensors=True):
             torch.save(skeleton, path)
-    records = _records(path)
-    names = track(list(tensors), description or "", console=Console(stderr=True), disable=description is None)
     with path.open("r+b") as file:
         os.posix_fallocate(file.fileno(), 0, os.fstat(file.fileno()).st_size)
-        for number, name in enumerate(names):
-            records[number].write(file, tensors[name])
+
+
+def fill(path: Path, tensors: Mapping[str, Tensor], names: Iterable[str]) -> None:
+    """Write some of the tensors to their places in a file that is laid out; several processes may do so at once.
+
+    Args:
+        tensors: as for :func:`lay_out`.
+        names: those to write.
+    """
+    numbers = {name: number for number, name in enumerate(tensors)}
+    records = _records(path)
+    with path.open("r+b") as file:
+        for name in names:
+            records[numbers[name]].write(file, tensors[name])
         file.flush()
         os.fsync(file.fileno())
 

@@ -6,11 +6,13 @@ import json
 import os
 import shutil
 import time
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import lightning.pytorch as pl
 import torch
 from rich.console import Console
+from torch import Tensor
 from torch.distributed.checkpoint import CheckpointException
 
 from nemo_cosmos.checkpoint.distributed import DistributedCheckpoint
@@ -19,7 +21,6 @@ from nemo_cosmos.checkpoint.files import (
     Weights,
     iteration_name,
     remove_checkpoint,
-    save_tensors,
     saved_steps,
     weights_file,
     write_latest,
@@ -27,10 +28,9 @@ from nemo_cosmos.checkpoint.files import (
 from nemo_cosmos.checkpoint.lora import adapter_folder, save_adapter, write_spec
 from nemo_cosmos.checkpoint.released import ReleasedTensors
 from nemo_cosmos.checkpoint.sources import RunWeights, run_adapters
+from nemo_cosmos.checkpoint.stream import fill, lay_out, shape_of
 from nemo_cosmos.config import CheckpointConfig
 from nemo_cosmos.errors import InputError
-from nemo_cosmos.models.dit import DiTConfig
-from nemo_cosmos.models.dit.lora import LoraSpec
 from nemo_cosmos.training.model import CosmosModule
 
 
@@ -38,8 +38,8 @@ class CheckpointCallback(pl.Callback):
     """Saves every n steps and at the end: the distributed checkpoint, and the original layout beside it.
 
     A save is written under a temporary name and renamed, and ``latest_checkpoint.txt`` is rewritten last, so a run
-    that dies while it saves resumes from the save before. The exported files are read from the distributed checkpoint
-    and written tensor by tensor by one rank each.
+    that dies while it saves resumes from the save before. The exported files are read from the distributed checkpoint,
+    tensor by tensor.
 
     Args:
         has_average: whether the saves hold the moving average.
@@ -110,52 +110,67 @@ class CheckpointCallback(pl.Callback):
     def export(self, save: Path, step: int) -> None:
         """Regular weights, and the moving average in fp32, as flat files with the released names.
 
-        Of a run with adapters, the adapters alone, as PEFT folders.
+        Of a run with adapters, the adapters alone, as PEFT folders. Collective over all ranks.
 
         Args:
             save: the distributed checkpoint.
+
+        Raises:
+            InputError: on every rank, when the disk is full or the folder not writable; no file is left half-written.
         """
-        rank, ranks = torch.distributed.get_rank(), torch.distributed.get_world_size()
-        failure: Exception | None = None
-        try:
-            for number, weights in enumerate(self.kinds):
-                if number % ranks == rank:
-                    export_save(save, self.folder, step, weights, self.network, self.lora, base=self.base)
-        except (InputError, OSError) as error:
-            failure = error
-        failures: list[Exception | None] = [None] * ranks
-        torch.distributed.all_gather_object(failures, failure)
-        for found in failures:
-            if found is not None:
-                raise found
+        checkpoint = DistributedCheckpoint(save)
+        for weights in self.kinds:
+            if self.lora is None:
+                tensors = ReleasedTensors(self.network, RunWeights(checkpoint, self.network, weights))
+                write_together(weights_file(self.folder, step, weights), tensors)
+            else:
+                folder, spec = adapter_folder(self.folder, step, weights), self.lora
+                adapters = run_adapters(checkpoint, self.network, spec, weights)
+                together(lambda: save_adapter(folder, spec, adapters, base=self.base), ranks=1)  # noqa: B023
 
 
-def export_save(
-    save: Path,
-    folder: Path,
-    step: int,
-    weights: Weights,
-    network: DiTConfig,
-    lora: LoraSpec | None,
-    *,
-    base: str | None = None,
-) -> None:
-    """One exported file, or one PEFT folder of a run with adapters, from a distributed checkpoint.
-
-    Args:
-        save: the distributed checkpoint; ``folder`` gets the file.
-        base: recorded beside adapters.
+def write_together(path: Path, tensors: Mapping[str, Tensor]) -> None:
+    """A file of tensors that the processes of the first node fill, each a part of it; collective over all ranks.
 
     Raises:
-        InputError: the disk is full or the folder not writable; nothing is left behind.
+        InputError: on every rank, when one of them could not write; nothing is left behind.
     """
-    checkpoint = DistributedCheckpoint(save)
-    if lora is None:
-        tensors = ReleasedTensors(network, RunWeights(checkpoint, network, weights))
-        save_tensors(weights_file(folder, step, weights), tensors)
-    else:
-        adapters = run_adapters(checkpoint, network, lora, weights)
-        save_adapter(adapter_folder(folder, step, weights), lora, adapters, base=base)
+    temporary = path.with_name(f".{path.name}.tmp")
+    ranks, rank = int(os.environ["LOCAL_WORLD_SIZE"]), torch.distributed.get_rank()
+    try:
+        together(lambda: lay_out(temporary, tensors), ranks=1)
+        together(lambda: fill(temporary, tensors, _share(tensors, rank, ranks)), ranks=ranks)
+        together(lambda: os.replace(temporary, path), ranks=1)
+    except (OSError, RuntimeError) as error:
+        if rank == 0:
+            temporary.unlink(missing_ok=True)
+        raise InputError(f"{path}: could not be written ({error}); free space or choose another output_dir") from error
+
+
+def together(action: Callable[[], object], *, ranks: int) -> None:
+    """Do something on the first ``ranks``, wait for all of them, and raise everywhere what one of them raised."""
+    failure: Exception | None = None
+    if torch.distributed.get_rank() < ranks:
+        try:
+            action()
+        except (InputError, OSError, RuntimeError) as error:
+            failure = error
+    failures: list[Exception | None] = [None] * torch.distributed.get_world_size()
+    torch.distributed.all_gather_object(failures, failure)
+    for found in failures:
+        if found is not None:
+            raise found
+
+
+def _share(tensors: Mapping[str, Tensor], rank: int, ranks: int) -> list[str]:
+    """A contiguous part of the names, about as many elements for each rank."""
+    sizes = {name: torch.Size(shape_of(tensors, name)).numel() for name in tensors}
+    total, before, mine = sum(sizes.values()), 0, []
+    for name, size in sizes.items():
+        if before * ranks // total == rank:
+            mine.append(name)
+        before += size
+    return mine
 
 
 def _reason(error: CheckpointException | OSError) -> BaseException:

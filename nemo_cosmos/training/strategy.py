@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Mapping
 from datetime import timedelta
 from pathlib import Path
@@ -11,6 +12,7 @@ import torch
 from lightning.pytorch.plugins.io import TorchCheckpointIO
 from megatron.core.distributed import DistributedDataParallelConfig
 from nemo.lightning.pytorch.strategies import MegatronStrategy
+from rich.console import Console
 
 from nemo_cosmos.checkpoint.distributed import EMA
 from nemo_cosmos.checkpoint.sharded import load_parts, save_parts
@@ -53,6 +55,7 @@ class CosmosStrategy(MegatronStrategy):
         save_parts(Path(filepath) / "weights", state.to_save(), common)
 
     def load_checkpoint(self, checkpoint_path: str | Path, selective_restore: bool = False) -> dict[str, Any]:
+        start = time.perf_counter()
         reader = CheckpointReader(Path(checkpoint_path))
         common = read_common(reader.folder)
         if self.ema is not None and not any(name.startswith(EMA) for name in reader.index.state_dict_metadata):
@@ -66,6 +69,10 @@ class CosmosStrategy(MegatronStrategy):
         set_adam_steps(state.optimizer, common.get(ADAM_STEPS, common["global_step"]))
         for stage in stages(self.megatron_parallel):
             stage.net.original_extras = common.get(BUFFERS, {})
+        if self.is_global_zero:
+            Console(highlight=False, soft_wrap=True).print(
+                f"resumed from {checkpoint_path}: read in {time.perf_counter() - start:.1f} s"
+            )
         return {**common, "state_dict": {}, "optimizer_states": {}}
 
     def load_model_state_dict(self, checkpoint: Mapping[str, Any], strict: bool = True) -> None:
