@@ -23,7 +23,7 @@ import time
 import traceback
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 
@@ -38,11 +38,15 @@ from nemo_cosmos.models.dit import DiTConfig
 from nemo_cosmos.models.dit.state_dict import original_shapes
 
 GIB = 2**30
+VISIBLE = (os.environ.get("CUDA_VISIBLE_DEVICES") or ",".join(map(str, range(16)))).split(",")
+"""Numbers of the GPUs that may be used."""
 NAN = float("nan")
 SHARED = Path("/dev/shm/gpu_check_base")
 TIMEOUT = 420.0
 SAVED, LAST = 3, 5
 """A run saves after step 3 and is killed after step 5; resumed runs repeat steps 4 and 5."""
+WHOLE = 28
+"""Layers of the 7B."""
 FULL, TINY = "video2world_7b_example_hdvila", "demo_video2world"
 
 
@@ -80,23 +84,25 @@ class Machine:
     gpus: int
     bytes_each: int
     rehearse: bool
+    layers: int | None = None
 
     @classmethod
-    def find(cls, rehearse: bool) -> Machine:
+    def find(cls, rehearse: bool, layers: int | None) -> Machine:
         if rehearse:
             return cls(2, 0, True)
         count = torch.cuda.device_count()
         if not count:
             raise SystemExit("error: no GPU here; --rehearse goes through the same commands on a CPU")
         gpus = max(n for n in (1, 2, 4) if n <= count)
-        return cls(gpus, torch.cuda.get_device_properties(0).total_memory, False)
+        return cls(gpus, torch.cuda.get_device_properties(0).total_memory, False, layers)
 
     @property
     def plan(self) -> Plan:
         if self.rehearse:
             return Plan(2, layout(2, 1, "none"), layout(1, 2, "none"))
         large = self.bytes_each > 100 * GIB
-        return PLANS[self.gpus, large and self.gpus < 4]
+        plan = PLANS[self.gpus, large and self.gpus < 4]
+        return replace(plan, layers=self.layers or plan.layers)
 
     def __str__(self) -> str:
         name = "CPU" if self.rehearse else torch.cuda.get_device_name(0)
@@ -119,7 +125,8 @@ class GpuMonitor(threading.Thread):
 
     def since(self, start: float, gpus: Sequence[int]) -> tuple[float, float]:
         """(mean share busy from the first busy moment to the last, most GiB in use) of some GPUs since ``start``."""
-        found = [(busy, used) for when, gpu, busy, used in self.samples if when >= start and gpu in gpus]
+        visible = [VISIBLE[gpu] for gpu in gpus]
+        found = [(busy, used) for when, gpu, busy, used in self.samples if when >= start and str(gpu) in visible]
         busy = [index for index, (share, _) in enumerate(found) if share]
         if not busy:
             return NAN, NAN
@@ -178,7 +185,7 @@ class Context:
         launcher = [*(torchrun if len(gpus) > 1 else []), "-m"]
         environment = {**os.environ, "TERM": "dumb", "PYTHONUNBUFFERED": "1", "OMP_NUM_THREADS": "4"}
         if not self.machine.rehearse:
-            environment["CUDA_VISIBLE_DEVICES"] = ",".join(map(str, gpus))
+            environment["CUDA_VISIBLE_DEVICES"] = ",".join(VISIBLE[gpu] for gpu in gpus)
         line = [sys.executable, *launcher, "nemo_cosmos", *command]
         log = self.log(name)
         log.parent.mkdir(parents=True, exist_ok=True)
@@ -490,11 +497,11 @@ def relative(found: Mapping[int, float], expected: Mapping[int, float]) -> float
 
 def adapters(context: Context, gpus: Sequence[int]) -> None:
     """LoRA beside the whole frozen network, saved, merged, generated from."""
-    run, start, layers = context.work / "adapters", time.time(), 28
-    weights = base(context, layers)
+    run, start = context.work / "adapters", time.time()
+    weights = base(context, WHOLE)
     training = Training(
         context, "adapters", run, gpus[:1], "lora=all_linear", "optimizer.lr=0.01", "parallel.recompute=full",
-        "trainer.max_steps=2", "checkpoint.every_n_steps=2", layers=layers,
+        "trainer.max_steps=2", "checkpoint.every_n_steps=2", layers=WHOLE,
     )  # fmt: skip
     training.wait(lambda: training.process.poll() is not None and bool(training.said("saved ")), "its end")
     shape = ("--height", "32", "--width", "48") if context.machine.rehearse else ("--height", "256", "--width", "256")
@@ -531,7 +538,7 @@ def generation(context: Context, gpus: Sequence[int]) -> None:
     """The exported average at full size; alone and, where there are two GPUs, on both."""
     files = sorted((context.work / "run" / "checkpoints").glob("*_ema_model.pt"))
     files += sorted((context.work / "run" / "checkpoints").glob("*_reg_model.pt"))
-    model = files[0] if files else base(context)
+    model = files[0] if files else base(context, WHOLE)
     shape = ["--height", "32", "--width", "48", "--num-frames", "9"] if context.machine.rehearse else []
     jobs = {"one": gpus[:1]} if len(gpus) == 1 else {"one": gpus[:1], "two": gpus[-2:]}
     for made_once in (text_encoder, tokenizer):
@@ -608,11 +615,12 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     names = f"one of {', '.join(STEPS)}; may be repeated"
     parser.add_argument("--only", action="append", choices=STEPS, metavar="NAME", help=names)
+    parser.add_argument("--layers", type=int, help="train fewer layers of the 7B than fit")
     parser.add_argument("--rehearse", action="store_true", help="on a CPU, with tiny networks")
     parser.add_argument("--work", type=Path, default=Path("outputs/gpu_check"), help="folder that is emptied first")
     parser.add_argument("--keep", action="store_true", help="leave the folder")
     arguments = parser.parse_args()
-    machine = Machine.find(arguments.rehearse)
+    machine = Machine.find(arguments.rehearse, arguments.layers)
     work = arguments.work.absolute()
     shutil.rmtree(work, ignore_errors=True)
     work.mkdir(parents=True)
@@ -626,7 +634,7 @@ def main() -> None:
         wanted = [name for name in names if not arguments.only or name in arguments.only]
         if len(wanted) > 1 and len(gpus) > 1 and not machine.rehearse:
             split = [gpus[:1], gpus[1:]]
-            for made_once in (clips, tokenizer, text_encoder, base):
+            for made_once in (clips, tokenizer, text_encoder):
                 made_once(context)
             with ThreadPoolExecutor(2) as pool:
                 list(pool.map(partial(run_step, context), wanted, split))
