@@ -152,10 +152,10 @@ def _reconstruct(job: _Job, codec: TokenizerCodec, args: argparse.Namespace, tit
     from nemo_cosmos.models.tokenizer.metrics import psnr
 
     length, count, decibels = args.temporal_window, 0, 0.0
-    info = probe(job.source)
     with contextlib.ExitStack() as files:
         write = files.enter_context(video_writer(job.target, args.output_fps))
         write_copy = files.enter_context(video_writer(job.copy, args.output_fps)) if job.copy else None
+        info = probe(job.source)
         bar = files.enter_context(tqdm(desc=title, total=info.frames_at(info.even_rate), unit="frame"))
         for _, frames in iter_windows(job.source, length, stride=length, rest=True, fps=info.even_rate):
             if args.short_size is not None:

@@ -188,33 +188,29 @@ def _examine(path: str, folder: str, size: int, modified: int) -> Examined:
 
 def _read_packets(container: Any, stream: Any) -> _Packets:
     rows = [
-        (
-            packet.pts if packet.pts is not None else packet.dts,
-            packet.is_keyframe,
-            packet.is_discard,
-            packet.is_corrupt,
-        )
-        for packet in demux(container, stream)
-        if packet.size
+        (p.pts if p.pts is not None else p.dts, p.is_keyframe, p.is_discard, p.is_corrupt, p.dts)
+        for p in demux(container, stream)
+        if p.size
     ]
     stamped = all(row[0] is not None for row in rows)
     ticks = [row[0] if stamped else number for number, row in enumerate(rows)]
-    flags = np.array([row[1:] for row in rows], bool).reshape(-1, 3).T
+    flags = np.array([row[1:4] for row in rows], bool).reshape(-1, 3).T
     has_keys = bool(flags[0].any())
     # A key frame by the container's index that does not look like one is damaged, not the middle of a film.
-    if rows and not rows[0][1] and _begins_with_key(stream):
+    if rows and not rows[0][1] and _is_key_by_index(stream, rows[0][4]):
         flags[0][0], has_keys = True, False
     return _Packets(np.array(ticks, np.int64), flags[0], flags[1], flags[2], stamped, has_keys)
 
 
-def _begins_with_key(stream: Any) -> bool:
-    return any(entry.is_keyframe for entry in itertools.islice(stream.index_entries, 1))
+def _is_key_by_index(stream: Any, dts: int | None) -> bool:
+    """Whether the index begins with a key frame at this time."""
+    return any(entry.is_keyframe and entry.timestamp == dts for entry in itertools.islice(stream.index_entries, 1))
 
 
 def _is_exact(container: Any, stream: Any, packets: _Packets, rate: float) -> bool:
     """Whether the packets leave no doubt about what is shown."""
     ticks = packets.promised
-    if not (packets.stamped and ticks.size and packets.key[0] and not packets.broken.any()):
+    if not (packets.stamped and packets.has_keys and packets.key[0] and ticks.size) or packets.broken.any():
         return False
     codec = stream.codec_context
     if codec.name not in FRAME_PER_PACKET or packets.ticks.min() < packets.ticks[0]:

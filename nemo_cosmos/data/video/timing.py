@@ -52,6 +52,6 @@ def measure(ticks: np.ndarray, tick: float, nominal: float) -> Timing:
     if irregular.mean() > MAX_IRREGULAR or missing > MAX_MISSING * (len(gaps) + missing):
         return Timing(len(gaps) / span, True, ())
     places: np.ndarray = np.flatnonzero((steps >= 2) & ~irregular) + 1
-    # The nominal rate, when the time stamps are that rate's, rounded.
-    exact = abs(float(steps.sum()) / nominal - span) <= tick
+    # The nominal rate, when the time stamps are that rate's, rounded (to milliseconds, if they have been in Matroska).
+    exact = abs(float(steps.sum()) / nominal - span) <= max(tick, 0.0015)
     return Timing(nominal if exact else float(steps.sum()) / span, False, tuple(int(place) for place in places))
