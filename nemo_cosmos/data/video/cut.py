@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import contextlib
+import itertools
+from collections.abc import Generator, Iterator
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from nemo_cosmos.data.video.examine import Examined, decode, examine
+from nemo_cosmos.data.video.decoding import decode
+from nemo_cosmos.data.video.examine import Examined, examine
 from nemo_cosmos.data.video.frames import DamagedError, Shown, deinterlaced
 from nemo_cosmos.data.video.streams import open_video
 from nemo_cosmos.data.video.write import timed_writer
@@ -38,38 +41,34 @@ def cut(source: str | Path, target: str | Path, start: float, end: float, qualit
     if chosen[-1] >= found.whole:
         raise DamagedError(found.damage_at(source, found.whole))
     rate = Fraction(found.timing.rate).limit_denominator(1001)
-    time_base = Fraction(found.tick).limit_denominator(10_000_000)
-    frames = deinterlaced(_frames_from(source, found, int(chosen[0])))
-    with timed_writer(target, rate, time_base, quality) as write:
+    # A constant rate is written exactly, without the rounding of the source's time stamps.
+    unit = Fraction(found.tick).limit_denominator(10_000_000) if found.timing.variable else 1 / rate
+    frames = _frames_from(source, found, int(chosen[0]))
+    with contextlib.closing(frames), timed_writer(target, rate, unit, quality) as write:
         number = -1
         for number, frame in zip(chosen.tolist(), frames, strict=False):
             image = Shown(frame, found.time(number), found.display).image()
-            write(image, int(found.ticks[number] - found.ticks[chosen[0]]))
+            write(image, round(float(times[number] - times[chosen[0]]) / float(unit)))
         if number != chosen[-1]:
             raise DamagedError(found.damage_at(source, number + 1))
     return len(chosen)
 
 
-def _frames_from(source: str | Path, found: Examined, number: int) -> Iterator[Any]:
+def _frames_from(source: str | Path, found: Examined, number: int) -> Generator[Any, None, None]:
     """Frames from ``number`` on; a long file is not decoded from its beginning, unless seeking does not find them."""
     if found.stamped and number:
         with open_video(source) as container:
-            container.seek(int(found.ticks[number]), stream=container.streams[found.stream])
-            frames = _after(_whole_frames(container, found), int(found.ticks[number]))
+            stream = container.streams[found.stream]
+            container.seek(int(found.ticks[number]), stream=stream)
+            frames = (f for f in _decoding(container, stream, found) if (f.pts or 0) >= found.ticks[number])
             first = next(frames, None)
             if first is not None and first.pts == found.ticks[number]:
-                yield first
-                yield from frames
+                yield from deinterlaced(itertools.chain([first], frames), stream)
                 return
     with open_video(source) as container:
-        for k, frame in enumerate(_whole_frames(container, found)):
-            if k >= number:
-                yield frame
+        stream = container.streams[found.stream]
+        yield from itertools.islice(deinterlaced(_decoding(container, stream, found), stream), number, None)
 
 
-def _whole_frames(container: Any, found: Examined) -> Iterator[Any]:
-    return (frame for frame in decode(container, found) if frame is not None)
-
-
-def _after(frames: Iterator[Any], pts: int) -> Iterator[Any]:
-    return (frame for frame in frames if frame.pts is not None and frame.pts >= pts)
+def _decoding(container: Any, stream: Any, found: Examined) -> Iterator[Any]:
+    return (frame for frame in decode(container, stream, found.has_keys) if frame is not None)

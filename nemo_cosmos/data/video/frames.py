@@ -14,8 +14,9 @@ from torch import Tensor
 
 from nemo_cosmos.data.resize import Fit, resize
 from nemo_cosmos.data.video.colour import to_rgb
+from nemo_cosmos.data.video.decoding import decode
 from nemo_cosmos.data.video.display import Display
-from nemo_cosmos.data.video.examine import Examined, decode, examine
+from nemo_cosmos.data.video.examine import Examined, examine
 from nemo_cosmos.data.video.interlace import CombDetector, Deinterlacer
 from nemo_cosmos.data.video.streams import open_video
 from nemo_cosmos.data.video.timing import TOLERANCE
@@ -62,8 +63,9 @@ def shown(path: str | Path, *, keep_damaged: bool = False) -> Iterator[Shown]:
     found = examine(path)
     count = len(found.ticks) if keep_damaged else found.whole
     with open_video(path) as container:
-        frames = _checked(decode(container, found), found, path, keep_damaged)
-        for number, frame in zip(range(count), deinterlaced(frames), strict=False):
+        stream = container.streams[found.stream]
+        frames = _checked(decode(container, stream, found.has_keys), found, path, keep_damaged)
+        for number, frame in zip(range(count), deinterlaced(frames, stream), strict=False):
             yield Shown(frame, found.time(number), found.display)
     if count < len(found.ticks):
         raise DamagedError(found.damage_at(path, count))
@@ -139,9 +141,9 @@ def _checked(frames: Iterator[Any | None], found: Examined, path: str | Path, ke
         raise DamagedError(found.damage_at(path, number + 1))
 
 
-def deinterlaced(frames: Iterator[Any]) -> Iterator[Any]:
+def deinterlaced(frames: Iterator[Any], stream: Any) -> Iterator[Any]:
     """Frames one for one, those flagged as interlaced made progressive."""
-    filtering = Deinterlacer()
+    filtering = Deinterlacer(int(stream.codec_context.field_order))
     for frame in frames:
         yield from filtering.push(frame)
     yield from filtering.flush()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 from collections import Counter
 from collections.abc import Iterator
 from typing import Any
@@ -15,44 +14,39 @@ OBSERVED = 120
 """Frames that are looked at; film that is progressive so far stays so."""
 _PLANAR = ("yuv420p", "yuv422p", "yuv444p", "yuvj420p", "yuvj422p", "yuvj444p", "yuv420p10le", "yuv422p10le", "gray")
 """Formats that FFmpeg's idet takes as they are."""
+_PARITIES = {2: "tff", 5: "tff", 3: "bff", 4: "bff"}
+"""Field shown first, by FFmpeg's field orders (TT, BT, BB, TB)."""
 
 
 class Deinterlacer:
-    """Frame for frame (each the instant of its first field), frames that are not flagged as interlaced pass as they
-    are; the filter answers two frames late. The frames before the first interlaced one do not go through it."""
+    """Frame for frame: of one that is flagged as interlaced its first field, the other rows interpolated.
 
-    def __init__(self) -> None:
+    Nothing of the second field is used: filters that look at both (yadif, bwdif) take still stripes of one row for
+    detail, and leave combs where the two instants differ steadily. Other frames pass as they are.
+
+    Args:
+        field_order: of the stream's codec context.
+    """
+
+    def __init__(self, field_order: int) -> None:
+        self._parity = _PARITIES.get(field_order, "auto")
         self._graph: Any = None
-        self._first: Any = None
 
     def push(self, frame: Any) -> Iterator[Any]:
         """What is ready after ``frame``."""
-        if self._graph is not None:
-            self._graph.vpush(frame)
-            yield from pull(self._graph)
-        elif self._first is not None:
-            yield from self._start(frame)
-        elif frame.interlaced_frame:
-            self._first = frame
-        else:
-            yield frame
+        if self._graph is None:
+            if not frame.interlaced_frame:
+                yield frame
+                return
+            self._graph = filter_graph(frame, "estdif", f"mode=frame:parity={self._parity}:deint=interlaced")
+        self._graph.vpush(frame)
+        yield from pull(self._graph)
 
     def flush(self) -> Iterator[Any]:
         """The rest, after the last frame."""
-        if self._first is not None and self._graph is None:
-            yield from self._start(None)
         if self._graph is not None:
             self._graph.vpush(None)
             yield from pull(self._graph)
-
-    def _start(self, second: Any) -> Iterator[Any]:
-        """Send the second frame ahead of the first: the filter takes a first frame without a neighbour for a still
-        picture, and would weave its fields."""
-        self._graph = filter_graph(self._first, "bwdif", "mode=send_frame:parity=auto:deint=interlaced")
-        frames = [self._first] if second is None else [second, self._first, second]
-        for frame in frames:
-            self._graph.vpush(frame)
-        yield from itertools.islice(pull(self._graph), 0 if second is None else 1, None)
 
 
 class CombDetector:

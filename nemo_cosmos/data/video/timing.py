@@ -11,7 +11,7 @@ TOLERANCE = 0.25
 times (30 fps in milliseconds alternates between 33 and 34)."""
 MAX_IRREGULAR = 0.1
 """Share of irregular intervals up to which a rate is constant."""
-MAX_MISSING = 0.2
+MAX_MISSING = 0.125
 """Share of missing frames up to which a rate is constant with gaps rather than variable."""
 
 
