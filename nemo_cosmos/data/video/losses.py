@@ -1,5 +1,4 @@
-"""Notice what FFmpeg's H.264 decoder conceals: after lost pictures it goes on as if nothing had happened, and tells its
-debug log alone."""
+"""Notice what FFmpeg's H.264 decoder conceals: it goes on after lost pictures, and tells its debug log alone."""
 
 from __future__ import annotations
 
