@@ -58,8 +58,8 @@ class Film:
             keys=draw.choice([1, 5, 12, 250]),
             reordered=draw.choice([0, 1, 2, 3]),
             hidden=draw.choice([0, 0, 3, 7, 11]) if indexed else 0,
-            matrix=draw.choice(ORIENTATIONS) if indexed else ORIENTATIONS[0],
-            aspect=draw.choice([Fraction(1), Fraction(1), Fraction(4, 3), Fraction(3, 4)]),
+            matrix=ORIENTATIONS[seed % 8] if indexed else ORIENTATIONS[0],
+            aspect=draw.choice([Fraction(1), Fraction(1), Fraction(4, 3), Fraction(2, 3)]),
             colours=(draw.choice([1, 2, 6, 9]), draw.random() < 0.3),
             pix_fmt=draw.choice(["yuv420p", "yuv420p", "yuv422p", "yuv444p", "yuv420p10le"]),
             cover=container == "mkv" and draw.random() < 0.5,
@@ -86,7 +86,7 @@ class Film:
             if self.cover:
                 cover = encode(
                     folder / "cover.mkv",
-                    [numbered(99)],
+                    [numbered(99, 48, 32)],
                     codec="mjpeg",
                     pix_fmt="yuvj420p",
                     options={},

@@ -18,8 +18,9 @@ from nemo_cosmos.data.video.streams import open_video
 from nemo_cosmos.data.video.write import timed_writer
 from nemo_cosmos.errors import InputError
 
-ROUNDING = 1e-6
-"""Seconds by which a frame may be early and still begin in the span: binary fractions of time stamps."""
+ROUNDING = 5.1e-4
+"""Seconds by which a frame may be early and still begin in the span: half of Matroska's unit of time, or half of the
+file's own where that is finer."""
 
 
 def cut(source: str | Path, target: str | Path, start: float, end: float, quality: int = 18) -> int:
@@ -35,7 +36,8 @@ def cut(source: str | Path, target: str | Path, start: float, end: float, qualit
         raise InputError(f"{source}: span {start} to {end} s, expected 0 <= start < end")
     found = examine(source)
     times = found.ticks * found.tick - found.origin
-    chosen = np.flatnonzero((times >= start - ROUNDING) & (times < end - ROUNDING))
+    early = min(ROUNDING, found.tick / 2 + 1e-6)
+    chosen = np.flatnonzero((times >= start - early) & (times < end - early))
     if not chosen.size:
         raise InputError(f"{source} has no frame from {start} to {end} s")
     if chosen[-1] >= found.whole:
