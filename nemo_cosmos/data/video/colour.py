@@ -11,6 +11,7 @@ import functools
 from pathlib import Path
 from typing import Any
 
+import av
 import numpy as np
 import torch
 from torch import Tensor
@@ -48,7 +49,11 @@ _NO_MATRIX = {
 
 
 def check_colours(frame: Any, path: str | Path) -> None:
-    """InputError when the colours of a frame cannot be converted; names the colour system."""
+    """InputError when the colours of a frame cannot be converted; names the colour system or pixel format."""
+    try:
+        frame.reformat(width=16, height=16, format="rgb24")
+    except (av.error.FFmpegError, ValueError) as error:
+        raise InputError(f"{path}: its pixel format {frame.format.name} cannot be converted to RGB") from error
     found = (
         (_NO_TRANSFER, int(frame.color_trc), "transfer curve"),
         (_NO_PRIMARIES, int(frame.color_primaries), "primaries"),

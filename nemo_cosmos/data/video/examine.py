@@ -85,7 +85,7 @@ def examine(path: str | Path) -> Examined:
     return _examine(str(path), os.getcwd(), stat.st_size, stat.st_mtime_ns)
 
 
-@functools.lru_cache(maxsize=65536)
+@functools.lru_cache(maxsize=1024)  # an hour of 30 fps takes 0.9 MB
 def _examine(path: str, folder: str, size: int, modified: int) -> Examined:
     with open_video(path) as container:
         stream = video_stream(container, path)
@@ -105,13 +105,14 @@ def _examine(path: str, folder: str, size: int, modified: int) -> Examined:
             raise InputError(f"{path} holds no decodable video frame")
         check_colours(first, path)
         display = display_of(first, stream, path)
+        exact = exact and not first.interlaced_frame  # Two packets may make a frame.
         times = packets.promised.tolist() if exact else [first.pts, *(frame.pts for frame in frames)]
     stamped = packets.stamped and None not in times and times == sorted(times)
     if not stamped:
         times, tick, origin = list(range(len(times))), 1 / rate, 0.0
     ticks = np.unique(np.array(times, np.int64))
     # Packets that did not decode still say when they would have been shown.
-    sure = stamped and codec in FRAME_PER_PACKET
+    sure = stamped and codec in FRAME_PER_PACKET and not first.interlaced_frame
     expected = np.union1d(ticks, packets.promised[packets.promised >= packets.begin]) if sure else ticks
     timing = measure(expected, tick, rate)
     if stamped:
