@@ -11,8 +11,10 @@ from __future__ import annotations
 import contextlib
 import functools
 import os
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import av
 import numpy as np
@@ -23,8 +25,10 @@ from nemo_cosmos.data.video.display import Display, display_of
 from nemo_cosmos.data.video.losses import LossWatch
 from nemo_cosmos.data.video.packets import FRAME_PER_PACKET, Packets, is_exact, read_packets
 from nemo_cosmos.data.video.streams import open_video, video_stream
-from nemo_cosmos.data.video.timing import Timing, measure
+from nemo_cosmos.data.video.timing import MAX_IRREGULAR, Timing, measure
 from nemo_cosmos.errors import InputError
+
+_NOTHING = object()
 
 
 @dataclass(frozen=True)
@@ -92,22 +96,26 @@ def _examine(path: str, folder: str, size: int, modified: int) -> Examined:
         codec = stream.codec_context.name
         packets = read_packets(container, stream)
         index, tick, rate = stream.index, float(stream.time_base), float(stream.average_rate or 0) or 25.0
+        if not packets.ticks.size:
+            raise InputError(f"{path} holds no video frames")
         exact = is_exact(container, stream, packets, rate)
         origin = None if container.start_time is None else container.start_time / av.time_base
-    watch = LossWatch()
-    use_watch = codec == "h264" and not exact
-    with open_video(path) as container, watch if use_watch else contextlib.nullcontext():
+    watch = LossWatch() if codec == "h264" and not exact else None
+    with open_video(path) as container, watch or contextlib.nullcontext():
         stream = container.streams[index]
-        decoded = decode(container, stream, packets.has_keys, watch if use_watch else None)
-        frames = (frame for frame in decoded if frame is not None)
-        first = next(frames, None)
-        if first is None:
+        frames = decode(container, stream, packets.has_keys, watch)
+        broken, first = 0, next(frames, None)
+        while first is None:
+            broken, first = 1, next(frames, _NOTHING)
+        if first is _NOTHING:
             raise InputError(f"{path} holds no decodable video frame")
         check_colours(first, path)
         display = display_of(first, stream, path)
         exact = exact and not first.interlaced_frame  # Two packets may make a frame.
-        times = packets.promised.tolist() if exact else [first.pts, *(frame.pts for frame in frames)]
-    stamped = packets.stamped and None not in times and times == sorted(times)
+        times, whole = (packets.promised.tolist(), None) if exact else _times(first, frames)
+    if broken:
+        whole = 0
+    stamped = packets.stamped and None not in times and _in_order(times)
     if not stamped:
         times, tick, origin = list(range(len(times))), 1 / rate, 0.0
     ticks = np.unique(np.array(times, np.int64))
@@ -115,12 +123,29 @@ def _examine(path: str, folder: str, size: int, modified: int) -> Examined:
     sure = stamped and codec in FRAME_PER_PACKET and not first.interlaced_frame
     expected = np.union1d(ticks, packets.promised[packets.promised >= packets.begin]) if sure else ticks
     timing = measure(expected, tick, rate)
+    places = [len(ticks)] if whole is None else [whole]
     if stamped:
-        whole = min(_before_gap(ticks, expected, timing, packets, codec), _before_loss(ticks, packets, watch))
-    else:
-        whole = min([len(ticks), *(max(0, number - packets.reordering) for number in watch.packets)])
+        places.append(_before_gap(ticks, expected, timing, packets, codec))
+    if watch is not None and watch.packets:
+        places.append(_before_loss(ticks, packets, watch.packets[0], stamped))
     origin = float(ticks[0]) * tick if origin is None else origin
-    return Examined(index, packets.has_keys, ticks, tick, stamped, not exact, origin, whole, timing, display)
+    return Examined(index, packets.has_keys, ticks, tick, stamped, not exact, origin, min(places), timing, display)
+
+
+def _times(first: Any, frames: Iterator[Any | None]) -> tuple[list[int | None], int | None]:
+    """Times of all frames, and how many come before the first that does not decode."""
+    times, whole = [first.pts], None
+    for frame in frames:
+        if frame is not None:
+            times.append(frame.pts)
+        elif whole is None:
+            whole = len(times)
+    return times, whole
+
+
+def _in_order(times: list[Any]) -> bool:
+    """Whether frames come at their times, but for a few around damage."""
+    return len(times) < 2 or float((np.diff(times) < 0).mean()) <= MAX_IRREGULAR
 
 
 def _before_gap(ticks: np.ndarray, expected: np.ndarray, timing: Timing, packets: Packets, codec: str) -> int:
@@ -139,10 +164,9 @@ def _before_gap(ticks: np.ndarray, expected: np.ndarray, timing: Timing, packets
     return int(np.searchsorted(ticks, lost))
 
 
-def _before_loss(ticks: np.ndarray, packets: Packets, watch: LossWatch) -> int:
-    """Frames before all that are decoded after a loss."""
-    if not watch.packets:
-        return len(ticks)
-    later = slice(watch.packets[0], None)
-    times = packets.ticks[later][~packets.hidden[later]]
+def _before_loss(ticks: np.ndarray, packets: Packets, number: int, stamped: bool) -> int:
+    """Frames before all that are decoded from packet ``number`` on."""
+    if not stamped:
+        return max(0, number - packets.reordering)
+    times = packets.ticks[number:][~packets.hidden[number:]]
     return int(np.searchsorted(ticks, times.min())) if times.size else len(ticks)

@@ -9,10 +9,11 @@ import numpy as np
 TOLERANCE = 0.25
 """Share of the interval by which one may be off and still be regular, beside one tick of the clock: containers round
 times (30 fps in milliseconds alternates between 33 and 34)."""
-MAX_IRREGULAR = 0.1
-"""Share of irregular intervals up to which a rate is constant."""
-MAX_MISSING = 0.125
-"""Share of missing frames up to which a rate is constant with gaps rather than variable."""
+MAX_IRREGULAR = 0.125
+"""Share of intervals that may be longer, shorter or odd before a rate is variable rather than constant with gaps. The
+length of a gap says nothing: a lost group of pictures leaves a long one."""
+FEW = 6
+"""Intervals from which on one odd one makes no variable rate."""
 
 
 @dataclass(frozen=True)
@@ -46,12 +47,12 @@ def measure(ticks: np.ndarray, tick: float, nominal: float) -> Timing:
     # The mean of single intervals: half of film in a 60 Hz clock lasts two ticks and half three.
     interval = float(gaps[np.abs(gaps - median) <= median / 2 + 1].mean())
     steps = np.rint(gaps / interval)
-    irregular = (steps < 1) | (np.abs(gaps - steps * interval) > TOLERANCE * interval + 1)
-    missing = float(np.maximum(steps - 1, 0).sum())
+    regular = (steps >= 1) & (np.abs(gaps - steps * interval) <= TOLERANCE * interval + 1)
     span = float(gaps.sum()) * tick
-    if irregular.mean() > MAX_IRREGULAR or missing > MAX_MISSING * (len(gaps) + missing):
+    odd = int((~regular | (steps > 1)).sum())
+    if odd > max(MAX_IRREGULAR * len(gaps), 1 if len(gaps) >= FEW else 0):
         return Timing(len(gaps) / span, True, ())
-    places: np.ndarray = np.flatnonzero((steps >= 2) & ~irregular) + 1
+    places: np.ndarray = np.flatnonzero(regular & (steps > 1)) + 1
     # The nominal rate, when the time stamps are that rate's, rounded (to milliseconds, if they have been in Matroska).
     exact = abs(float(steps.sum()) / nominal - span) <= max(tick, 0.0015)
     return Timing(nominal if exact else float(steps.sum()) / span, False, tuple(int(place) for place in places))
