@@ -1,5 +1,6 @@
 """What becomes of a file is what a player shows of it, or a reason why it is left out."""
 
+import gc
 from fractions import Fraction
 
 import av
@@ -25,6 +26,14 @@ from tests.data.odd_videos import (
     set_matrix,
     stored_for,
 )
+
+
+@pytest.fixture(scope="module", autouse=True)
+def free_decoders():
+    """Tests that fork workers come after these: nothing with threads may be left to be freed there."""
+    yield
+    gc.collect()
+
 
 SEQUENCE = [numbered(n) for n in range(60)]
 HEVC = "log-level=none:lossless=1:scenecut=0"

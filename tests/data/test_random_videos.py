@@ -1,5 +1,6 @@
 """Random files: what becomes a sample is what their maker meant to be seen, frame by frame."""
 
+import gc
 import random
 from dataclasses import dataclass, fields
 from fractions import Fraction
@@ -13,6 +14,14 @@ from nemo_cosmos.data.video import cut, probe
 from nemo_cosmos.data.windows import WindowPlan, windows_of
 from nemo_cosmos.errors import InputError
 from tests.data.odd_videos import LOSSLESS, ORIENTATIONS, encode, numbered, numbers, remux, set_matrix, stored_for
+
+
+@pytest.fixture(scope="module", autouse=True)
+def free_decoders():
+    """Tests that fork workers come after these: nothing with threads may be left to be freed there."""
+    yield
+    gc.collect()
+
 
 SIZE = (64, 96)
 

@@ -11,16 +11,20 @@ from nemo_cosmos.data.video.losses import LossWatch
 from nemo_cosmos.data.video.streams import demux
 
 
-def decode(container: Any, stream: Any, has_keys: bool, watch: LossWatch | None = None) -> Iterator[Any | None]:
+def decode(
+    container: Any, stream: Any, has_keys: bool, watch: LossWatch | None = None, *, threads: bool = True
+) -> Iterator[Any | None]:
     """Frames from the first key frame on, in order, and None in place of what does not decode.
 
     Args:
         container: the file, newly opened or after seeking to a key frame.
         stream: its video stream.
         has_keys: packets say which of them can be decoded without others.
-        watch: told of every packet; then a single thread decodes.
+        watch: told of every packet; needs ``threads`` to be off.
+        threads: decode on several threads. A process that forks workers afterwards should not: decoders that it has
+            not freed yet would be freed in the workers, where their threads are missing, and wait for them for ever.
     """
-    if watch is None:
+    if threads:
         stream.thread_type = "AUTO"
     else:
         stream.codec_context.thread_count = 1

@@ -103,7 +103,7 @@ def _examine(path: str, folder: str, size: int, modified: int) -> Examined:
     watch = LossWatch() if codec == "h264" and not exact else None
     with open_video(path) as container, watch or contextlib.nullcontext():
         stream = container.streams[index]
-        frames = decode(container, stream, packets.has_keys, watch)
+        frames = decode(container, stream, packets.has_keys, watch, threads=False)
         broken, first = 0, next(frames, None)
         while first is None:
             broken, first = 1, next(frames, _NOTHING)
