@@ -45,6 +45,13 @@ def prepare(
     keep_removed: Annotated[
         bool, typer.Option("--keep-removed", help="Keep the samples of clips that are no longer in SOURCE.")
     ] = False,
+    keep_damaged: Annotated[
+        bool,
+        typer.Option(
+            "--keep-damaged",
+            help="Take clips with lost packets or combed frames as they decode; default: left out.",
+        ),
+    ] = False,
     default_caption: Annotated[str | None, typer.Option(help="Caption of clips that have none.")] = None,
     text_length: Annotated[int, typer.Option(help="Text tokens kept.")] = 512,
     latent_dtype: Annotated[str, typer.Option(help="Storage of latents: bfloat16, float16 or float32.")] = "bfloat16",
@@ -98,7 +105,7 @@ def prepare(
             clips,
             out,
             tokenizer=video_tokenizer,
-            plan=WindowPlan(frames, height_width, fit, step, stride, fps),  # type: ignore[arg-type]
+            plan=WindowPlan(frames, height_width, fit, step, stride, fps, keep_damaged),  # type: ignore[arg-type]
             text_encoder=None
             if text_encoder is None
             else lambda: load_text_encoder(

@@ -44,9 +44,16 @@ def geometry(source: tuple[int, int], size: tuple[int, int], fit: Fit) -> Geomet
     return Geometry((height, width), _half(height - size[0]), _half(width - size[1]))
 
 
-def resize(image: Tensor, size: tuple[int, int], fit: Fit = "crop") -> Tensor:
-    """(3, H, W) uint8 -> (3, *size) uint8, bilinear with antialiasing; bars added by ``pad`` are black."""
-    plan = geometry((image.shape[1], image.shape[2]), size, fit)
+def resize(image: Tensor, size: tuple[int, int], fit: Fit = "crop", *, shown: tuple[int, int] | None = None) -> Tensor:
+    """(3, H, W) uint8 -> (3, *size) uint8, bilinear with antialiasing; bars added by ``pad`` are black.
+
+    Args:
+        image: pixels as stored.
+        size: (height, width) of the result.
+        fit: how the image fills ``size``.
+        shown: (height, width) as displayed, where the stored pixels are not square; None: the image's own.
+    """
+    plan = geometry((image.shape[1], image.shape[2]) if shown is None else shown, size, fit)
     if tuple(image.shape[1:]) != plan.resized:
         image = F.interpolate(
             image.unsqueeze(0).contiguous(memory_format=torch.channels_last),

@@ -46,6 +46,7 @@ class WindowPlan:
         step: distance between the frames taken.
         stride: distance between the first frames of the windows of a clip; 0 takes the first window alone.
         fps: constant rate to resample to; None keeps each clip's own rate.
+        keep_damaged: take what decodes after lost packets, and combed frames.
     """
 
     frames: int
@@ -54,6 +55,7 @@ class WindowPlan:
     step: int = 1
     stride: int = 0
     fps: float | None = None
+    keep_damaged: bool = False
 
     def key(self, clip: Clip, start: int) -> str:
         """Sample key of a window."""
@@ -69,7 +71,7 @@ class Window:
         name: clip and first frame, for people.
         frames: (3, T, H, W) uint8.
         fps: frame rate of ``frames``.
-        source_size: (height, width) of the file.
+        source_size: (height, width) of the file as displayed.
         padding_mask: (1, H / compression, W / compression) uint8 or None.
         caption: text of the clip.
         embedding: (tokens, width) when the source has it ready.
@@ -127,16 +129,31 @@ def windows_of(clip: Clip, plan: WindowPlan, compression: int, done: frozenset[s
     """
     caption = clip.read_caption()
     embedding = None if clip.embedding_file is None else read_embedding(clip.embedding_file)
-    info = probe(clip.video)
-    # Frame numbers of a variable-rate file are no measure of time; its mean rate is, once frames are evenly spaced.
-    fps = plan.fps or (info.fps if info.variable_rate else None)
+    info = probe(clip.video, keep_damaged=plan.keep_damaged)
+    fps = plan.fps or info.even_rate
     mask = padding_mask((info.height, info.width), plan.size, plan.fit, compression)
     if plan.stride == 0:
-        frames = read_frames(clip.video, 0, plan.frames, plan.size, fit=plan.fit, step=plan.step, fps=fps)
+        frames = read_frames(
+            clip.video,
+            0,
+            plan.frames,
+            plan.size,
+            fit=plan.fit,
+            step=plan.step,
+            fps=fps,
+            keep_damaged=plan.keep_damaged,
+        )
         windows = iter([(0, frames)])
     else:
         windows = iter_windows(
-            clip.video, plan.frames, stride=plan.stride, size=plan.size, fit=plan.fit, step=plan.step, fps=fps
+            clip.video,
+            plan.frames,
+            stride=plan.stride,
+            size=plan.size,
+            fit=plan.fit,
+            step=plan.step,
+            fps=fps,
+            keep_damaged=plan.keep_damaged,
         )
     for start, frames in windows:
         if plan.key(clip, start) not in done:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -52,14 +51,16 @@ def read_input(
         source, frames, fps = image.shape[1:], resize(image, size, fit)[:, None], None
     else:
         info = probe(path)
-        rate = defaults.input_fps or info.fps
-        available = info.frames if defaults.input_fps is None else math.ceil(info.duration * rate - 0.01)
+        even_rate = defaults.input_fps or info.even_rate
+        available = info.frames_at(even_rate)
         start = 0 if config.input_from == "start" else available - 1 - (count - 1) * step
+        if info.damage and (config.input_from != "start" or start + (count - 1) * step >= available):
+            raise InputError(info.damage)
         if start < 0 or start + (count - 1) * step >= available:
             every = f", one in {step}," if step > 1 else ""
             raise InputError(f"{path} has {available} frames{every} too few for num_input_frames={count}")
-        frames = read_frames(path, start, count, size, fit=fit, step=step, fps=defaults.input_fps)
-        source, fps = (info.height, info.width), rate / step
+        frames = read_frames(path, start, count, size, fit=fit, step=step, fps=even_rate)
+        source, fps = (info.height, info.width), (even_rate or info.fps) / step
     mask = padding_mask((source[0], source[1]), size, fit, spatial_compression)
     return InputFrames(frames, fps, mask)
 

@@ -150,17 +150,17 @@ def _reconstruct(job: _Job, codec: TokenizerCodec, args: argparse.Namespace, tit
     """One video, a window of frames in memory at a time; gives its mean PSNR in dB, 0 when not asked for."""
     from tqdm import tqdm
 
-    from nemo_cosmos.data.video import iter_windows, stated_frames, video_writer
+    from nemo_cosmos.data.video import iter_windows, probe, video_writer
     from nemo_cosmos.inference.tokenizer import resize_short_side
     from nemo_cosmos.models.tokenizer.metrics import psnr
 
     length, count, decibels = args.temporal_window, 0, 0.0
-    total = stated_frames(job.source)
     with contextlib.ExitStack() as files:
         write = files.enter_context(video_writer(job.target, args.output_fps))
         write_copy = files.enter_context(video_writer(job.copy, args.output_fps)) if job.copy else None
-        bar = files.enter_context(tqdm(desc=title, total=total, unit="frame"))
-        for _, frames in iter_windows(job.source, length, stride=length, rest=True):
+        info = probe(job.source)
+        bar = files.enter_context(tqdm(desc=title, total=info.frames_at(info.even_rate), unit="frame"))
+        for _, frames in iter_windows(job.source, length, stride=length, rest=True, fps=info.even_rate):
             if args.short_size is not None:
                 frames = resize_short_side(frames, args.short_size)
             output = codec.reconstruct(frames, length)

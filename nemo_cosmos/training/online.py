@@ -137,10 +137,10 @@ def refuse_unusable(clips: Sequence[Clip], plan: WindowPlan) -> list[float]:
         except InputError as error:
             bad.append(str(error))
             continue
-        rates.add(round((plan.fps or info.fps) / plan.step, RATE_DIGITS))
-        # The number of frames in a file of variable rate is not that of the evenly spaced frames read from it.
-        if info.frames < plan.frames and not info.variable_rate:
-            bad.append(f"{clip.name} has {info.frames} frames")
+        frames = info.frames_at(plan.fps or info.even_rate)
+        rates.add(round((plan.fps or info.even_rate or info.fps) / plan.step, RATE_DIGITS))
+        if frames < (plan.frames - 1) * plan.step + 1:
+            bad.append(info.damage or f"{clip.name} has {frames} frames")
     if bad:
         names = "; ".join(bad[:SHOWN]) + ("; ..." if len(bad) > SHOWN else "")
         raise InputError(

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 import torch
 
-from nemo_cosmos.data import video as video_module
 from nemo_cosmos.data.video import cut, iter_windows, probe, read_frames, stated_frames, video_writer, write_mp4
+from nemo_cosmos.data.video import frames as frames_module
 from nemo_cosmos.errors import InputError
 
 
@@ -194,8 +194,8 @@ def test_windows_with_the_rest_give_every_frame_once(tmp_path, count):
 
 def test_windows_are_decoded_when_asked_for(tmp_path, monkeypatch):
     write_mp4(tmp_path / "a.mp4", ramp(8), 24)
-    decoded, read = [], video_module._frames
-    monkeypatch.setattr(video_module, "_frames", lambda path: (decoded.append(f.pts) or f for f in read(path)))
+    decoded, read = [], frames_module.shown
+    monkeypatch.setattr(frames_module, "shown", lambda *a, **k: (decoded.append(f.time) or f for f in read(*a, **k)))
     asked = [len(decoded) for _ in iter_windows(tmp_path / "a.mp4", 3, stride=3, rest=True)]
     assert asked == [3, 6, 8]
 

@@ -1,4 +1,5 @@
 import weakref
+from fractions import Fraction
 
 import pytest
 import torch
@@ -9,6 +10,7 @@ from nemo_cosmos.inference.components import Component
 from nemo_cosmos.inference.config import GenerationConfig, WeightDefaults
 from nemo_cosmos.inference.pipeline import WorldPipeline, plan_video
 from nemo_cosmos.inference.requests import GenerationRequest
+from tests.data.odd_videos import LOSSLESS, encode, numbered, numbers, remux
 
 DEFAULTS = WeightDefaults(size=(32, 48), num_frames=9, text_length=6)
 
@@ -303,3 +305,31 @@ def test_input_video_is_taken_at_the_rate_of_training(clip, where, rate, step, e
     given = read_input(clip, (32, 48), GenerationConfig(num_input_frames=5, input_from=where), defaults, 8)
     assert given.frames[0, :, 0, 0].tolist() == pytest.approx(expected, abs=3)
     assert given.fps == pytest.approx((rate or 6) / step)
+
+
+def test_input_video_is_what_a_player_shows(tmp_path):
+    """Hidden frames are no frames, a variable rate is resampled as for training, damage is named."""
+    from nemo_cosmos.inference.inputs import read_input
+
+    def given(path, count=5, where="start"):
+        config = GenerationConfig(num_input_frames=count, input_from=where)
+        return read_input(path, (64, 96), config, WeightDefaults(), 8)
+
+    pictures = [numbered(n) for n in range(40)]
+    encode(tmp_path / "whole.mp4", pictures, options={**LOSSLESS, "g": "20", "bf": "0"})
+    cut = remux(tmp_path / "whole.mp4", tmp_path / "cut.mp4", hide=0.8)
+    assert numbers(given(cut, where="end").frames) == [35, 36, 37, 38, 39]
+    assert numbers(given(cut, count=16).frames) == list(range(24, 40))
+    with pytest.raises(InputError, match=r"cut\.mp4 has 16 frames too few for num_input_frames=17"):
+        given(cut, count=17)
+    times = [Fraction(n, 30) if n < 15 else Fraction(1, 2) + Fraction(n - 15, 10) for n in range(30)]
+    encode(tmp_path / "variable.mp4", pictures[:30], times=times)
+    frames = given(tmp_path / "variable.mp4", count=9)
+    assert frames.fps == pytest.approx(29 / 1.9)
+    expected = [max(n for n in range(30) if float(times[n]) <= k * 1.9 / 29 + 0.25 * 1.9 / 29) for k in range(9)]
+    assert numbers(frames.frames) == expected == [0, 2, 4, 6, 8, 10, 12, 14, 15]
+    lost = remux(tmp_path / "whole.mp4", tmp_path / "lost.mp4", keep=lambda n: n not in (7, 8))
+    assert numbers(given(lost).frames) == [0, 1, 2, 3, 4]
+    for count, where in ((9, "start"), (1, "end")):
+        with pytest.raises(InputError, match=r"lost\.mp4 is damaged at 0\.23 s"):
+            given(lost, count, where)

@@ -9,7 +9,7 @@ import av
 import pytest
 import torch
 
-from nemo_cosmos.data import video as video_module
+from nemo_cosmos.data.video import frames as frames_module
 from nemo_cosmos.data.video import probe, read_frames, write_mp4
 from nemo_cosmos.errors import InputError
 from nemo_cosmos.inference.tokenizer import TokenizerCodec, pad_window, resize_short_side
@@ -97,8 +97,8 @@ def test_streamed_files_equal_those_of_the_whole_video(
 def test_no_more_than_a_window_is_in_memory(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """At each window no later frame was asked of the decoder, and nothing of the windows before the last is alive."""
     write_mp4(tmp_path / "long.mp4", torch.zeros(3, 40, 16, 16, dtype=torch.uint8), 12.0)
-    decoded, read = [], video_module._frames
-    monkeypatch.setattr(video_module, "_frames", lambda path: (decoded.append(f.pts) or f for f in read(path)))
+    decoded, read = [], frames_module.shown
+    monkeypatch.setattr(frames_module, "shown", lambda *a, **k: (decoded.append(f.time) or f for f in read(*a, **k)))
     held: list[weakref.ref[torch.Tensor]] = []
     asked, alive = [], []
 

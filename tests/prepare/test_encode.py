@@ -20,6 +20,7 @@ from nemo_cosmos.models.text import load_text_encoder, save_tiny_text_encoder, t
 from nemo_cosmos.prepare import decode as decode_module
 from nemo_cosmos.prepare.encode import prepare
 from nemo_cosmos.prepare.text_embeddings import embed_captions, recorded_encoder
+from tests.data.odd_videos import LOSSLESS, encode, numbered, remux
 
 
 class MeanTokenizer:
@@ -304,3 +305,25 @@ def test_progress_counts_every_clip(tmp_path, encoder_folder):
         on_progress=lambda p: seen.append((p.clips, p.samples, p.skipped, p.total)),
     )
     assert seen == [(0, 1, 0, 2), (0, 2, 0, 2), (0, 3, 0, 2), (1, 3, 0, 2), (2, 3, 1, 2)]
+
+
+def test_clips_that_cannot_be_shown_whole_are_left_out_with_the_reason(tmp_path, encoder_folder):
+    source = tmp_path / "s"
+    add_clip(source, "good", frames=20)
+    pictures = [numbered(n) for n in range(40)]
+    whole = encode(tmp_path / "whole.mkv", pictures, options={**LOSSLESS, "g": "20", "bf": "0"})
+    remux(whole, source / "videos/lost.mp4", keep=lambda n: n not in (7, 8, 9))
+    remux(whole, source / "videos/cut.mp4", hide=1.2)  # 4 frames are left
+    for name in ("lost", "cut"):
+        (source / f"metas/{name}.txt").write_text(name)
+    result = run(source, tmp_path / "o", encoder_folder, plan=WindowPlan(9, (32, 32)))
+    reasons = {failure.clip: failure.reason for failure in result.skipped}
+    assert set(reasons) == {"videos/lost.mp4", "videos/cut.mp4"}
+    assert "lost.mp4 is damaged at 0.23 s" in reasons["videos/lost.mp4"] and "too short" in reasons["videos/cut.mp4"]
+    # Whole windows before the damage are used; the rest is named.
+    result = run(source, tmp_path / "w", encoder_folder, plan=WindowPlan(5, (32, 32), stride=2))
+    assert {k for k in ShardDataset(tmp_path / "w").keys if k.startswith("lost")} == {"lost-f000000", "lost-f000002"}
+    assert [failure.clip for failure in result.skipped] == ["videos/cut.mp4", "videos/lost.mp4"]
+    result = run(source, tmp_path / "k", encoder_folder, plan=WindowPlan(9, (32, 32), keep_damaged=True))
+    assert ShardDataset(tmp_path / "k").keys == ["good", "lost"]
+    assert ShardDataset(tmp_path / "k").manifest.settings["keep_damaged"] is True

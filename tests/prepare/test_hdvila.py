@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from fractions import Fraction
 
 import pytest
 import torch
@@ -10,6 +11,7 @@ from nemo_cosmos.data.clips import find_clips
 from nemo_cosmos.data.video import probe, read_frames, write_mp4
 from nemo_cosmos.errors import InputError
 from nemo_cosmos.prepare.hdvila import DownloadError, main, parse_time, read_list
+from tests.data.odd_videos import PATCHES, encode, numbered, numbers, patches, patches_of, set_matrix, stored_for
 
 
 @pytest.fixture
@@ -160,3 +162,24 @@ def test_times(text, seconds):
 def test_wrong_times(text):
     with pytest.raises(InputError, match="time"):
         parse_time(text)
+
+
+def test_cut_clips_look_like_their_span(tmp_path):
+    """Colours by the source's tags, turned and with oblong pixels as displayed."""
+    (tmp_path / "metas").mkdir()
+    (tmp_path / "videos_orig").mkdir()
+    encode(tmp_path / "videos_orig/v.mp4", [patches()] * 20, rate=10, matrix=1)
+    phone = (0, 1, -1, 0)
+    turned = [stored_for(numbered(n, 64, 96), phone)[:, ::2] for n in range(20)]
+    encode(tmp_path / "videos_orig/phone.mp4", turned, rate=10, aspect=Fraction(2))
+    set_matrix(tmp_path / "videos_orig/phone.mp4", *phone)
+    for name in ("v", "phone"):
+        record = {"url": "u", "video_id": name, "clip_id": f"{name}-cut.mp4", "caption": "c"}
+        record |= {"span_start": "0:00:00.500", "span_end": "0:00:01.500"}
+        (tmp_path / f"metas/{name}.json").write_text(json.dumps(record))
+    main("help", ["--dataset_path", str(tmp_path), "--do_clip"])
+    colours = patches_of(read_frames(tmp_path / "videos/v-cut.mp4")[:, 4].permute(1, 2, 0).numpy())
+    assert abs(colours - PATCHES).max() <= 5
+    info = probe(tmp_path / "videos/phone-cut.mp4")
+    assert (info.frames, info.fps, info.height, info.width) == (10, 10, 96, 64)
+    assert numbers(read_frames(tmp_path / "videos/phone-cut.mp4")) == list(range(5, 15))

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import functools
 import hashlib
+import logging
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -25,6 +26,8 @@ from nemo_cosmos.data.record import DataRecord
 from nemo_cosmos.data.video import probe, read_frames
 from nemo_cosmos.errors import InputError
 from nemo_cosmos.training.tokenizer.config import TokenizerDataConfig
+
+logger = logging.getLogger(__name__)
 
 # (width, height) that a clip covers after resizing, by aspect ratio width:height.
 RESOLUTIONS: dict[int, dict[str, tuple[int, int]]] = {
@@ -147,7 +150,8 @@ def center_clip(video: Tensor, crop: tuple[int, int], resolution: int | None) ->
 
 
 def count_frames(files: Sequence[Path], *, progress: bool = False) -> list[int]:
-    """Frames of every video; files that stay as they are get read once in a process.
+    """Evenly spaced frames of every video, of damaged ones those before the damage; files that stay as they are get
+    read once in a process.
 
     Raises:
         InputError: a file is no readable video.
@@ -160,7 +164,17 @@ def count_frames(files: Sequence[Path], *, progress: bool = False) -> list[int]:
 
 @functools.cache
 def _count_frames(path: Path, size: int, modified: int) -> int:
-    return probe(path).frames
+    info = probe(path)
+    frames = info.frames_at(info.even_rate)
+    if info.damage:
+        logger.warning("%s; its first %d frames are used", info.damage, frames)
+    return frames
+
+
+def _read_evenly(path: Path, start: int, count: int) -> Tensor:
+    """Frames as ``count_frames`` counts them."""
+    rate = probe(path).even_rate
+    return read_frames(path, start, count) if rate is None else read_frames(path, start, count, fps=rate)
 
 
 def _fingerprint(path: Path) -> tuple[int, int]:
@@ -217,7 +231,7 @@ class ClipDataset(Dataset[Tensor]):
             generator = torch.Generator().manual_seed(self.seed * 1_000_003 + epoch)
             self._order, self._epoch = torch.randperm(len(self), generator=generator), epoch
         path, start = self.window(int(self._order[place]))
-        frames = read_frames(path, start, self.config.num_frames)
+        frames = _read_evenly(path, start, self.config.num_frames)
         generator = torch.Generator().manual_seed((self.seed << 32) ^ position)
         return augment(frames, generator, self.config, self.source.resolution)
 
@@ -294,4 +308,4 @@ class CenterClips(Sequence[Tensor]):
     def __getitem__(self, index: int | slice) -> Tensor | list[Tensor]:
         if isinstance(index, slice):
             return [self[i] for i in range(*index.indices(len(self)))]
-        return center_clip(read_frames(self.files[index], 0, self._num_frames), self._crop, self._resolution)
+        return center_clip(_read_evenly(self.files[index], 0, self._num_frames), self._crop, self._resolution)

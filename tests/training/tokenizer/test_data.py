@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from fractions import Fraction
 from pathlib import Path
 
 import pytest
@@ -21,6 +22,7 @@ from nemo_cosmos.training.tokenizer.data import (
     pad_to,
     resolve_source,
 )
+from tests.data.odd_videos import LOSSLESS, encode, numbered, numbers, remux
 
 
 def test_cover_size_keeps_the_aspect_ratio() -> None:
@@ -136,3 +138,21 @@ def test_named_datasets(clips: Path, tmp_path: Path) -> None:
         resolve_source("other_video720", config)
     with pytest.raises(InputError, match="expected one of 256"):
         resolve_source("my_video700", config)
+
+
+def test_windows_end_where_what_is_shown_ends(tmp_path: Path) -> None:
+    pictures = [numbered(n) for n in range(40)]
+    encode(tmp_path / "whole.mkv", pictures, options={**LOSSLESS, "g": "20", "bf": "0"})
+    (tmp_path / "clips").mkdir()
+    remux(tmp_path / "whole.mkv", tmp_path / "clips/cut.mp4", hide=0.8)
+    remux(tmp_path / "whole.mkv", tmp_path / "clips/lost.mp4", keep=lambda n: n != 10)
+    times = [Fraction(n, 30) if n < 6 else Fraction(1, 5) + Fraction(n - 6, 10) for n in range(12)]
+    encode(tmp_path / "clips/variable.mp4", pictures[:12], times=times)
+    config = TokenizerDataConfig(train="", num_frames=5, crop=[64, 96], reverse_probability=0, flip_probability=0)
+    dataset = ClipDataset(resolve_source(str(tmp_path / "clips"), config), config, seed=0)
+    assert dataset.ends.diff(prepend=torch.tensor([0])).tolist() == [12, 6, 8]
+    seen = set()
+    for position in range(len(dataset)):
+        seen.add(tuple(numbers(((dataset[position] + 1) * 127.5).round())))
+    assert {window for window in seen if window[0] >= 24} == {tuple(range(n, n + 5)) for n in range(24, 36)}
+    assert (0, 2, 4, 6, 6) in seen  # a frame that is shown for longer
