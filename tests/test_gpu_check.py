@@ -1,0 +1,30 @@
+"""The check of GPU machines, rehearsed: torchrun, kill -9 and resuming are real, the networks are tiny."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+SCRIPT = Path(__file__).parents[1] / "tools" / "gpu_check.py"
+
+
+def check(*arguments: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run([sys.executable, SCRIPT, *arguments], capture_output=True, text=True, timeout=500)
+
+
+def test_post_training_is_saved_killed_and_resumed(tmp_path: Path) -> None:
+    done = check("--rehearse", "--only", "post_training", "--work", str(tmp_path / "check"))
+    rows = {line.split("|")[1].strip(): line for line in done.stdout.splitlines() if line.startswith("| ")}
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "losses differ by 0.0e+00 from the run that was not interrupted, bit for bit" in rows["kill -9 and resume"]
+    assert "rounded to bf16: True" in rows["exported files"]
+    assert not (tmp_path / "check").exists()
+
+
+def test_a_folder_of_others_is_not_emptied(tmp_path: Path) -> None:
+    (tmp_path / "mine").write_text("dear")
+    done = check("--rehearse", "--work", str(tmp_path))
+    assert done.returncode == 2
+    assert "holds other files" in done.stderr
+    assert (tmp_path / "mine").read_text() == "dear"

@@ -1,0 +1,136 @@
+"""What the steps build upon, made on the spot: clips, tokenizer, text encoder, shards, a released-layout file."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import time
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from gpu_checks.commands import Context
+from gpu_checks.machine import NAN
+from nemo_cosmos.checkpoint.files import MODEL_CONFIG, save_tensors
+from nemo_cosmos.data.sample import LatentSample
+from nemo_cosmos.data.shards import ShardWriter
+from nemo_cosmos.models.dit import DiTConfig
+from nemo_cosmos.models.dit.state_dict import original_shapes
+
+SHARED = Path("/dev/shm/gpu_check_base")
+
+
+def clips(context: Context) -> Path:
+    folder = context.work / "clips"
+    if not folder.exists():
+        options = ["--clips", "4", "--held-out", "1", "--size", context.size, "--frames", str(context.frames)]
+        context.run("sample_data", ["sample-data", str(folder), *options])
+        for video in sorted((folder / "train" / "videos").glob("*.mp4")):
+            for number in range(0 if context.machine.rehearse else 23):
+                shutil.copy(video, video.with_stem(f"{video.stem}-{number}"))
+                caption = folder / "train" / "metas" / f"{video.stem}.txt"
+                shutil.copy(caption, caption.with_stem(f"{video.stem}-{number}"))
+    return folder / "train"
+
+
+def tokenizer(context: Context) -> Path:
+    from nemo_cosmos.models.tokenizer import build_tokenizer
+    from nemo_cosmos.models.tokenizer.pretrained import save_tokenizer
+
+    folder = context.work / "tokenizer"
+    if not folder.exists():
+        torch.manual_seed(0)
+        name, width = ("CV4x8x8-360p", {"channels": 8}) if context.machine.rehearse else ("CV8x8x8-720p", {})
+        module = build_tokenizer(name, **width)
+        statistics = torch.zeros(module.config.latent_channels, 64), torch.ones(module.config.latent_channels, 64)
+        save_tokenizer(folder, module, name="check", mean=statistics[0], std=statistics[1])
+    return folder
+
+
+def text_encoder(context: Context) -> Path:
+    from nemo_cosmos.models.text import save_tiny_text_encoder
+
+    folder = context.work / "text_encoder"
+    if not folder.exists():
+        save_tiny_text_encoder(folder, width=network(context).text_width)
+    return folder
+
+
+def shards(context: Context) -> Path:
+    """Those that the step ``prepare`` has made, or random latents of the same shape."""
+    from nemo_cosmos.models.tokenizer import load_tokenizer
+
+    prepared, folder = context.work / "shards", context.work / "random_shards"
+    if (prepared / "manifest.json").exists():
+        return prepared
+    if not (folder / "manifest.json").exists():
+        frames, (height, width) = context.frames, (int(n) for n in context.size.split("x"))
+        identity = load_tokenizer(tokenizer(context)).identity
+        shape = (16, 1 + (frames - 1) // identity.temporal_compression, height // 8, width // 8)
+        generator = torch.Generator().manual_seed(0)
+        with ShardWriter(folder, tokenizer=identity, text_encoder="random", samples_per_shard=4) as writer:
+            for number in range(4):
+                text = torch.randn(20, network(context).text_width, generator=generator)
+                latent, size = torch.randn(shape, generator=generator), (height, width, height, width)
+                writer.write(LatentSample(f"clip-{number}", latent, text, "a clip", 24.0, frames, size))
+    return folder
+
+
+def network(context: Context, layers: int | None = None) -> DiTConfig:
+    """The network with as many layers as are trained here, or with some other number."""
+    if context.machine.rehearse:
+        return DiTConfig.preset("tiny-video2world", num_layers=2, text_width=32, max_frames=16)
+    return DiTConfig.preset("predict1-7b-video2world", num_layers=layers or context.machine.plan.layers)
+
+
+class RandomWeights(Mapping[str, Tensor]):
+    """A released file's tensors in bf16, drawn one at a time on the GPU."""
+
+    def __init__(self, config: DiTConfig) -> None:
+        shapes = {f"net.{name}": shape for name, shape in original_shapes(config).items()}
+        self.shapes = {**shapes, "logvar.0.freqs": (128,), "logvar.0.phases": (128,), "logvar.1.weight": (1, 128)}
+        self.device = "cuda" if torch.cuda.is_available() else "cpu"
+        self.generator = torch.Generator(self.device).manual_seed(0)
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.shapes)
+
+    def __len__(self) -> int:
+        return len(self.shapes)
+
+    def shape_of(self, name: str) -> tuple[int, ...]:
+        return self.shapes[name]
+
+    def dtype_of(self, name: str) -> torch.dtype:
+        return torch.bfloat16
+
+    def __getitem__(self, name: str) -> Tensor:
+        shape = self.shapes[name]
+        if len(shape) == 1 and name.startswith("net."):
+            return torch.ones(shape, dtype=torch.bfloat16)
+        values = torch.randn(shape, generator=self.generator, device=self.device, dtype=torch.float32)
+        return (values * shape[-1] ** -0.5).bfloat16().cpu()
+
+
+def base(context: Context, layers: int | None = None) -> Path:
+    """A file in the released layout; beside the saves where they fit together on the disk, else in shared memory."""
+    config = network(context, layers)
+    folder = context.work / f"base_{config.num_layers}"
+    if not context.machine.rehearse and shutil.disk_usage(context.work).total < 24 * count(config):
+        folder = SHARED / folder.name
+    file = folder / "model.pt"
+    if not file.exists():
+        folder.mkdir(parents=True, exist_ok=True)
+        start = time.perf_counter()
+        save_tensors(file, RandomWeights(config))
+        (folder / MODEL_CONFIG).write_text(json.dumps(config.to_dict()))
+        seconds, size = time.perf_counter() - start, file.stat().st_size
+        context.row(f"released-layout file, {config.num_layers} layers", seconds, NAN, f"{size / 1e9:.1f} GB", True)
+    return file
+
+
+def count(config: DiTConfig) -> int:
+    """Weights of a network."""
+    return sum(torch.Size(shape).numel() for shape in original_shapes(config).values())

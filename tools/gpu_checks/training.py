@@ -1,0 +1,167 @@
+"""Post-training: a save, a kill, resumed runs, exported files."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import time
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+
+import torch
+
+from gpu_checks.commands import TIMEOUT, Context, Failure, host_bytes, kill
+from gpu_checks.inputs import base, count, network, shards
+from gpu_checks.machine import GIB, NAN
+from nemo_cosmos.checkpoint.distributed import DistributedCheckpoint
+from nemo_cosmos.checkpoint.files import iteration_name, weights_file
+
+SAVED, LAST = 3, 5
+"""A run saves after step 3 and is killed after step 5; resumed runs repeat steps 4 and 5."""
+FULL, TINY = "video2world_7b_example_hdvila", "demo_video2world"
+
+
+class Training:
+    """One training command, watched through its metrics."""
+
+    def __init__(
+        self,
+        context: Context,
+        name: str,
+        run: Path,
+        gpus: Sequence[int],
+        *overrides: str,
+        experiment: str = FULL,
+        layers: int | None = None,
+    ) -> None:
+        self.context, self.name, self.run = context, name, run
+        rehearsal = [f"experiment={TINY}", "model.preset=tiny-video2world", "trainer.precision=bf16",
+                     "data.tokenizer=null", "data.text_length=32", "parallel=single"]  # fmt: skip
+        config = network(context, layers)
+        fields = ["num_layers"] if not context.machine.rehearse else ["num_layers", "text_width", "max_frames"]
+        sizes = ", ".join(f"{key}: {getattr(config, key)}" for key in fields)
+        common = [
+            f"model.overrides={{{sizes}}}", f"model.init_from={base(context, layers)}", f"data.path={shards(context)}",
+            f"output_dir={run}", "optimizer.warmup_steps=0", "data.tokenizer=check", "data.num_workers=1",
+            "data.global_batch=1", "data.micro_batch=1", "checkpoint.keep=1", "trainer.max_steps=1000",
+            f"checkpoint.every_n_steps={SAVED}",
+        ]  # fmt: skip
+        first = rehearsal if context.machine.rehearse else [f"experiment={experiment}"]
+        self.record: dict[int, dict[str, float]] | None = None
+        """Its metrics, kept when their file is made anew."""
+        self.seconds = 0.0
+        self.started = time.time()
+        self.process = context.start(name, ["train", *first, *common, *overrides], gpus)
+        self.peak_host = 0
+
+    def wait(self, condition: Callable[[], bool], what: str) -> None:
+        while not condition():
+            if self.process.poll() is not None:
+                raise Failure(f"{self.name}: ended before {what}\n{self.context.end_of(self.name)}")
+            if time.time() - self.started > TIMEOUT:
+                kill(self.process)
+                raise Failure(f"{self.name}: {what} took too long\n{self.context.end_of(self.name)}")
+            self.peak_host = max(self.peak_host, host_bytes(self.process.pid))
+            time.sleep(0.3)
+
+    def steps(self) -> dict[int, dict[str, float]]:
+        if self.record is not None:
+            return self.record
+        path = self.run / "metrics.jsonl"
+        lines = path.read_text().splitlines(keepends=True) if path.exists() else []
+        records = [json.loads(line) for line in lines if line.endswith("\n")]
+        return {record["step"]: record for record in records}
+
+    def wait_for_step(self, step: int) -> None:
+        self.wait(lambda: step in self.steps(), f"step {step}")
+        self.seconds = time.time() - self.started
+
+    def losses(self) -> dict[int, float]:
+        return {step: record["loss"] for step, record in self.steps().items()}
+
+    def memory(self) -> float:
+        return max(record["memory_bytes"] for record in self.steps().values()) / GIB
+
+    def said(self, beginning: str) -> str:
+        lines = self.context.log(self.name).read_text(errors="replace").splitlines()
+        return next((line for line in lines if line.startswith(beginning)), "")
+
+
+def post_training(context: Context, gpus: Sequence[int]) -> None:
+    plan, run = context.machine.plan, context.work / "run"
+    average = context.machine.rehearse or shutil.disk_usage(context.work).free > 25 * count(network(context))
+    extra = [f"ema.enabled={str(average).lower()}"]
+
+    training = Training(context, "train", run, gpus, *plan.first, *extra)
+    training.wait_for_step(SAVED)
+    to_save = time.time() - training.started
+    before = training.peak_host = host_bytes(training.process.pid)
+    training.wait(lambda: bool(training.said("saved ")), "the save")
+    grown = training.peak_host - before
+    training.wait_for_step(LAST)
+    kill(training.process)
+    metrics, saved = training.steps(), training.said("saved ").split(": ", 1)[-1]
+    uninterrupted = {step: record["loss"] for step, record in metrics.items()}
+    memory, seconds = training.memory(), {step: record["seconds"] for step, record in metrics.items()}
+    losses = " ".join(f"{loss:.4f}" for loss in uninterrupted.values())
+    name = f"train, {plan.layers} layers, {len(gpus)} processes"
+    context.row(name, to_save, memory, f"{seconds[SAVED]:.2f} s a step, losses {losses}", True)
+    slower = max(seconds[step] for step in range(SAVED + 1, LAST + 1)) / seconds[SAVED]
+    context.row(
+        "save and export", time.time() - training.started - to_save, NAN,
+        f"{saved}; host memory grew by {grown / 1e9:.1f} GB; later steps take {slower:.2f} times as long",
+        (slower < 1.1 and grown < exported_bytes(run)) or context.machine.rehearse,
+    )  # fmt: skip
+    check_export(context, run, "ema" if average else "reg")
+
+    resumed = [resume(context, f"resume_{number}", run, gpus, [*plan.first, *extra]) for number in (1, 2)]
+    first, second = (training.losses() for training in resumed)
+    difference, spread = relative(first, uninterrupted), relative(second, first)
+    kernels = "bit for bit" if spread == 0 else f"{spread:.1e} between two resumed runs"
+    value = f"{resumed[0].said('resumed ').split(': ')[-1]}; steps {SAVED + 1} to {LAST}: "
+    value += f"losses differ by {difference:.1e} from the run that was not interrupted, {kernels}"
+    context.row("kill -9 and resume", resumed[0].seconds, memory, value, difference <= 2 * spread)
+    if plan.second is not None:
+        elsewhere = resume(context, "elsewhere", run, gpus, [*plan.second, *extra])
+        difference = relative(elsewhere.losses(), uninterrupted)
+        options = " ".join(option.removeprefix("parallel.") for option in plan.second)
+        value = f"losses differ by {difference:.1e}"
+        context.row(f"resume with {options}", elsewhere.seconds, elsewhere.memory(), value, difference < 2e-3)
+
+
+def exported_bytes(run: Path) -> int:
+    return sum(file.stat().st_size for file in (run / "checkpoints").glob("*_model.pt"))
+
+
+def check_export(context: Context, run: Path, kind: str) -> None:
+    """Two tensors of the exported regular weights equal the fp32 main parameters, rounded."""
+    start, folder = time.time(), run / "checkpoints"
+    save = DistributedCheckpoint(folder / iteration_name(SAVED))
+    exported = torch.load(weights_file(folder, SAVED, "reg"), mmap=True, weights_only=True)
+    pairs = {"net.x_embedder.proj.1.weight": "patch_embedding.weight", "net.final_layer.linear.weight":
+             "final_layer.linear.weight"}  # fmt: skip
+    equal = all(
+        torch.equal(exported[theirs], save[f"optimizer.state.param.module.net.{ours}"].bfloat16())
+        for theirs, ours in pairs.items()
+    )
+    size = weights_file(folder, SAVED, kind).stat().st_size / 1e9  # type: ignore[arg-type]
+    value = f"regular weights are the main parameters rounded to bf16: {equal}; {kind} file {size:.1f} GB"
+    context.row("exported files", time.time() - start, NAN, value, equal)
+
+
+def resume(context: Context, name: str, run: Path, gpus: Sequence[int], overrides: Sequence[str]) -> Training:
+    """Go on from the save, to the last step."""
+    (run / "metrics.jsonl").unlink()
+    training = Training(context, name, run, gpus, *overrides, "checkpoint.every_n_steps=1000")
+    training.wait_for_step(LAST)
+    kill(training.process)
+    if min(training.steps()) != SAVED + 1:
+        raise Failure(f"{name}: began with step {min(training.steps())}, expected {SAVED + 1}")
+    training.record = training.steps()
+    return training
+
+
+def relative(found: Mapping[int, float], expected: Mapping[int, float]) -> float:
+    """The largest relative difference over the steps after the save."""
+    steps = range(SAVED + 1, LAST + 1)
+    return max(abs(found[step] - expected[step]) / abs(expected[step]) for step in steps)
