@@ -136,8 +136,12 @@ def adam_state(optimizer: MegatronOptimizer, main: Tensor) -> dict[str, Any]:
 
 def adam_steps(optimizer: MegatronOptimizer) -> int:
     """How many steps Adam's moments have taken; the same for all parameters of all ranks."""
-    counts = [int(state["step"]) for part in parts(optimizer) for state in part.optimizer.state.values()]
-    return counts[0] if counts else 0
+    for part in parts(optimizer):
+        # Transformer Engine's Adam counts in its groups, torch's in the state of each parameter.
+        for counter in (*part.optimizer.param_groups, *part.optimizer.state.values()):
+            if "step" in counter:
+                return int(counter["step"])
+    return 0
 
 
 def set_adam_steps(optimizer: MegatronOptimizer, steps: int) -> None:
@@ -146,7 +150,7 @@ def set_adam_steps(optimizer: MegatronOptimizer, steps: int) -> None:
         for state in part.optimizer.state.values():
             state["step"].fill_(steps)
         for group in part.optimizer.param_groups:
-            if "step" in group:  # Transformer Engine's Adam counts there
+            if "step" in group:
                 group["step"] = steps
 
 
