@@ -69,6 +69,11 @@ class CheckpointReader(FileSystemReader):
             raise InputError(f"{path}: expected the index of a checkpoint, found {type(index).__name__}")
         self.index = index
 
+    @property
+    def has_ema(self) -> bool:
+        """Whether the save holds a moving average."""
+        return any(name.startswith("ema.") for name in self.index.state_dict_metadata)
+
     def __contains__(self, key: str) -> bool:
         return key in self.index.state_dict_metadata
 

@@ -34,10 +34,10 @@ from nemo_cosmos.data.sample import LatentSample
 from nemo_cosmos.data.shards import SAMPLES_PER_SHARD, ShardWriter, disk_error
 from nemo_cosmos.data.windows import Tokenizer, Window, WindowPlan, check_finite, check_plan, encode_window
 from nemo_cosmos.errors import InputError
+from nemo_cosmos.lock import LOCK_NAME, lock_folder
 from nemo_cosmos.models.text import TextEncoder
 from nemo_cosmos.prepare.changes import Changes, drop_changed, find_changes
 from nemo_cosmos.prepare.decode import ClipDecoder, Failure, decode_ahead
-from nemo_cosmos.prepare.lock import LOCK_NAME, lock_folder
 
 SETTINGS_NAME = "prepare.json"
 LATENT_DTYPES = {"bfloat16": torch.bfloat16, "float16": torch.float16, "float32": torch.float32}

@@ -11,7 +11,6 @@ from typing import Any
 
 import torch
 
-from nemo_cosmos.checkpoint.files import iteration_name, latest_step, saved_steps
 from nemo_cosmos.config import TrainConfig, TrainerConfig, dump_config
 from nemo_cosmos.data.record import refuse_other_data
 from nemo_cosmos.errors import InputError
@@ -22,6 +21,14 @@ from nemo_cosmos.parallel.cpu import enable_cpu
 from nemo_cosmos.parallel.layout import NetworkShape, validate_layout
 from nemo_cosmos.training.initial_weights import check_initial_weights
 from nemo_cosmos.training.lora import adapters_to_train
+from nemo_cosmos.training.resume import (
+    alone_in,
+    checkpoint_to_resume,
+    is_first,
+    refuse_other_network,
+    refuse_untrainable,
+    tell_changes,
+)
 from nemo_cosmos.training.samples import Samples, open_samples
 
 logger = logging.getLogger(__name__)
@@ -47,16 +54,21 @@ def train(cfg: TrainConfig, *, callbacks: Sequence[Any] = ()) -> None:
         micro_batch=cfg.data.micro_batch,
         global_batch=cfg.data.global_batch,
     )
+    refuse_untrainable(cfg.model.preset, dit)
     samples = open_samples(cfg, dit)
     dit.token_grid(*samples.latent_shape[1:])
     folder = Path(cfg.output_dir)
     resume_from = checkpoint_to_resume(cfg, folder / "checkpoints")
-    if resume_from is not None:
-        refuse_other_data(folder, samples.record, allow_change=cfg.data.allow_change)
     lora = adapters_to_train(cfg, folder / "checkpoints", resuming=resume_from is not None)
     if resume_from is None:
         check_initial_weights(cfg, dit)
-    _fit(cfg, dit, samples, folder, resume_from, lora, callbacks)
+    else:
+        refuse_other_data(folder, samples.record, allow_change=cfg.data.allow_change)
+        refuse_other_network(cfg, dit, resume_from)
+    with alone_in(folder):
+        if resume_from is not None and is_first():
+            tell_changes(folder / "config.yaml", cfg)
+        _fit(cfg, dit, samples, folder, resume_from, lora, callbacks)
 
 
 def launched_processes(trainer: TrainerConfig) -> int:
@@ -75,23 +87,6 @@ def launched_processes(trainer: TrainerConfig) -> int:
             f"{trainer.devices or per_node}{nodes} -m nemo_cosmos train ..., or leave both unset"
         )
     return world_size
-
-
-def checkpoint_to_resume(cfg: TrainConfig, folder: Path) -> Path | None:
-    """The newest complete checkpoint of the run, None for a new run."""
-    step = latest_step(folder)
-    if step is None:
-        return None
-    if not cfg.resume:
-        raise InputError(
-            f"{folder} holds a checkpoint of step {step} and resume=false; set resume=true, or another output_dir"
-        )
-    path = folder / iteration_name(step)
-    if not path.is_dir():
-        raise InputError(
-            f"{path}: named by latest_checkpoint.txt but not there; write one of {saved_steps(folder)} into that file"
-        )
-    return path
 
 
 def _fit(

@@ -95,7 +95,7 @@ class CheckpointCallback(pl.Callback):
                 "space, then start the run again"
             ) from error
         if trainer.is_global_zero:
-            os.replace(temporary, self.folder / name)
+            put_in_place(temporary, self.folder / name)
             write_latest(self.folder, step)
             for old in saved_steps(self.folder)[: -self.config.keep]:
                 remove_checkpoint(self.folder, old)
@@ -171,6 +171,15 @@ def _share(tensors: Mapping[str, Tensor], rank: int, ranks: int) -> list[str]:
             mine.append(name)
         before += size
     return mine
+
+
+def put_in_place(temporary: Path, target: Path) -> None:
+    """Rename a folder; one that has the name, from before a run was rolled back, goes away."""
+    old = target.with_name(f".{target.name}.old")
+    if target.exists():
+        os.replace(target, old)
+    os.replace(temporary, target)
+    shutil.rmtree(old, ignore_errors=True)
 
 
 def _reason(error: CheckpointException | OSError) -> BaseException:

@@ -14,11 +14,9 @@ from megatron.core.distributed import DistributedDataParallelConfig
 from nemo.lightning.pytorch.strategies import MegatronStrategy
 from rich.console import Console
 
-from nemo_cosmos.checkpoint.distributed import EMA
 from nemo_cosmos.checkpoint.sharded import load_parts, save_parts
 from nemo_cosmos.checkpoint.store import BUFFERS, CheckpointReader, read_common
 from nemo_cosmos.config import ParallelConfig
-from nemo_cosmos.errors import InputError
 from nemo_cosmos.training.ema import ShardedEma
 from nemo_cosmos.training.model import stages
 from nemo_cosmos.training.optimizer import CosmosOptimizer, adam_steps, set_adam_steps
@@ -58,11 +56,6 @@ class CosmosStrategy(MegatronStrategy):
         start = time.perf_counter()
         reader = CheckpointReader(Path(checkpoint_path))
         common = read_common(reader.folder)
-        if self.ema is not None and not any(name.startswith(EMA) for name in reader.index.state_dict_metadata):
-            raise InputError(
-                f"{checkpoint_path}: the run kept no average so far; go on with ema.enabled=false, or start another "
-                "output_dir with model.init_from of this one"
-            )
         state = self.run_state()
         load_parts(reader, state.to_load(reader))
         # Saves of earlier versions took a step of Adam in every step of the run.

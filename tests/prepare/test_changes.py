@@ -18,9 +18,9 @@ from nemo_cosmos.data.shards import ShardDataset, encode_sample
 from nemo_cosmos.data.video import write_mp4
 from nemo_cosmos.data.windows import WindowPlan
 from nemo_cosmos.errors import InputError
+from nemo_cosmos.lock import LOCK_NAME, lock_folder
 from nemo_cosmos.models.text import load_text_encoder, save_tiny_text_encoder
 from nemo_cosmos.prepare.encode import prepare
-from nemo_cosmos.prepare.lock import LOCK_NAME, lock_folder
 
 
 class CountingTokenizer:
@@ -237,7 +237,7 @@ def test_the_manifest_records_the_rates(run, source):
 HOLD = """
 import sys, time
 from pathlib import Path
-from nemo_cosmos.prepare.lock import lock_folder
+from nemo_cosmos.lock import lock_folder
 with lock_folder(Path(sys.argv[1])):
     print("held", flush=True)
     time.sleep(600)
@@ -273,7 +273,7 @@ def test_a_lock_on_a_deleted_file_is_no_lock(tmp_path, monkeypatch):
         if not made:
             made.append((tmp_path / LOCK_NAME).unlink())
 
-    monkeypatch.setattr("nemo_cosmos.prepare.lock.fcntl.flock", flock)
+    monkeypatch.setattr("nemo_cosmos.lock.fcntl.flock", flock)
     with lock_folder(tmp_path):
         assert (tmp_path / LOCK_NAME).is_file()
     assert made and not list(tmp_path.iterdir())
@@ -297,6 +297,6 @@ def test_a_folder_without_permission_is_named(run, tmp_path, monkeypatch):
     def forbid(path, *args, **options):
         raise PermissionError(13, "Permission denied", str(path))
 
-    monkeypatch.setattr("nemo_cosmos.prepare.lock.os.open", forbid)
+    monkeypatch.setattr("nemo_cosmos.lock.os.open", forbid)
     with pytest.raises(InputError, match=r"out/\.prepare\.lock: Permission denied.*change its permissions"):
         run()

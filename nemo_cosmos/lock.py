@@ -18,20 +18,24 @@ from nemo_cosmos.errors import InputError
 
 logger = logging.getLogger(__name__)
 LOCK_NAME = ".prepare.lock"
+TRAINING_LOCK = ".train.lock"
 _UNSUPPORTED = (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP)
 
 
 @contextlib.contextmanager
-def lock_folder(folder: Path) -> Iterator[None]:
-    """Hold ``folder/.prepare.lock``; the file goes when the lock is released.
+def lock_folder(folder: Path, name: str = LOCK_NAME, *, use: str = "is being prepared") -> Iterator[None]:
+    """Hold ``folder/name``; the file goes when the lock is released.
 
     The kernel releases the lock of a process that was killed, so that a file left behind hinders nobody.
 
     Raises:
         InputError: another process holds it; the message names the process.
+
+    Args:
+        use: what the other process does with the folder, for the message.
     """
-    path = folder / LOCK_NAME
-    descriptor = _acquire(path)
+    path = folder / name
+    descriptor = _acquire(path, use)
     try:
         holder = {"pid": os.getpid(), "host": socket.gethostname(), "since": time.strftime("%Y-%m-%d %H:%M:%S")}
         os.ftruncate(descriptor, 0)
@@ -43,7 +47,7 @@ def lock_folder(folder: Path) -> Iterator[None]:
         os.close(descriptor)
 
 
-def _acquire(path: Path) -> int:
+def _acquire(path: Path, use: str) -> int:
     while True:
         descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
         try:
@@ -51,7 +55,7 @@ def _acquire(path: Path) -> int:
         except BlockingIOError as error:
             holder = _holder(descriptor)
             os.close(descriptor)
-            raise InputError(f"{path.parent} is being prepared by {holder}: wait until that has ended") from error
+            raise InputError(f"{path.parent} {use} by {holder}: wait until that has ended") from error
         except OSError as error:
             if error.errno not in _UNSUPPORTED:
                 os.close(descriptor)
