@@ -113,6 +113,7 @@ def _fit(
     from nemo_cosmos.training.model import CosmosModule, NetworkOptions
     from nemo_cosmos.training.optimizer import CosmosOptimizerModule
     from nemo_cosmos.training.saving import CheckpointCallback
+    from nemo_cosmos.training.signals import SignalCallback
     from nemo_cosmos.training.start import SetUpCallback
     from nemo_cosmos.training.strategy import build_strategy
     from nemo_cosmos.training.upstream import patch_nemo
@@ -179,7 +180,14 @@ def _fit(
         max_epochs=-1,
         limit_val_batches=0,
         num_sanity_val_steps=0,
-        callbacks=[SetUpCallback(cfg, ema), *([ema] if ema else []), metrics, checkpoint, *callbacks],
+        callbacks=[
+            SetUpCallback(cfg, ema),
+            *([ema] if ema else []),
+            metrics,
+            checkpoint,
+            SignalCallback(checkpoint),
+            *callbacks,
+        ],
         logger=TensorBoardLogger(folder, name="tensorboard", version=""),
         enable_checkpointing=False,
         enable_progress_bar=False,
