@@ -186,6 +186,8 @@ class TrainerConfig:
     """Precision of the network; optimizer, EMA and loss stay in fp32."""
     log_every_n_steps: int = at_least(1, 1)
     """Steps between two lines of `metrics.jsonl`."""
+    max_bad_steps: int = at_least(1, 3)
+    """Steps in a row with a loss or gradients that are not finite, after which the run ends; each is skipped."""
 
 
 @dataclass

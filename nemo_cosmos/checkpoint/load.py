@@ -12,6 +12,7 @@ from torch import Tensor
 from nemo_cosmos.checkpoint.diffusers import config_from_diffusers, is_diffusers_folder
 from nemo_cosmos.checkpoint.files import Weights, read_tensors
 from nemo_cosmos.checkpoint.sources import checkpoints_folder, open_weights, read_model_config
+from nemo_cosmos.errors import InputError
 from nemo_cosmos.models.dit import CosmosDiT, DiTConfig, build_dit, transformer_config
 from nemo_cosmos.parallel.groups import ParallelGroups
 
@@ -60,4 +61,9 @@ def load_network(
     net = net.to_empty(device=device)
     report = net.load_original(source.state)
     logger.info("weights of %s: %s", path, report)
+    bad = [name for name, parameter in net.named_parameters() if not bool(torch.isfinite(parameter).all())]
+    if bad:
+        raise InputError(
+            f"{path}: {len(bad)} tensors hold values that are not finite, {bad[0]} first; take another save"
+        )
     return net.eval().requires_grad_(False)

@@ -243,6 +243,8 @@ class WorldPipeline:
             latent = self._sample(
                 replace(inputs, seed=(seed + index) % 2**32), _scaled(progress, index, plan.video.num_chunks)
             )
+            if not bool(torch.isfinite(latent).all()):
+                raise InputError(f"{request.name}: the network gave values that are not finite; try --precision fp32")
             is_last = index + 1 == plan.video.num_chunks
             tail = self.ranks.from_first(partial(self._decode, latent, plan.video, chunks, is_last))
             inputs = replace(inputs, condition=tail)

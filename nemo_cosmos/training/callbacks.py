@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import resource
 import time
@@ -44,7 +45,9 @@ class EmaCallback(pl.Callback):
 
     def on_train_batch_end(self, trainer: pl.Trainer, *args: Any, **kwargs: Any) -> None:
         assert self.ema is not None
-        self.ema.update(trainer.global_step - 1)
+        optimizer: CosmosOptimizer = trainer.optimizers[0]  # type: ignore[assignment]
+        if not optimizer.bad_steps.current:
+            self.ema.update(trainer.global_step - 1)
 
 
 class MetricsCallback(pl.Callback):
@@ -111,6 +114,7 @@ class MetricsCallback(pl.Callback):
             "data_wait_seconds": pl_module.data_wait_seconds / (self.steps + 1),
             "tokens_per_second": self.tokens_per_step / seconds,
             "memory_bytes": memory_bytes(),
+            "skipped_steps": optimizer.bad_steps.total,
         }
         encoding = ""
         if self.encoder is not None:
@@ -123,7 +127,7 @@ class MetricsCallback(pl.Callback):
         pl_module.data_wait_seconds, self.elapsed, self.steps = 0.0, 0.0, 0
         if trainer.is_global_zero:
             with self.path.open("a") as file:
-                file.write(json.dumps(record) + "\n")
+                file.write(json.dumps({key: finite_or_none(value) for key, value in record.items()}) + "\n")
             left = (self.max_steps - step) * seconds
             Console(highlight=False, soft_wrap=True).print(
                 f"step {step}/{self.max_steps}  loss {record['loss']:.5f}  edm_mse {record['edm_mse']:.5f}  "
@@ -133,6 +137,11 @@ class MetricsCallback(pl.Callback):
             )
             for logger in trainer.loggers:
                 logger.log_metrics({k: v for k, v in record.items() if k != "step"}, step=step)
+
+
+def finite_or_none(value: float) -> float | None:
+    """JSON has no word for numbers that are not finite."""
+    return value if math.isfinite(value) else None
 
 
 def memory_bytes() -> int:

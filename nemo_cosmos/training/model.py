@@ -50,6 +50,10 @@ class DenoisingModel(MegatronModule):
         self.model_type = ModelType.encoder_or_decoder
         self.preconditioning = EDMPreconditioning(diffusion.sigma_data)
         self.logvar = LogVariance(seed=seed) if self.post_process and diffusion.loss_add_logvar else None
+        self.finite: Tensor | None = None
+        """On the last stage: whether every loss since :meth:`forget_step` was finite."""
+        self.drawn: list[tuple[list[str], Tensor]] = []
+        """On the last stage: keys and noise levels of the samples since then."""
 
     def set_input_tensor(self, input_tensor: Tensor | list[Tensor]) -> None:
         self.net.set_input_tensor(input_tensor)
@@ -115,7 +119,14 @@ class DenoisingModel(MegatronModule):
                 self.logvar(self.preconditioning.c_noise(draw.sigma)), 1 / self.net.groups.context_size
             )
         result = denoising_loss(prediction, clean, draw.sigma, self.preconditioning, log_variance=log_variance)
+        finite = torch.isfinite(result.loss.detach())
+        self.finite = finite if self.finite is None else self.finite & finite
+        self.drawn.append((batch.keys, draw.sigma))
         return torch.stack([result.loss, result.edm_mse, result.edm_loss])
+
+    def forget_step(self) -> None:
+        """Begin to look at the next step."""
+        self.finite, self.drawn = None, []
 
     def sharded_state_dict(
         self, prefix: str = "", sharded_offsets: tuple = (), metadata: dict[str, Any] | None = None

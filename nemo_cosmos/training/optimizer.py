@@ -19,6 +19,7 @@ from nemo.lightning.pytorch.optim import MegatronOptimizerModule
 from torch import Tensor
 
 from nemo_cosmos.config import OptimizerConfig
+from nemo_cosmos.training.bad_steps import BadSteps
 
 
 def learning_rate(config: OptimizerConfig, step: int) -> float:
@@ -69,8 +70,17 @@ class CosmosOptimizer(McoreDistributedOptimizer):
 
     grad_norm: float = 0.0
 
+    def __init__(self, optimizer: MegatronOptimizer, bad_steps: BadSteps) -> None:
+        super().__init__(optimizer)
+        self.bad_steps = bad_steps
+
     def step(self, closure: Any = None) -> Any:
-        loss, grad_norm, zeros = super().step(closure)
+        """Compute the step, and take it unless its loss or gradients are not finite."""
+        loss = closure() if closure is not None else None
+        if self.bad_steps.current:
+            self.grad_norm = float("nan")
+            return loss, None, None
+        _, grad_norm, zeros = super().step()
         self.grad_norm = float(grad_norm) if grad_norm is not None else 0.0
         return loss, grad_norm, zeros
 
@@ -89,19 +99,18 @@ class CosmosOptimizerModule(MegatronOptimizerModule):
     def __init__(self, config: OptimizerConfig, *, dtype: torch.dtype, distributed: bool) -> None:
         super().__init__(megatron_optimizer_config(config, dtype=dtype, distributed=distributed))
         self.recipe = config
+        self.bad_steps = BadSteps()
 
     def optimizers(self, model: MegatronParallel) -> list[CosmosOptimizer]:  # type: ignore[override]
         chunks = [chunk.module for chunk in model]
         optimizer = get_megatron_optimizer(self.config, chunks, config_overrides=group_by_dtype(self.config))
         initialise_state(optimizer)
-        return [CosmosOptimizer(optimizer)]
+        return [CosmosOptimizer(optimizer, self.bad_steps)]
 
     def finalize_model_grads(self, model: list[Any], *args: Any, **kwargs: Any) -> None:
-        """Megatron's reductions, then non-finite gradients become zero before the norm is taken."""
+        """Megatron's reductions, then a look at what came of them."""
         super().finalize_model_grads(model, *args, **kwargs)
-        for chunk in model:
-            for buffer in chunk.buffers:
-                buffer.grad_data.nan_to_num_(nan=0.0, posinf=0.0, neginf=0.0)
+        self.bad_steps.examine(model)
 
     def on_train_batch_start(self, trainer: Any, pl_module: Any, batch: Any, batch_idx: int) -> None:
         rate = learning_rate(self.recipe, trainer.global_step)

@@ -108,6 +108,7 @@ def _fit(
     from lightning.pytorch.loggers import TensorBoardLogger
     from nemo import lightning as nl
 
+    from nemo_cosmos.training.bad_steps import BadStepsCallback
     from nemo_cosmos.training.callbacks import EmaCallback, MetricsCallback
     from nemo_cosmos.training.data import CosmosDataModule
     from nemo_cosmos.training.model import CosmosModule, NetworkOptions
@@ -144,7 +145,8 @@ def _fit(
         lora=lora,
     )
     module = CosmosModule(options, transformer)
-    CosmosOptimizerModule(cfg.optimizer, dtype=dtype, distributed=parallel.distributed_optimizer).connect(module)
+    optimizer = CosmosOptimizerModule(cfg.optimizer, dtype=dtype, distributed=parallel.distributed_optimizer)
+    optimizer.connect(module)
     grid = dit.token_grid(*samples.latent_shape[1:])
     rows = pipeline_rows(
         grid.num_tokens,
@@ -184,6 +186,7 @@ def _fit(
             SetUpCallback(cfg, ema),
             *([ema] if ema else []),
             metrics,
+            BadStepsCallback(optimizer.bad_steps, cfg.trainer.max_bad_steps),
             checkpoint,
             SignalCallback(checkpoint),
             *callbacks,

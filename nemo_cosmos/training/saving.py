@@ -31,7 +31,7 @@ from nemo_cosmos.checkpoint.sources import RunWeights, run_adapters
 from nemo_cosmos.checkpoint.stream import fill, lay_out, shape_of
 from nemo_cosmos.config import CheckpointConfig
 from nemo_cosmos.errors import InputError
-from nemo_cosmos.training.model import CosmosModule
+from nemo_cosmos.training.model import CosmosModule, stages
 
 
 class CheckpointCallback(pl.Callback):
@@ -78,6 +78,11 @@ class CheckpointCallback(pl.Callback):
         """
         step = trainer.global_step
         name = iteration_name(step)
+        if not _weights_are_finite(trainer):
+            raise InputError(
+                f"step {step}: some weights are not finite and are not saved; the save before is whole. Start the run "
+                "again with a lower optimizer.lr"
+            )
         temporary = self.folder / f".{name}.tmp"
         start = time.perf_counter()
         try:
@@ -171,6 +176,15 @@ def _share(tensors: Mapping[str, Tensor], rank: int, ranks: int) -> list[str]:
             mine.append(name)
         before += size
     return mine
+
+
+def _weights_are_finite(trainer: pl.Trainer) -> bool:
+    """Of all ranks."""
+    chunks = stages(trainer.strategy.megatron_parallel)  # type: ignore[attr-defined]
+    norms = [torch.linalg.vector_norm(p.detach(), float("inf")) for chunk in chunks for p in chunk.parameters()]
+    bad = (~torch.isfinite(torch.stack([norm.float() for norm in norms]))).any().to(torch.int32)
+    torch.distributed.all_reduce(bad, torch.distributed.ReduceOp.MAX)
+    return not bool(bad)
 
 
 def put_in_place(temporary: Path, target: Path) -> None:
