@@ -87,11 +87,14 @@ def caption_digest(caption: str) -> str:
 
 
 def file_digest(path: str | Path) -> str:
-    """SHA-256 of a file's content."""
+    """SHA-256 of a file's content; InputError when it cannot be read."""
     digest = hashlib.sha256()
-    with open(path, "rb") as file:
-        while block := file.read(1 << 20):
-            digest.update(block)
+    try:
+        with open(path, "rb") as file:
+            while block := file.read(1 << 20):
+                digest.update(block)
+    except OSError as error:
+        raise InputError(f"{path} cannot be read: {error.strerror}") from error
     return digest.hexdigest()
 
 

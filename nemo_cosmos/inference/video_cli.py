@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from nemo_cosmos.data.listing import expand_pattern, parse_paths
-from nemo_cosmos.errors import InputError, explain_os_error
+from nemo_cosmos.errors import InputError, explain_os_error, show_any_name
 from nemo_cosmos.inference.logs import log_shown
 
 if TYPE_CHECKING:
@@ -177,6 +177,7 @@ def _reconstruct(job: _Job, codec: TokenizerCodec, args: argparse.Namespace, tit
 
 def main() -> None:
     """The command line; a mistake of the user ends with one line on stderr and exit status 2."""
+    show_any_name()
     try:
         with log_shown():
             run(sys.argv[1:])

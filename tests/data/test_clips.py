@@ -72,12 +72,22 @@ def test_jsonl_line_without_caption_is_named(tmp_path):
         ('{"caption": "x"}', "line 1 has no 'video'"),
         ('{"video": 3, "caption": "x"}', "'video' is 3"),
         ("", "names no clips"),
+        (json.dumps({"video": "a\0b.mp4"}), "line 1: the 'video' .* NUL character"),
+        (json.dumps({"video": "\ud800.mp4"}), "line 1: the 'video' .* is no UTF-8 text"),
     ],
 )
 def test_malformed_jsonl_is_named(tmp_path, text, words):
     touch(tmp_path / "list.jsonl", text)
     with pytest.raises(InputError, match=words):
         find_clips(tmp_path / "list.jsonl")
+
+
+def test_captions_that_are_no_text_are_named(tmp_path):
+    touch(tmp_path / "list.jsonl", json.dumps({"video": "a.mp4", "caption": "half \ud800"}))
+    with pytest.raises(InputError, match=r"a\.mp4: its caption .* is no UTF-8 text"):
+        find_clips(tmp_path / "list.jsonl")[0].read_caption()
+    with pytest.raises(InputError, match=r"the default caption .* is no UTF-8 text"):
+        find_clips(tmp_path / "list.jsonl", default_caption="byte \udcff")
 
 
 def test_two_clips_of_one_name_are_refused(tmp_path):

@@ -79,7 +79,7 @@ def resampled(path: str | Path, fps: float | None, *, keep_damaged: bool = False
     if fps is None:
         yield from shown(path, keep_damaged=keep_damaged)
         return
-    if not fps > 0:
+    if not 0 < fps < math.inf:
         raise InputError(f"{path}: fps={fps}, expected a positive rate")
     found = examine(path)
     total = instants(found, fps, keep_damaged)
