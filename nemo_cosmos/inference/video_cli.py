@@ -95,6 +95,10 @@ def run(argv: Sequence[str]) -> list[Path]:
 
     from nemo_cosmos.inference.tokenizer import TokenizerCodec
 
+    try:
+        torch.device(args.device)
+    except RuntimeError as error:
+        raise InputError(f"--device {args.device!r}: expected cuda, cuda:N or cpu") from error
     if args.device.startswith("cuda") and not torch.cuda.is_available():
         raise InputError(f"--device {args.device}: no CUDA device is visible; use --device cpu")
     name = args.dtype or ("bfloat16" if args.device.startswith("cuda") else "float32")

@@ -19,6 +19,18 @@ from nemo_cosmos.errors import InputError
 logger = logging.getLogger(__name__)
 LOCK_NAME = ".prepare.lock"
 _UNSUPPORTED = (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP)
+_held: set[int] = set()
+"""Descriptors of the locks of this process."""
+
+
+def _close_in_child() -> None:
+    """A forked worker that outlives its killed parent for a while would hold the lock on."""
+    for descriptor in _held:
+        os.close(descriptor)
+    _held.clear()
+
+
+os.register_at_fork(after_in_child=_close_in_child)
 
 
 @contextlib.contextmanager
@@ -32,6 +44,7 @@ def lock_folder(folder: Path) -> Iterator[None]:
     """
     path = folder / LOCK_NAME
     descriptor = _acquire(path)
+    _held.add(descriptor)
     try:
         holder = {"pid": os.getpid(), "host": socket.gethostname(), "since": time.strftime("%Y-%m-%d %H:%M:%S")}
         os.ftruncate(descriptor, 0)
@@ -40,6 +53,7 @@ def lock_folder(folder: Path) -> Iterator[None]:
     finally:
         with contextlib.suppress(OSError):
             path.unlink(missing_ok=True)
+        _held.discard(descriptor)
         os.close(descriptor)
 
 

@@ -247,10 +247,16 @@ def test_the_manifest_records_the_rates(run, source):
 
 
 HOLD = """
-import sys, time
+import os, sys, time
 from pathlib import Path
 from nemo_cosmos.prepare.lock import lock_folder
 with lock_folder(Path(sys.argv[1])):
+    holder = os.getpid()
+    if not os.fork():
+        while os.getppid() == holder:
+            time.sleep(0.01)
+        time.sleep(2)
+        os._exit(0)
     print("held", flush=True)
     time.sleep(600)
 """
@@ -258,7 +264,7 @@ with lock_folder(Path(sys.argv[1])):
 
 @pytest.fixture
 def holder(tmp_path):
-    """Another process that is at work in the folder."""
+    """Another process that is at work in the folder, with a worker that outlives it for two seconds."""
     (tmp_path / "out").mkdir()
     process = subprocess.Popen([sys.executable, "-c", HOLD, tmp_path / "out"], stdout=subprocess.PIPE, text=True)
     assert process.stdout.readline() == "held\n"
