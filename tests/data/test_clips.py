@@ -244,6 +244,21 @@ def test_an_embedding_belongs_to_its_caption(tmp_path):
     assert len(find_clips(tmp_path, use_embeddings=True)) == 2
 
 
+def test_embeddings_are_known_wherever_they_are_put(tmp_path):
+    cosmos_folder(tmp_path)
+    files = [tmp_path / "t5_xxl" / f"{name}.pickle" for name in "ab"]
+    files[0].parent.mkdir()
+    for number, file in enumerate(files):
+        write_embedding(file, torch.full((1, 8), number))
+    record_captions(tmp_path / "t5_xxl", [(file, f"caption {file.stem}") for file in files])
+    assert len(find_clips(tmp_path, use_embeddings=True)) == 2
+    files[0].rename(tmp_path / "t5_xxl" / "kept")
+    files[1].rename(files[0])
+    (tmp_path / "t5_xxl" / "kept").rename(files[1])
+    with pytest.raises(InputError, match=r"2 text embeddings .* exchanged: videos/a\.mp4, videos/b\.mp4"):
+        find_clips(tmp_path, use_embeddings=True)
+
+
 def test_two_clips_do_not_share_an_embedding(tmp_path):
     for name in ("a/x", "b/x"):
         touch(tmp_path / "videos" / f"{name}.mp4")
