@@ -262,8 +262,8 @@ def _with_embeddings(clips: list[Clip], folder: Path) -> list[Clip]:
     if stale:
         names = _listed([made_from[file].name for file in stale])
         raise InputError(
-            f"{len(stale)} text embeddings in {folder} are of another caption, edited since or exchanged: {names}; run "
-            f"tools/get_t5_embeddings.py again, or {advice}"
+            f"{len(stale)} text embeddings in {folder} are of another caption, edited since or exchanged: {names}; "
+            f"run tools/get_t5_embeddings.py again, or {advice}"
         )
     return found
 
