@@ -31,7 +31,7 @@ from nemo_cosmos.commands import (
     train,
     validate,
 )
-from nemo_cosmos.errors import InputError, explain_os_error
+from nemo_cosmos.errors import InputError, explain_os_error, show_any_name
 
 app = typer.Typer(
     name="nemo-cosmos",
@@ -88,6 +88,7 @@ def main() -> None:
     warnings.filterwarnings("ignore", message=".*Transformer Engine and Apex are not installed")
     warnings.filterwarnings("ignore", message="The pynvml package is deprecated", category=FutureWarning)
     sys.argv[1:] = _words()
+    show_any_name()
     try:
         app()
     except InputError as error:

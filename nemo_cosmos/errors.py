@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import errno
+import io
 import os
+import stat
+import sys
 from os import PathLike
 
 
@@ -28,7 +31,8 @@ def explain_os_error(error: OSError, folder: str | PathLike[str] | None = None) 
         error: what was raised.
         folder: what was written to, where the error itself does not name a file.
     """
-    named = error.filename if isinstance(error.filename, str | bytes | PathLike) else None
+    # Renaming names the temporary file first and then the one that people know.
+    named = next((n for n in (error.filename2, error.filename) if isinstance(n, str | bytes | PathLike)), None)
     place = os.fsdecode(named) if named is not None else None
     if error.errno in _FULL:
         return (
@@ -49,6 +53,38 @@ def explain_os_error(error: OSError, folder: str | PathLike[str] | None = None) 
     if error.errno in _OTHER:
         return f"{place}: {error.strerror}{inside}; check the path, or name another one"
     return None
+
+
+def require_file(path: str | PathLike[str], what: str = "") -> None:
+    """InputError unless a path names a file; says why not, and begins with ``what``."""
+    try:
+        mode = os.stat(path).st_mode
+    except FileNotFoundError:
+        reason = "does not exist"
+    except (OSError, ValueError) as error:  # ValueError: no file system has such a name.
+        reason = f"cannot be opened: {getattr(error, 'strerror', None) or error}"
+    else:
+        if stat.S_ISREG(mode):
+            return
+        reason = "is a folder, expected a file" if stat.S_ISDIR(mode) else "is no regular file"
+    raise InputError(f"{what}{path} {reason}")
+
+
+def show_any_name() -> None:
+    """Let standard output escape names that are not UTF-8, as standard error does, instead of failing on them."""
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")
+
+
+def require_text(text: str, what: str) -> None:
+    """InputError where a string is no text: bytes of a command line that are not UTF-8, or half of a surrogate pair
+    in JSON."""
+    try:
+        text.encode()
+    except UnicodeEncodeError as error:
+        raise InputError(
+            f"{what} {text[:40]!r} is no UTF-8 text ({text[error.start : error.start + 1]!r}): write it as UTF-8"
+        ) from error
 
 
 def require_writable(folder: str | PathLike[str]) -> None:

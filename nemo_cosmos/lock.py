@@ -20,6 +20,18 @@ logger = logging.getLogger(__name__)
 LOCK_NAME = ".prepare.lock"
 TRAINING_LOCK = ".train.lock"
 _UNSUPPORTED = (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP)
+_held: set[int] = set()
+"""Descriptors of the locks of this process."""
+
+
+def _close_in_child() -> None:
+    """A forked worker that outlives its killed parent for a while would hold the lock on."""
+    for descriptor in _held:
+        os.close(descriptor)
+    _held.clear()
+
+
+os.register_at_fork(after_in_child=_close_in_child)
 
 
 @contextlib.contextmanager
@@ -36,6 +48,7 @@ def lock_folder(folder: Path, name: str = LOCK_NAME, *, use: str = "is being pre
     """
     path = folder / name
     descriptor = _acquire(path, use)
+    _held.add(descriptor)
     try:
         holder = {"pid": os.getpid(), "host": socket.gethostname(), "since": time.strftime("%Y-%m-%d %H:%M:%S")}
         os.ftruncate(descriptor, 0)
@@ -44,6 +57,7 @@ def lock_folder(folder: Path, name: str = LOCK_NAME, *, use: str = "is being pre
     finally:
         with contextlib.suppress(OSError):
             path.unlink(missing_ok=True)
+        _held.discard(descriptor)
         os.close(descriptor)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import subprocess
 import sys
 from pathlib import Path
 
@@ -29,6 +30,22 @@ def test_each_refusal_names_the_place(number: int, words: str) -> None:
     error = OSError(number, os.strerror(number), "/some/place")
     message = explain_os_error(error)
     assert message is not None and words in message and "\n" not in message
+
+
+def test_a_rename_names_the_file_that_people_know(tmp_path: Path) -> None:
+    (tmp_path / "target").mkdir()
+    (tmp_path / ".target.tmp").touch()
+    with pytest.raises(OSError) as caught:
+        os.replace(tmp_path / ".target.tmp", tmp_path / "target")
+    message = explain_os_error(caught.value)
+    assert message is not None and message.startswith(f"{tmp_path}/target: Is a directory")
+
+
+def test_names_that_are_no_utf8_can_be_printed(tmp_path: Path) -> None:
+    code = "from nemo_cosmos.commands.options import run_tool; run_tool(lambda: print('odd\\udcff'))"
+    environment = {**os.environ, "PYTHONIOENCODING": "utf-8:strict"}
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, env=environment, check=True)
+    assert done.stdout == b"odd\\udcff\n"
 
 
 def test_errors_of_other_things_stay_what_they_are() -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable
 
-from nemo_cosmos.errors import InputError, explain_os_error
+from nemo_cosmos.errors import InputError, explain_os_error, show_any_name
 
 
 def parse_size(text: str) -> tuple[int, int]:
@@ -18,6 +18,7 @@ def parse_size(text: str) -> tuple[int, int]:
 
 def run_tool(main: Callable[[], None]) -> None:
     """Run a script of `tools/`; a mistake of the user ends with one line on stderr and exit status 2."""
+    show_any_name()
     try:
         main()
     except InputError as error:

@@ -26,11 +26,12 @@ from nemo_cosmos.data.listing import (
     find_videos,
     is_video_name,
     numbered_lines,
+    require_path,
     unique_names,
     walk_files,
 )
 from nemo_cosmos.data.shards import safe_key
-from nemo_cosmos.errors import InputError
+from nemo_cosmos.errors import InputError, require_text
 
 __all__ = ["Clip", "find_clips", "find_videos", "list_clips", "not_read", "read_caption_file"]
 
@@ -71,8 +72,9 @@ class Clip:
         return self.caption is not None or self.caption_file is not None
 
     def read_caption(self) -> str:
-        """The caption, stripped; may be empty. InputError when the file is not UTF-8."""
+        """The caption, stripped; may be empty. InputError when it is not UTF-8."""
         if self.caption is not None:
+            require_text(self.caption, f"{self.name}: its caption")
             return self.caption.strip()
         assert self.caption_file is not None
         return read_caption_file(self.caption_file)
@@ -102,6 +104,7 @@ def find_clips(source: str | Path, *, use_embeddings: bool = False, default_capt
     """
     clips = list_clips(source)
     if default_caption is not None:
+        require_text(default_caption, "the default caption")
         clips = [clip if clip.has_caption else replace(clip, caption=default_caption) for clip in clips]
     _refuse_missing(
         [f"{clip.name} ({clip.caption_place})" for clip in clips if not clip.has_caption],
@@ -213,6 +216,7 @@ def _from_jsonl(file: Path) -> list[Clip]:
         name = _field(values, VIDEO_KEYS, where)
         if name is None or not PurePath(name).name:
             raise InputError(f"{where} has no 'video': expected a JSON object with 'video' and 'caption'")
+        require_path(name, f"{where}: the 'video'")
         given.append((number, name, _field(values, CAPTION_KEYS, where)))
     if not given:
         raise InputError(f"{file} names no clips")
@@ -258,8 +262,8 @@ def _with_embeddings(clips: list[Clip], folder: Path) -> list[Clip]:
     if stale:
         names = _listed([made_from[file].name for file in stale])
         raise InputError(
-            f"{len(stale)} text embeddings in {folder} are of another caption, edited since: {names}; run "
-            f"tools/get_t5_embeddings.py again, or {advice}"
+            f"{len(stale)} text embeddings in {folder} are of another caption, edited since or exchanged: {names}; "
+            f"run tools/get_t5_embeddings.py again, or {advice}"
         )
     return found
 

@@ -4,7 +4,8 @@ A pickle holds a list with one NumPy array (tokens, width), the true tokens alon
 these are read by an unpickler that knows NumPy arrays and nothing else.
 
 ``t5_xxl/captions.jsonl`` records for each pickle the digests of the caption it was made from and of the file itself,
-so that a caption edited later is found. Pickles that other tools wrote have no record, and are taken as they are.
+so that a caption edited later is found, and a pickle at another clip's place. Pickles that other tools wrote have no
+record, and are taken as they are.
 """
 
 from __future__ import annotations
@@ -87,11 +88,14 @@ def caption_digest(caption: str) -> str:
 
 
 def file_digest(path: str | Path) -> str:
-    """SHA-256 of a file's content."""
+    """SHA-256 of a file's content; InputError when it cannot be read."""
     digest = hashlib.sha256()
-    with open(path, "rb") as file:
-        while block := file.read(1 << 20):
-            digest.update(block)
+    try:
+        with open(path, "rb") as file:
+            while block := file.read(1 << 20):
+                digest.update(block)
+    except OSError as error:
+        raise InputError(f"{path} cannot be read: {error.strerror}") from error
     return digest.hexdigest()
 
 
@@ -119,29 +123,31 @@ def stale_embeddings(folder: Path, captions: Mapping[Path, Callable[[], str]]) -
     Raises:
         InputError: a caption that has to be compared cannot be read.
     """
-    records = _read_record(folder)
+    made_from = _made_from(folder)
     stale = []
-    for file, read_caption in captions.items():
-        found = records.get(file.relative_to(folder).as_posix())
-        if found is None or found.get("caption_sha256") == caption_digest(read_caption()):
-            continue
-        # A pickle that another tool has put in its place since is not what the record speaks of.
-        if found.get("sha256") == file_digest(file):
+    for file, read_caption in captions.items() if made_from else ():
+        # By content: pickles get exchanged, moved and copied, and another tool may put its own in their place.
+        try:
+            known = made_from.get(file_digest(file))
+        except InputError:
+            continue  # Reading the embedding says what is wrong.
+        if known is not None and caption_digest(read_caption()) not in known:
             stale.append(file)
     return stale
 
 
-def _read_record(folder: Path) -> dict[str, dict[str, Any]]:
-    """The newest line of each pickle; a line that an interrupted call left unfinished is passed over."""
+def _made_from(folder: Path) -> dict[str, set[str]]:
+    """Digest of each pickle that was ever recorded -> digests of the captions that gave it; a line that an interrupted
+    call left unfinished is passed over."""
     file = folder / CAPTIONS_RECORD
-    records: dict[str, dict[str, Any]] = {}
+    captions: dict[str, set[str]] = {}
     if not file.is_file():
-        return records
+        return captions
     for line in file.read_text(encoding="utf-8", errors="replace").splitlines():
         try:
             values = json.loads(line)
         except ValueError:
             continue
-        if isinstance(values, dict) and isinstance(values.get("file"), str):
-            records[values["file"]] = values
-    return records
+        if isinstance(values, dict) and isinstance(values.get("sha256"), str):
+            captions.setdefault(values["sha256"], set()).add(str(values.get("caption_sha256")))
+    return captions

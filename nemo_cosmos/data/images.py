@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from nemo_cosmos.errors import InputError
+from nemo_cosmos.errors import InputError, require_file
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -87,8 +87,7 @@ def _formats() -> list[str]:
 
 
 def _head(path: Path) -> bytes:
-    if not path.is_file():
-        raise InputError(f"{path} does not exist" if not path.exists() else f"{path} is no file")
+    require_file(path)
     try:
         with path.open("rb") as file:
             return file.read(12)
@@ -125,6 +124,8 @@ def _to_8_bit(image: Image.Image, path: Path) -> Image.Image:
 def _to_srgb(image: Image.Image, path: Path) -> Image.Image:
     """The image with its colour profile applied; one without, or with sRGB's, as it is."""
     profile = image.info.get("icc_profile")
+    if profile and image.mode == "P":
+        image = image.convert("RGBA" if "transparency" in image.info else "RGB")
     if not profile or image.mode not in ("L", "RGB", "RGBA", "CMYK"):
         return image
     try:

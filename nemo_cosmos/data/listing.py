@@ -10,7 +10,7 @@ from collections import Counter
 from collections.abc import Container, Iterable, Iterator, Sequence
 from pathlib import Path, PurePath
 
-from nemo_cosmos.errors import InputError
+from nemo_cosmos.errors import InputError, require_text
 
 VIDEO_SUFFIXES = (".mp4", ".mov", ".mkv", ".webm", ".avi", ".m4v")
 """Files that count as videos when a folder is searched, in any case."""
@@ -107,6 +107,13 @@ def expand_pattern(pattern: str) -> list[Path]:
         literal /= rest.pop(0)
     found = glob.glob(str(Path(glob.escape(str(literal)), *rest)), recursive=True)
     return [Path(name) for name in sorted(found) if Path(name).is_file()]
+
+
+def require_path(name: str, what: str) -> None:
+    """InputError where a string of a JSON file can be no path: half of a surrogate pair, or a NUL character."""
+    require_text(name, what)
+    if "\0" in name:
+        raise InputError(f"{what} {name!r} has a NUL character, which no path has")
 
 
 def literal_paths(argv: Iterable[str], options: Container[str]) -> list[str]:

@@ -261,12 +261,13 @@ def merge_manifest(
 def write_json(path: Path, values: dict[str, Any]) -> None:
     """Write JSON through a temporary file in the same folder, then rename."""
     content = json.dumps(values, indent=1, ensure_ascii=False, sort_keys=False) + "\n"
-    write_bytes(path, content.encode())
+    # File names are bytes; what is not UTF-8 in them becomes an escape, which JSON reads back as the same name.
+    write_bytes(path, content.encode("utf-8", "backslashreplace"))
 
 
 def write_bytes(path: Path, content: bytes) -> None:
     """Write a file through a temporary name in the same folder, then rename; nothing is left behind on an error."""
-    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".tmp")
+    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name[:40]}.", suffix=".tmp")
     try:
         with os.fdopen(handle, "wb") as file:
             file.write(content)

@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import hashlib
+import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Protocol
@@ -174,7 +175,7 @@ def check_plan(plan: WindowPlan, tokenizer: Tokenizer) -> None:
     tokenizer.latent_frames(plan.frames)
     if plan.fit not in FITS:
         raise InputError(f"fit={plan.fit!r}: expected one of {', '.join(FITS)}")
-    if plan.step < 1 or plan.stride < 0 or (plan.fps is not None and not plan.fps > 0):
+    if plan.step < 1 or plan.stride < 0 or (plan.fps is not None and not 0 < plan.fps < math.inf):
         raise InputError(
             f"step={plan.step}, stride={plan.stride}, fps={plan.fps}: expected step >= 1, stride >= 0, fps > 0"
         )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any, Literal
@@ -74,7 +75,7 @@ class GenerationConfig:
             value = getattr(self, name)
             require(name, value is None or value >= 1, "at least 1")
         require("num_steps", self.num_steps >= 2, "at least 2")
-        require("fps", self.fps is None or self.fps > 0, "a positive frame rate")
+        require("fps", self.fps is None or 0 < self.fps < math.inf, "a positive frame rate")
         require("seed", 0 <= self.seed < 2**32, "0 up to 2^32 - 1")
         require("crf", 0 <= self.crf <= 51, "0 up to 51")
         require("input_from", self.input_from in ("start", "end"), "start or end")

@@ -17,7 +17,7 @@ from nemo_cosmos.checkpoint import load_network, network_config
 from nemo_cosmos.data.manifest import write_bytes, write_json
 from nemo_cosmos.data.video import write_mp4
 from nemo_cosmos.diffusion.samplers import Progress
-from nemo_cosmos.errors import InputError, require_writable
+from nemo_cosmos.errors import InputError, require_file, require_writable
 from nemo_cosmos.inference.components import Component, free_memory
 from nemo_cosmos.inference.config import GenerationConfig, WeightDefaults, weight_defaults
 from nemo_cosmos.inference.finished import is_finished, job_record, request_record
@@ -113,8 +113,8 @@ def run_job(job: GenerationJob, requests: list[GenerationRequest]) -> JobSummary
         InputError: a missing model or input, settings that do not fit, or an output folder that cannot be written.
     """
     for request in requests:
-        if request.visual_input is not None and not request.visual_input.is_file():
-            raise InputError(f"{request.name}: input {request.visual_input} does not exist")
+        if request.visual_input is not None:
+            require_file(request.visual_input, f"{request.name}: input ")
     ranks = start_ranks(job.num_gpus)
     try:
         if not ranks.is_first:

@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import json
 import logging
+import os
 import re
 from dataclasses import dataclass
 from pathlib import Path
 
 from nemo_cosmos.data.clips import list_clips, not_read
-from nemo_cosmos.data.listing import numbered_lines
-from nemo_cosmos.errors import InputError
+from nemo_cosmos.data.listing import numbered_lines, require_path
+from nemo_cosmos.errors import InputError, require_text
 
 logger = logging.getLogger(__name__)
+MAX_NAME_BYTES = 240
+"""Of the 255 that file systems allow; suffixes come on top."""
 
 
 @dataclass(frozen=True)
@@ -36,6 +39,9 @@ class GenerationRequest:
     def __post_init__(self) -> None:
         if not re.fullmatch(r"[^/\\\0]+", self.name) or self.name.startswith("."):
             raise InputError(f"output name {self.name!r}: expected a file name without folder or leading dot")
+        if len(os.fsencode(self.name)) > MAX_NAME_BYTES:
+            raise InputError(f"output name {self.name!r} is longer than {MAX_NAME_BYTES} bytes: give a shorter one")
+        require_text(self.prompt, f"{self.name}: the prompt")
 
 
 def collect_requests(
@@ -88,6 +94,8 @@ def requests_from_jsonl(path: Path) -> list[GenerationRequest]:
                 raise InputError(f"{where}: unknown field {key!r}; expected {', '.join(known)}")
             if value is not None and (not isinstance(value, known[key]) or isinstance(value, bool)):
                 raise InputError(f"{where}: {key}={value!r}, expected a {known[key].__name__}")
+        for key in ("name", "visual_input"):
+            require_path(values.get(key) or "", f"{where}: {key}")
         given = values.get("visual_input")
         requests.append(
             GenerationRequest(
@@ -116,7 +124,8 @@ def requests_from_clips(source: Path, *, limit: int | None = None) -> list[Gener
     for clip in clips[:limit]:
         if not clip.has_caption:
             raise InputError(f"{clip.video} has no caption: {clip.caption_place}")
-        name = clip.title.lstrip(".") or clip.key
+        title = clip.title.lstrip(".")
+        name = title if title and len(os.fsencode(title)) <= MAX_NAME_BYTES else clip.key
         requests.append(GenerationRequest(name, clip.read_caption(), clip.video, has_prompt=True))
     return check_names(requests, str(source))
 

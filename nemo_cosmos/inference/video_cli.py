@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from nemo_cosmos.data.listing import expand_pattern, parse_paths
-from nemo_cosmos.errors import InputError, explain_os_error
+from nemo_cosmos.errors import InputError, explain_os_error, show_any_name
 from nemo_cosmos.inference.logs import log_shown
 
 if TYPE_CHECKING:
@@ -95,6 +95,10 @@ def run(argv: Sequence[str]) -> list[Path]:
 
     from nemo_cosmos.inference.tokenizer import TokenizerCodec
 
+    try:
+        torch.device(args.device)
+    except RuntimeError as error:
+        raise InputError(f"--device {args.device!r}: expected cuda, cuda:N or cpu") from error
     if args.device.startswith("cuda") and not torch.cuda.is_available():
         raise InputError(f"--device {args.device}: no CUDA device is visible; use --device cpu")
     name = args.dtype or ("bfloat16" if args.device.startswith("cuda") else "float32")
@@ -177,6 +181,7 @@ def _reconstruct(job: _Job, codec: TokenizerCodec, args: argparse.Namespace, tit
 
 def main() -> None:
     """The command line; a mistake of the user ends with one line on stderr and exit status 2."""
+    show_any_name()
     try:
         with log_shown():
             run(sys.argv[1:])

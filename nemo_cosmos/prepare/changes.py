@@ -58,7 +58,7 @@ def file_times(path: Path) -> Times:
     """
     try:
         stat = path.stat()
-    except OSError:
+    except (OSError, ValueError):
         return {}  # Reading says what is wrong.
     return {"bytes": stat.st_size, "mtime_ns": stat.st_mtime_ns, "ctime_ns": stat.st_ctime_ns}
 

@@ -6,6 +6,7 @@ together determine every later frame: a small Video2World network can learn it, 
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -63,7 +64,7 @@ class SampleDataSettings:
             raise InputError(f"clips={self.clips}, held_out={self.held_out}: expected at least 1 and at least 0")
         if min(self.size) < 16 or self.size[0] % 2 or self.size[1] % 2:
             raise InputError(f"size={self.size[0]}x{self.size[1]}: expected even numbers of at least 16 pixels")
-        if self.frames < 2 or not self.fps > 0 or self.seed < 0:
+        if self.frames < 2 or not 0 < self.fps < math.inf or self.seed < 0:
             raise InputError(
                 f"frames={self.frames}, fps={self.fps}, seed={self.seed}: expected frames >= 2, fps > 0, seed >= 0"
             )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
@@ -128,7 +129,7 @@ def check_sample(sample: LatentSample, manifest: Manifest) -> list[str]:
     for name, value in (("latent", latent), ("text", text), ("plucker", sample.plucker)):
         if value is not None and not bool(torch.isfinite(value).all()):
             problems.append(f"{name} has {int((~torch.isfinite(value)).sum())} numbers that are not finite")
-    if not sample.fps > 0:
+    if not 0 < sample.fps < math.inf:
         problems.append(f"fps is {sample.fps}, expected a positive rate")
     mask = sample.padding_mask
     if mask is not None:

@@ -72,12 +72,22 @@ def test_jsonl_line_without_caption_is_named(tmp_path):
         ('{"caption": "x"}', "line 1 has no 'video'"),
         ('{"video": 3, "caption": "x"}', "'video' is 3"),
         ("", "names no clips"),
+        (json.dumps({"video": "a\0b.mp4"}), "line 1: the 'video' .* NUL character"),
+        (json.dumps({"video": "\ud800.mp4"}), "line 1: the 'video' .* is no UTF-8 text"),
     ],
 )
 def test_malformed_jsonl_is_named(tmp_path, text, words):
     touch(tmp_path / "list.jsonl", text)
     with pytest.raises(InputError, match=words):
         find_clips(tmp_path / "list.jsonl")
+
+
+def test_captions_that_are_no_text_are_named(tmp_path):
+    touch(tmp_path / "list.jsonl", json.dumps({"video": "a.mp4", "caption": "half \ud800"}))
+    with pytest.raises(InputError, match=r"a\.mp4: its caption .* is no UTF-8 text"):
+        find_clips(tmp_path / "list.jsonl")[0].read_caption()
+    with pytest.raises(InputError, match=r"the default caption .* is no UTF-8 text"):
+        find_clips(tmp_path / "list.jsonl", default_caption="byte \udcff")
 
 
 def test_two_clips_of_one_name_are_refused(tmp_path):
@@ -232,6 +242,21 @@ def test_an_embedding_belongs_to_its_caption(tmp_path):
     with (tmp_path / "t5_xxl" / "captions.jsonl").open("a") as record:
         record.write('{"file": "a.pickle", "capt')  # a call that was stopped
     assert len(find_clips(tmp_path, use_embeddings=True)) == 2
+
+
+def test_embeddings_are_known_wherever_they_are_put(tmp_path):
+    cosmos_folder(tmp_path)
+    files = [tmp_path / "t5_xxl" / f"{name}.pickle" for name in "ab"]
+    files[0].parent.mkdir()
+    for number, file in enumerate(files):
+        write_embedding(file, torch.full((1, 8), number))
+    record_captions(tmp_path / "t5_xxl", [(file, f"caption {file.stem}") for file in files])
+    assert len(find_clips(tmp_path, use_embeddings=True)) == 2
+    files[0].rename(tmp_path / "t5_xxl" / "kept")
+    files[1].rename(files[0])
+    (tmp_path / "t5_xxl" / "kept").rename(files[1])
+    with pytest.raises(InputError, match=r"2 text embeddings .* exchanged: videos/a\.mp4, videos/b\.mp4"):
+        find_clips(tmp_path, use_embeddings=True)
 
 
 def test_two_clips_do_not_share_an_embedding(tmp_path):

@@ -217,6 +217,8 @@ def test_combed_frames_without_a_flag_are_found(tmp_path):
         with pytest.raises(InputError, match=r"combed\.mp4 is interlaced without saying so.*--keep-damaged"):
             read()
     assert read_frames(path, 0, 17, keep_damaged=True).shape[1] == 17
+    with pytest.raises(InputError, match="without saying so"):
+        read_frames(path, 0, 1)  # fewer frames than it takes to tell
     progressive = encode(tmp_path / "whole.mp4", fields)
     assert read_frames(progressive).shape[1] == 40
 

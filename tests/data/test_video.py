@@ -153,6 +153,12 @@ def test_truncated_and_scrambled_files_are_named(tmp_path):
             read_frames(tmp_path / name, 0, 12)
 
 
+@pytest.mark.parametrize("name, words", [("a\0b", "null byte"), ("n" * 300, "too long"), (".", "is a folder")])
+def test_paths_that_name_no_file(tmp_path, name, words):
+    with pytest.raises(InputError, match=words):
+        probe(tmp_path / name)
+
+
 def test_audio_alone_is_no_video(tmp_path):
     with av.open(str(tmp_path / "a.mp4"), "w") as container:
         stream = container.add_stream("aac", rate=44100)

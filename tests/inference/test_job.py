@@ -111,6 +111,10 @@ def test_batch_file(folder):
         ('{"prompt": 3}', "prompt=3, expected a str"),
         ("[1]", "line 1: expected an object"),
         ('{"prompt": "a", "name": "../x"}', "output name"),
+        (json.dumps({"prompt": "a", "name": "x" * 250}), "longer than 240 bytes"),
+        ('{"prompt": "half \\ud800"}', "the prompt .* is no UTF-8 text"),
+        ('{"prompt": "a", "name": "\\ud800"}', "line 1: name .* is no UTF-8 text"),
+        ('{"visual_input": "a\\u0000b"}', "line 1: visual_input .* NUL character"),
         ('{"prompt": "a", "name": "1"}\n{"prompt": "b"}', "two requests are named '1'"),
     ],
 )
@@ -118,6 +122,24 @@ def test_bad_batch_files_name_the_line(tmp_path, content, message):
     (tmp_path / "batch.jsonl").write_text(content)
     with pytest.raises(InputError, match=message):
         collect_requests(batch=tmp_path / "batch.jsonl")
+
+
+def test_long_clip_names_become_shorter_file_names(tmp_path):
+    clip = tmp_path / "videos" / ("d" * 150) / f"{'n' * 150}.mp4"
+    clip.parent.mkdir(parents=True)
+    clip.touch()
+    (tmp_path / "metas").mkdir()
+    (tmp_path / "metas" / f"{clip.stem}.txt").write_text("go")
+    [request] = collect_requests(source=tmp_path)
+    assert len(request.name) < 100 and request.visual_input == clip
+
+
+@pytest.mark.parametrize(
+    ("given", "words"), [(".", "is a folder"), ("n" * 300, "too long"), ("/dev/null", "no regular file")]
+)
+def test_inputs_that_are_no_files(job, folder, given, words):
+    with pytest.raises(InputError, match=words):
+        run_job(job(), [GenerationRequest("a", "go", folder / given)])
 
 
 def test_sources_that_are_not_there(folder):
@@ -241,7 +263,9 @@ def test_the_guardrail_package_is_called_as_it_is_published(monkeypatch):
     assert guard.filter_video(frames + 255) is None
 
 
-@pytest.mark.parametrize("bad", [{"num_steps": 1}, {"fps": 0}, {"seed": -1}, {"sampler": "x"}, {"num_frames": 0}])
+@pytest.mark.parametrize(
+    "bad", [{"num_steps": 1}, {"fps": 0}, {"fps": float("inf")}, {"seed": -1}, {"sampler": "x"}, {"num_frames": 0}]
+)
 def test_bad_settings_name_the_setting(bad):
     with pytest.raises(InputError, match=next(iter(bad))):
         GenerationConfig(**bad)

@@ -144,6 +144,18 @@ def test_an_edited_caption_is_embedded_again_and_a_touched_file_is_not(run, sour
     assert ShardDataset(tmp_path / "out")[1].caption == "caption b, longer"
 
 
+def test_file_names_that_are_no_utf8_and_unreadable_names(run, source, tmp_path):
+    odd = source / "videos" / os.fsdecode(b"odd\xff.mp4")
+    shutil.copy(source / "videos" / "a.mp4", odd)
+    (source / "videos" / os.fsdecode(b"bad\xff.mp4")).write_bytes(b"no video")
+    result, calls = run()
+    assert calls == 6 and len(result.skipped) == 1
+    assert run()[1] == 0
+    os.replace(source / "videos" / "b.mp4", odd)
+    result, calls = run()
+    assert calls == 1 and list(result.changes.changed) == [f"videos/{odd.name}"]
+
+
 def test_removed_clips_are_dropped_or_kept(run, source, tmp_path):
     run()
     (source / "videos/a.mp4").unlink()
@@ -235,10 +247,16 @@ def test_the_manifest_records_the_rates(run, source):
 
 
 HOLD = """
-import sys, time
+import os, sys, time
 from pathlib import Path
 from nemo_cosmos.lock import lock_folder
 with lock_folder(Path(sys.argv[1])):
+    holder = os.getpid()
+    if not os.fork():
+        while os.getppid() == holder:
+            time.sleep(0.01)
+        time.sleep(2)
+        os._exit(0)
     print("held", flush=True)
     time.sleep(600)
 """
@@ -246,7 +264,7 @@ with lock_folder(Path(sys.argv[1])):
 
 @pytest.fixture
 def holder(tmp_path):
-    """Another process that is at work in the folder."""
+    """Another process that is at work in the folder, with a worker that outlives it for two seconds."""
     (tmp_path / "out").mkdir()
     process = subprocess.Popen([sys.executable, "-c", HOLD, tmp_path / "out"], stdout=subprocess.PIPE, text=True)
     assert process.stdout.readline() == "held\n"

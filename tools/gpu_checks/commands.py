@@ -61,7 +61,7 @@ class Context:
     made: set[str] = field(default_factory=set)
 
     def start(self, name: str, command: Sequence[str], gpus: Sequence[int]) -> subprocess.Popen[bytes]:
-        """``python -m nemo_cosmos …`` on some GPUs; through torchrun where there are several. Output goes to a log."""
+        """A verb of the package on some GPUs; through torchrun where there are several. Output goes to a log."""
         torchrun = ["-m", "torch.distributed.run", "--standalone", f"--nproc_per_node={len(gpus)}"]
         launcher = [*(torchrun if len(gpus) > 1 else []), "-m"]
         environment = {**os.environ, "TERM": "dumb", "PYTHONUNBUFFERED": "1", "OMP_NUM_THREADS": "4"}

@@ -84,7 +84,7 @@ def examine(path: str | Path) -> Examined:
     """
     try:
         stat = Path(path).stat()
-    except OSError:
+    except (OSError, ValueError):
         return _examine.__wrapped__(str(path), "", 0, 0)  # Opening it says what is wrong.
     return _examine(str(path), os.getcwd(), stat.st_size, stat.st_mtime_ns)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections import deque
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,7 +18,7 @@ from nemo_cosmos.data.video.colour import to_rgb
 from nemo_cosmos.data.video.decoding import decode
 from nemo_cosmos.data.video.display import Display
 from nemo_cosmos.data.video.examine import Examined, examine
-from nemo_cosmos.data.video.interlace import CombDetector, Deinterlacer
+from nemo_cosmos.data.video.interlace import LOOK_AHEAD, CombDetector, Deinterlacer
 from nemo_cosmos.data.video.streams import open_video
 from nemo_cosmos.data.video.timing import TOLERANCE
 from nemo_cosmos.errors import InputError
@@ -65,6 +66,8 @@ def shown(path: str | Path, *, keep_damaged: bool = False) -> Iterator[Shown]:
     with open_video(path) as container:
         stream = container.streams[found.stream]
         frames = _checked(decode(container, stream, found.has_keys), found, path, keep_damaged)
+        if not keep_damaged:
+            frames = _uncombed(frames, found.whole, path)
         for number, frame in zip(range(count), deinterlaced(frames, stream), strict=False):
             yield Shown(frame, found.time(number), found.display)
     if count < len(found.ticks):
@@ -79,7 +82,7 @@ def resampled(path: str | Path, fps: float | None, *, keep_damaged: bool = False
     if fps is None:
         yield from shown(path, keep_damaged=keep_damaged)
         return
-    if not fps > 0:
+    if not 0 < fps < math.inf:
         raise InputError(f"{path}: fps={fps}, expected a positive rate")
     found = examine(path)
     total = instants(found, fps, keep_damaged)
@@ -111,9 +114,7 @@ def instants(found: Examined, fps: float, keep_damaged: bool = False) -> int:
 
 
 def _checked(frames: Iterator[Any | None], found: Examined, path: str | Path, keep_damaged: bool) -> Iterator[Any]:
-    """Pass frames on; DamagedError where they are not those that were found, InputError where their size changes or
-    they are combed."""
-    combs = CombDetector()
+    """Pass frames on; DamagedError where they are not those that were found, InputError where their size changes."""
     size: tuple[int, int] | None = None
     number, latest = -1, None
     for frame in frames:
@@ -125,20 +126,47 @@ def _checked(frames: Iterator[Any | None], found: Examined, path: str | Path, ke
         if found.stamped and frame.pts == latest:
             continue
         number, latest = number + 1, frame.pts
-        if not keep_damaged and number < found.whole:
-            if found.stamped and frame.pts != found.ticks[number]:
-                raise DamagedError(found.damage_at(path, number))
-            if combs.is_combed(frame):
-                raise InputError(
-                    f"{path} is interlaced without saying so (its frames are woven from two instants): deinterlace "
-                    "it, or prepare it as it is with --keep-damaged"
-                )
+        expected = found.stamped and not keep_damaged and number < found.whole
+        if expected and frame.pts != found.ticks[number]:
+            raise DamagedError(found.damage_at(path, number))
         if size is not None and (frame.height, frame.width) != size:
             raise InputError(f"{path}: the frame size changes within the video")
         size = frame.height, frame.width
         yield frame
     if number + 1 < found.whole and not keep_damaged:
         raise DamagedError(found.damage_at(path, number + 1))
+
+
+def _uncombed(frames: Iterator[Any], whole: int, path: str | Path) -> Iterator[Any]:
+    """Pass frames on; InputError where one of the first ``whole`` makes it certain that they are combed.
+
+    That takes about ten frames, which are looked at before the first is passed on, so that windows shorter than that
+    are not combed either. Errors of ``frames`` come after the frames before them.
+    """
+    combs, held = CombDetector(), deque[Any]()
+    error: InputError | None = None
+    number, ended = 0, False
+    while True:
+        while not ended and len(held) < LOOK_AHEAD:
+            try:
+                frame = next(frames, None)
+            except InputError as raised:
+                frame, error = None, raised
+            if frame is None:
+                ended = True
+                break
+            held.append(frame)
+            number += 1
+            if number <= whole and combs.is_combed(frame):
+                raise InputError(
+                    f"{path} is interlaced without saying so (its frames are woven from two instants): deinterlace "
+                    "it, or prepare it as it is with --keep-damaged"
+                )
+        if not held:
+            break
+        yield held.popleft()
+    if error is not None:
+        raise error
 
 
 def deinterlaced(frames: Iterator[Any], stream: Any) -> Iterator[Any]:

@@ -10,6 +10,8 @@ import av
 
 COMBED_FRAMES = 5
 """Frames of one field order that make a video interlaced, when they are also half of those seen."""
+LOOK_AHEAD = 10
+"""Frames in which combs of clear motion show."""
 OBSERVED = 120
 """Frames that are looked at; film that is progressive so far stays so."""
 _PLANAR = ("yuv420p", "yuv422p", "yuv444p", "yuvj420p", "yuvj422p", "yuvj444p", "yuv420p10le", "yuv422p10le", "gray")

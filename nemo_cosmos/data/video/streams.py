@@ -9,7 +9,7 @@ from typing import Any
 import av
 from av.stream import Disposition
 
-from nemo_cosmos.errors import InputError
+from nemo_cosmos.errors import InputError, require_file
 
 STILL_CODECS = {"mjpeg", "png", "bmp", "gif", "webp", "tiff", "jpeg2000"}
 """Codecs of cover pictures; a stream of moving pictures goes first where nothing else tells the two apart."""
@@ -23,8 +23,7 @@ def open_video(path: str | Path) -> Any:
         InputError: the file is missing, empty, or in no format that FFmpeg knows.
     """
     path = Path(path)
-    if not path.is_file():
-        raise InputError(f"{path} does not exist")
+    require_file(path)
     if path.stat().st_size == 0:
         raise InputError(f"{path} is empty (zero bytes)")
     try:

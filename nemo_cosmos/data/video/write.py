@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import math
 import os
 import tempfile
 from collections.abc import Callable, Iterator
@@ -49,7 +50,7 @@ def video_writer(path: str | Path, fps: float, quality: int = 18) -> Iterator[Ca
     Raises:
         InputError: wrong shape or dtype, another frame size than before, no frames, or a rate that is not positive.
     """
-    if not fps > 0 or not 0 <= quality <= 51:
+    if not 0 < fps < math.inf or not 0 <= quality <= 51:
         raise InputError(f"{path}: fps={fps}, quality={quality}: expected fps > 0 and quality in 0..51")
     stream: Any = None
     with _output(Path(path)) as container:
