@@ -78,7 +78,7 @@ def requests_from_jsonl(path: Path) -> list[GenerationRequest]:
         where = f"{path}, line {number}"
         try:
             values = json.loads(line)
-        except ValueError as error:
+        except (ValueError, RecursionError, MemoryError) as error:
             raise InputError(f"{where}: no JSON object ({error})") from error
         known = {"prompt": str, "visual_input": str, "name": str, "seed": int}
         if not isinstance(values, dict) or not values:
