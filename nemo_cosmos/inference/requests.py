@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
-import json
 import logging
+import os
 import re
 from dataclasses import dataclass
 from pathlib import Path
 
 from nemo_cosmos.data.clips import list_clips, not_read
 from nemo_cosmos.data.listing import numbered_lines
+from nemo_cosmos.data.typed import parse_json
 from nemo_cosmos.errors import InputError
 
 logger = logging.getLogger(__name__)
+LONGEST_NAME = 230
+"""Bytes; suffixes and the marks of temporary files come to it, and file systems take 255."""
 
 
 @dataclass(frozen=True)
@@ -36,6 +39,14 @@ class GenerationRequest:
     def __post_init__(self) -> None:
         if not re.fullmatch(r"[^/\\\0]+", self.name) or self.name.startswith("."):
             raise InputError(f"output name {self.name!r}: expected a file name without folder or leading dot")
+        try:
+            length = len(os.fsencode(self.name))
+        except UnicodeEncodeError as error:
+            raise InputError(f"output name {self.name!r} is no text that a file can be named by") from error
+        if length > LONGEST_NAME:
+            raise InputError(f"output name {self.name[:40]!r}… has {length} bytes; expected at most {LONGEST_NAME}")
+        if self.seed is not None and not 0 <= self.seed < 2**63:
+            raise InputError(f"{self.name}: the seed is out of range; expected 0 to 2^63-1")
 
 
 def collect_requests(
@@ -77,8 +88,8 @@ def requests_from_jsonl(path: Path) -> list[GenerationRequest]:
     for number, line in numbered_lines(path):
         where = f"{path}, line {number}"
         try:
-            values = json.loads(line)
-        except (ValueError, RecursionError, MemoryError) as error:
+            values = parse_json(line)
+        except ValueError as error:
             raise InputError(f"{where}: no JSON object ({error})") from error
         known = {"prompt": str, "visual_input": str, "name": str, "seed": int}
         if not isinstance(values, dict) or not values:

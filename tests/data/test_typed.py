@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import random
 import shutil
 from pathlib import Path
@@ -11,8 +12,12 @@ from typing import Any
 import pytest
 
 from nemo_cosmos.data.manifest import Manifest, read_index
+from nemo_cosmos.data.record import DataRecord, read_data_record
 from nemo_cosmos.data.shards import ShardDataset, decode_sample, encode_sample
 from nemo_cosmos.errors import InputError
+from nemo_cosmos.inference.requests import requests_from_jsonl
+from nemo_cosmos.models.tokenizer.config import TokenizerConfig
+from nemo_cosmos.models.tokenizer.pretrained import _read_statistics
 from tests.training.shards import write_shards
 
 DEEP = "[" * 100_000 + "]" * 100_000
@@ -82,3 +87,40 @@ def test_records_of_samples_with_changed_bytes(shards: Path) -> None:
         for value in ODD:
             changed = json.dumps({**json.loads(record), key: value}).encode()
             refused_or_read(lambda: decode_sample(tensors, changed, "sample 7"), "sample 7")  # noqa: B023
+
+
+@pytest.mark.parametrize("key", ["path", "digest", "samples", "fps"])
+def test_the_record_of_a_run_may_hold_anything(tmp_path: Path, key: str) -> None:
+    record = DataRecord("shards", "0" * 64, 3, [24.0])
+    record.save(tmp_path)
+    assert read_data_record(tmp_path) == record
+    for value in ODD:
+        (tmp_path / "data.json").write_text(json.dumps({**vars(record), key: value}))
+        refused_or_read(lambda: read_data_record(tmp_path), "data.json")
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        DEEP, '{"prompt": "a", "name": "../a"}', '{"prompt": "a", "name": "\\ud800"}', '{"prompt": "a", "seed": -1}',
+        json.dumps({"prompt": "a", "name": "x" * 300}), '{"prompt": "a", "seed": 99999999999999999999}', '{"prompt": ["a"]}',
+    ],
+)  # fmt: skip
+def test_lines_of_a_batch_that_no_video_can_be_made_from(tmp_path: Path, line: str) -> None:
+    (tmp_path / "batch.jsonl").write_text(line + "\n")
+    with pytest.raises(InputError):
+        requests_from_jsonl(tmp_path / "batch.jsonl")
+
+
+@pytest.mark.parametrize(
+    "mean", [[[math.nan]], [[math.inf]], [["a"]], [[1], [2, 3]], "x", 3, None, {"a": 1}, [[10**400]]]
+)
+def test_statistics_of_latents_are_finite_numbers(tmp_path: Path, mean: Any) -> None:
+    config = TokenizerConfig.preset("CV4x8x8-360p", latent_channels=1)
+    for values in ({"mean": mean, "std": [[1.0]]}, {"mean": [[0.0]], "std": mean}, [mean]):
+        (tmp_path / "latent_stats.json").write_text(json.dumps(values))
+        with pytest.raises(InputError, match=tmp_path.name):
+            _read_statistics(tmp_path, config)
+    (tmp_path / "latent_stats.json").write_text(DEEP)
+    with pytest.raises(InputError, match=r"latent_stats\.json"):
+        _read_statistics(tmp_path, config)
