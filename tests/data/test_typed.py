@@ -103,7 +103,8 @@ def test_the_record_of_a_run_may_hold_anything(tmp_path: Path, key: str) -> None
     "line",
     [
         DEEP, '{"prompt": "a", "name": "../a"}', '{"prompt": "a", "name": "\\ud800"}', '{"prompt": "a", "seed": -1}',
-        json.dumps({"prompt": "a", "name": "x" * 300}), '{"prompt": "a", "seed": 99999999999999999999}', '{"prompt": ["a"]}',
+        json.dumps({"prompt": "a", "name": "x" * 300}), '{"prompt": "a", "seed": 99999999999999999999}',
+        '{"prompt": ["a"]}',
     ],
 )  # fmt: skip
 def test_lines_of_a_batch_that_no_video_can_be_made_from(tmp_path: Path, line: str) -> None:
