@@ -120,7 +120,7 @@ def read_metrics(path: str | Path) -> list[dict[str, float]]:
     A step that was trained again after an interruption stands twice in the file: the later line counts.
     """
     steps: dict[float, dict[str, float]] = {}
-    lines = Path(path).read_text(encoding="utf-8").splitlines()
+    lines = Path(path).read_text(encoding="utf-8", errors="replace").splitlines()
     for number, line in enumerate(lines, 1):
         try:
             record = json.loads(line)
@@ -128,6 +128,8 @@ def read_metrics(path: str | Path) -> list[dict[str, float]]:
             if number == len(lines):
                 break
             raise InputError(f"{path}, line {number}: not a JSON object ({error.msg})") from error
+        if not isinstance(record, dict) or type(record.get("step")) is not int:
+            raise InputError(f"{path}, line {number}: expected a JSON object with an integer step")
         steps[record["step"]] = record
     return [steps[step] for step in sorted(steps)]
 

@@ -14,7 +14,6 @@ NAME is a path relative to ``videos``. The caption or embedding of ``videos/DAY/
 
 from __future__ import annotations
 
-import json
 from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
@@ -31,6 +30,7 @@ from nemo_cosmos.data.listing import (
     walk_files,
 )
 from nemo_cosmos.data.shards import safe_key
+from nemo_cosmos.data.typed import parse_json
 from nemo_cosmos.errors import InputError, require_text
 
 __all__ = ["Clip", "find_clips", "find_videos", "list_clips", "not_read", "read_caption_file"]
@@ -208,7 +208,7 @@ def _from_jsonl(file: Path) -> list[Clip]:
     for number, line in numbered_lines(file):
         where = f"{file} line {number}"
         try:
-            values = json.loads(line)
+            values = parse_json(line)
         except ValueError as error:
             raise InputError(f"{where} is not JSON: {error}") from error
         if not isinstance(values, dict):

@@ -1,7 +1,7 @@
 """Files of text embeddings as Cosmos tools keep them: ``t5_xxl/NAME.pickle`` beside ``metas/NAME.txt``.
 
-A pickle holds a list with one NumPy array (tokens, width), the true tokens alone. Pickles can run code when loaded;
-these are read by an unpickler that knows NumPy arrays and nothing else.
+A pickle holds a list with one NumPy array (tokens, width), the true tokens alone. Pickles can run code when
+loaded; these are read without unpickling, as float arrays and nothing else.
 
 ``t5_xxl/captions.jsonl`` records for each pickle the digests of the caption it was made from and of the file itself,
 so that a caption edited later is found, and a pickle at another clip's place. Pickles that other tools wrote have no
@@ -11,17 +11,17 @@ record, and are taken as they are.
 from __future__ import annotations
 
 import hashlib
-import io
 import json
 import pickle
+import stat
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from nemo_cosmos.data.array_pickle import load_arrays
 from nemo_cosmos.data.manifest import write_bytes
 from nemo_cosmos.errors import InputError
 
@@ -30,26 +30,12 @@ CAPTIONS_RECORD = "captions.jsonl"
 DTYPES = ("float16", "float32")
 """NumPy has no bfloat16, so pickles cannot hold it."""
 
-_arrays = [np.array([1.0], np.float16).__reduce__()[0], np.array([1.0], np.float16).__reduce_ex__(5)[0]]
-_ALLOWED: dict[tuple[str, str], Any] = {
-    ("numpy", "ndarray"): np.ndarray,
-    ("numpy", "dtype"): np.dtype,
-    # NumPy 1 and 2 name the module differently; both kinds of file are around.
-    ("numpy.core.multiarray", "_reconstruct"): _arrays[0],
-    ("numpy._core.multiarray", "_reconstruct"): _arrays[0],
-    ("numpy.core.numeric", "_frombuffer"): _arrays[1],
-    ("numpy._core.numeric", "_frombuffer"): _arrays[1],
-}
-
-
-class _ArrayUnpickler(pickle.Unpickler):
-    """Unpickler for lists of NumPy arrays; any other global in the file is refused before it is looked up."""
-
-    def find_class(self, module: str, name: str) -> Any:
-        try:
-            return _ALLOWED[module, name]
-        except KeyError:
-            raise pickle.UnpicklingError(f"it asks for {module}.{name}") from None
+_DAMAGE = (
+    *(pickle.UnpicklingError, EOFError, ValueError, TypeError, AttributeError, LookupError),
+    *(OverflowError, MemoryError, RecursionError),
+)
+MOST_BYTES = 1 << 30
+"""Far more than any caption's embedding; a file beyond it is none, and is not read."""
 
 
 def read_embedding(path: str | Path) -> Tensor:
@@ -60,18 +46,30 @@ def read_embedding(path: str | Path) -> Tensor:
     """
     path = Path(path)
     try:
-        content = _ArrayUnpickler(io.BytesIO(path.read_bytes())).load()
+        stored = _read_plain(path)
     except OSError as error:
         raise InputError(f"{path} cannot be read: {error.strerror}") from error
-    except (pickle.UnpicklingError, EOFError, ValueError, TypeError, AttributeError, IndexError, KeyError) as error:
-        raise InputError(f"{path} is not a pickled list of NumPy arrays: {error}; it was not loaded") from error
+    try:
+        content = load_arrays(stored)
+    except _DAMAGE as error:
+        reason = str(error) if isinstance(error, pickle.UnpicklingError) else "it is damaged"
+        raise InputError(f"{path} is not a pickled list of NumPy arrays: {reason}; it was not loaded") from error
     array = content[0] if isinstance(content, list) and len(content) == 1 else content
     if not isinstance(array, np.ndarray) or array.ndim != 2 or array.dtype.kind != "f" or array.shape[0] < 1:
         found = f"{array.dtype} {array.shape}" if isinstance(array, np.ndarray) else type(array).__name__
         raise InputError(f"{path} holds {found}; expected a list with one float array (tokens, width)")
     if not np.isfinite(array).all():
         raise InputError(f"{path} holds numbers that are not finite; embed the caption again")
-    return torch.from_numpy(np.ascontiguousarray(array))
+    return torch.from_numpy(np.array(array, order="C"))
+
+
+def _read_plain(path: Path) -> bytes:
+    status = path.stat()
+    if not stat.S_ISREG(status.st_mode):  # A pipe or a device may never end.
+        raise InputError(f"{path} is not a file; expected a pickled list with one float array (tokens, width)")
+    if status.st_size > MOST_BYTES:
+        raise InputError(f"{path} has {status.st_size >> 20} MiB, too many for the embedding of a caption")
+    return path.read_bytes()
 
 
 def write_embedding(path: str | Path, embedding: Tensor, dtype: str = "float16") -> None:

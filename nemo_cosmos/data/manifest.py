@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from nemo_cosmos.data.sample import TokenizerIdentity
+from nemo_cosmos.data.typed import from_json, parse_json, plain_name
 from nemo_cosmos.errors import InputError
 
 MANIFEST_NAME = "manifest.json"
@@ -145,13 +146,14 @@ class Manifest:
                 f"{file}: format {values.get('format')!r} version {values.get('version')!r}; "
                 f"expected {FORMAT_NAME!r} version {FORMAT_VERSION}"
             )
+        values = {k: v for k, v in values.items() if k not in ("format", "version")}
         try:
-            values = {k: v for k, v in values.items() if k not in ("format", "version")}
-            values["tokenizer"] = TokenizerIdentity.from_json(values["tokenizer"])
-            values["shards"] = [ShardInfo(**shard) for shard in values["shards"]]
-            return cls(**values)
-        except (KeyError, TypeError) as error:
-            raise InputError(f"{file} is damaged ({error}); run `nemo-cosmos prepare` again") from error
+            manifest = from_json(cls, values, str(file))
+            for shard in manifest.shards:
+                plain_name(shard.file, str(file))
+        except InputError as error:
+            raise InputError(f"{error}: the file is damaged; run `nemo-cosmos prepare` again") from error
+        return manifest
 
     def save(self, path: str | Path) -> None:
         """Write ``path/manifest.json`` through a temporary name."""
@@ -181,9 +183,25 @@ def read_index(path: str | Path, sha256: str | None = None) -> ShardIndex:
     if sha256 is not None and hashlib.sha256(content).hexdigest() != sha256:
         raise InputError(f"checksum of {path} differs from the manifest's; run `nemo-cosmos prepare` again")
     try:
-        return ShardIndex(**json.loads(content))
-    except (ValueError, TypeError) as error:
+        index = from_json(ShardIndex, parse_json(content), str(path))
+        _check_places(index, str(path))
+        return index
+    except ValueError as error:
         raise InputError(f"{path} is damaged ({error}); delete it and its shard, then prepare again") from error
+
+
+def _check_places(index: ShardIndex, where: str) -> None:
+    """InputError unless there is one place within the shard for each part of every sample."""
+    plain_name(index.shard, where)
+    if not len(index.keys) == len(index.tensors) == len(index.records):
+        raise InputError(f"{where}: keys, tensors and records differ in number")
+    if index.origins and len(index.origins) != len(index.keys):
+        raise InputError(f"{where}: keys and origins differ in number")
+    places = [*index.tensors, *index.records]
+    if not set(map(len, places)) <= {3}:
+        raise InputError(f"{where}: expected offset, bytes and checksum of every sample")
+    if any(offset + size > index.bytes for offset, size, _ in places):
+        raise InputError(f"{where}: a sample lies beyond the end of its shard")
 
 
 def completed_shards(path: str | Path) -> list[ShardIndex]:
@@ -283,7 +301,7 @@ def write_bytes(path: Path, content: bytes) -> None:
 def read_json(path: Path) -> dict[str, Any]:
     """Read a JSON object; InputError names the file when it is none."""
     try:
-        values = json.loads(path.read_text(encoding="utf-8-sig"))
+        values = parse_json(path.read_text(encoding="utf-8-sig"))
     except (OSError, ValueError) as error:
         raise InputError(f"{path} cannot be read as JSON: {error}") from error
     if not isinstance(values, dict):

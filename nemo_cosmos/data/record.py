@@ -7,6 +7,7 @@ from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 
 from nemo_cosmos.data.manifest import read_json, write_json
+from nemo_cosmos.data.typed import from_json
 from nemo_cosmos.errors import InputError
 
 logger = logging.getLogger(__name__)
@@ -48,10 +49,11 @@ def read_data_record(folder: Path) -> DataRecord | None:
     if not file.is_file():
         return None
     values = read_json(file)
+    known = {f.name for f in fields(DataRecord)}
     try:
-        return DataRecord(**{f.name: values[f.name] for f in fields(DataRecord)})
-    except KeyError as error:
-        raise InputError(f"{file} is damaged: it has no {error}; delete it") from error
+        return from_json(DataRecord, {name: value for name, value in values.items() if name in known}, str(file))
+    except InputError as error:
+        raise InputError(f"{error}: the file is damaged; delete it") from error
 
 
 def refuse_other_data(folder: Path, now: DataRecord, *, allow_change: bool) -> None:

@@ -17,9 +17,10 @@ import tarfile
 import tempfile
 import zlib
 from collections import OrderedDict
+from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
-from typing import Any, BinaryIO, Literal
+from typing import Any, BinaryIO, Literal, cast
 
 import safetensors.torch
 import torch
@@ -34,6 +35,7 @@ from nemo_cosmos.data.manifest import (
     write_json,
 )
 from nemo_cosmos.data.sample import LatentSample, Origin, TokenizerIdentity
+from nemo_cosmos.data.typed import from_json, parse_json
 from nemo_cosmos.errors import InputError, explain_os_error
 
 SAMPLES_PER_SHARD = 64
@@ -280,7 +282,8 @@ class ShardDataset(torch.utils.data.Dataset[LatentSample]):
         shard, *members = self._rows[index].tolist()
         tensors = self._read(index, shard, members[:3])
         record = self._read(index, shard, members[3:])
-        return decode_sample(tensors, record)
+        file = self.path / self.manifest.shards[shard].file
+        return decode_sample(tensors, record, f"sample {self.keys[index]!r} in shard {file}")
 
     @property
     def digest(self) -> str:
@@ -364,19 +367,38 @@ def encode_sample(sample: LatentSample) -> tuple[bytes, bytes]:
     return safetensors.torch.save(tensors), encoded
 
 
-def decode_sample(tensors: bytes, record: bytes) -> LatentSample:
-    """Inverse of ``encode_sample``."""
-    values = json.loads(record)
-    return LatentSample(
-        key=values["key"],
-        caption=values["caption"],
-        fps=values["fps"],
-        num_frames=values["num_frames"],
-        image_size=tuple(values["image_size"]),
-        source=values["source"],
-        origin=Origin(**values["origin"]) if "origin" in values else None,
-        **safetensors.torch.load(tensors),
-    )
+@dataclass
+class _Record:
+    """The JSON member of a sample, as ``encode_sample`` writes it."""
+
+    key: str
+    caption: str
+    fps: float
+    num_frames: int
+    image_size: list[int]
+    source: str
+    origin: Origin | None = None
+
+
+def decode_sample(tensors: bytes, record: bytes, where: str = "the sample") -> LatentSample:
+    """Inverse of ``encode_sample``.
+
+    Raises:
+        InputError: either member is not what ``encode_sample`` writes; ``where`` names the sample.
+    """
+    try:
+        values = from_json(_Record, parse_json(record), "its record")
+        if len(values.image_size) != 4:
+            raise InputError("its record: image_size: expected four integers")
+        parts = safetensors.torch.load(tensors)
+        if not {"latent", "text"} <= set(parts) <= set(TENSOR_NAMES):
+            raise InputError(f"expected the tensors latent and text, found {', '.join(sorted(parts)) or 'none'}")
+        if parts["latent"].ndim != 4 or parts["text"].ndim != 2:
+            raise InputError("expected latent (C, T, h, w) and text (n, width)")
+    except (ValueError, KeyError, TypeError, MemoryError, safetensors.SafetensorError) as error:
+        raise InputError(f"{where} is malformed: {error}; run `nemo-cosmos prepare` again") from error
+    size = cast(tuple[int, int, int, int], tuple(values.image_size))
+    return LatentSample(**{**vars(values), "image_size": size}, **parts)
 
 
 def disk_error(error: OSError, path: Path) -> Exception:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import logging
 import os
 import re
@@ -11,11 +10,12 @@ from pathlib import Path
 
 from nemo_cosmos.data.clips import list_clips, not_read
 from nemo_cosmos.data.listing import numbered_lines, require_path
+from nemo_cosmos.data.typed import parse_json
 from nemo_cosmos.errors import InputError, require_text
 
 logger = logging.getLogger(__name__)
-MAX_NAME_BYTES = 240
-"""Of the 255 that file systems allow; suffixes come on top."""
+LONGEST_NAME = 230
+"""Bytes; suffixes and the marks of temporary files come to it, and file systems take 255."""
 
 
 @dataclass(frozen=True)
@@ -39,8 +39,14 @@ class GenerationRequest:
     def __post_init__(self) -> None:
         if not re.fullmatch(r"[^/\\\0]+", self.name) or self.name.startswith("."):
             raise InputError(f"output name {self.name!r}: expected a file name without folder or leading dot")
-        if len(os.fsencode(self.name)) > MAX_NAME_BYTES:
-            raise InputError(f"output name {self.name!r} is longer than {MAX_NAME_BYTES} bytes: give a shorter one")
+        try:
+            length = len(os.fsencode(self.name))
+        except UnicodeEncodeError as error:
+            raise InputError(f"output name {self.name!r} is no text that a file can be named by") from error
+        if length > LONGEST_NAME:
+            raise InputError(f"output name {self.name[:40]!r}… has {length} bytes; expected at most {LONGEST_NAME}")
+        if self.seed is not None and not 0 <= self.seed < 2**63:
+            raise InputError(f"{self.name}: the seed is out of range; expected 0 to 2^63-1")
         require_text(self.prompt, f"{self.name}: the prompt")
 
 
@@ -83,7 +89,7 @@ def requests_from_jsonl(path: Path) -> list[GenerationRequest]:
     for number, line in numbered_lines(path):
         where = f"{path}, line {number}"
         try:
-            values = json.loads(line)
+            values = parse_json(line)
         except ValueError as error:
             raise InputError(f"{where}: no JSON object ({error})") from error
         known = {"prompt": str, "visual_input": str, "name": str, "seed": int}
@@ -125,7 +131,7 @@ def requests_from_clips(source: Path, *, limit: int | None = None) -> list[Gener
         if not clip.has_caption:
             raise InputError(f"{clip.video} has no caption: {clip.caption_place}")
         title = clip.title.lstrip(".")
-        name = title if title and len(os.fsencode(title)) <= MAX_NAME_BYTES else clip.key
+        name = title if title and len(os.fsencode(title)) <= LONGEST_NAME else clip.key
         requests.append(GenerationRequest(name, clip.read_caption(), clip.video, has_prompt=True))
     return check_names(requests, str(source))
 

@@ -14,6 +14,7 @@ from torch.utils.data import DataLoader, IterableDataset, get_worker_info
 from nemo_cosmos.data.clips import Clip
 from nemo_cosmos.data.sample import Origin
 from nemo_cosmos.data.windows import Window, WindowPlan, windows_of
+from nemo_cosmos.data.workers import end_with_this_process
 from nemo_cosmos.errors import InputError
 from nemo_cosmos.prepare.changes import file_times, origin_of
 
@@ -90,7 +91,13 @@ def decode_ahead(decoder: ClipDecoder, workers: int) -> Iterator[Item]:
     workers = min(workers, len(decoder.clips))
     if workers:
         _check_shared_memory(decoder.plan, workers)
-    loader = DataLoader(decoder, batch_size=None, num_workers=workers, prefetch_factor=PREFETCH if workers else None)
+    loader = DataLoader(
+        decoder,
+        batch_size=None,
+        num_workers=workers,
+        prefetch_factor=PREFETCH if workers else None,
+        worker_init_fn=end_with_this_process(),
+    )
     yield from loader
 
 

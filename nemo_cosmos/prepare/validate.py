@@ -8,7 +8,6 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
-import safetensors
 import torch
 from torch import Tensor
 
@@ -183,10 +182,7 @@ def _read(file: int, shard: Path, index: ShardIndex, number: int) -> LatentSampl
     key = index.keys[number]
     tensors = read_member(file, index.tensors[number], key, shard)
     record = read_member(file, index.records[number], key, shard)
-    try:
-        return decode_sample(tensors, record)
-    except (ValueError, KeyError, TypeError, safetensors.SafetensorError) as error:
-        raise InputError(f"{shard.name} sample {key!r} is malformed: {type(error).__name__} {error}") from error
+    return decode_sample(tensors, record, f"{shard.name} sample {key!r}")
 
 
 def _count(sample: LatentSample, report: Report) -> None:

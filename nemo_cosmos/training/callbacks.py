@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import math
-import os
 import resource
 import time
 from pathlib import Path
@@ -16,6 +15,7 @@ from megatron.core import parallel_state
 from rich.console import Console
 
 from nemo_cosmos.training.ema import ShardedEma
+from nemo_cosmos.training.metrics_file import forget_later_steps
 from nemo_cosmos.training.model import METRICS, DenoisingModel, stages
 from nemo_cosmos.training.optimizer import CosmosOptimizer
 from nemo_cosmos.training.strategy import CosmosStrategy
@@ -149,20 +149,3 @@ def memory_bytes() -> int:
     if torch.cuda.is_available():
         return torch.cuda.max_memory_allocated()
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
-
-
-def forget_later_steps(path: Path, step: int) -> None:
-    """Drop lines that a resumed run will write again."""
-    if not path.exists():
-        return
-    kept = []
-    for line in path.read_text().splitlines():
-        try:
-            record = json.loads(line)
-        except json.JSONDecodeError:  # the last line of a run that was killed while it wrote
-            continue
-        if record["step"] <= step:
-            kept.append(line)
-    temporary = path.with_name(f".{path.name}.tmp")
-    temporary.write_text("".join(f"{line}\n" for line in kept))
-    os.replace(temporary, path)

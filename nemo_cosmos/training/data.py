@@ -14,6 +14,7 @@ from torch.utils.data import DataLoader
 from nemo_cosmos.config import DataConfig
 from nemo_cosmos.data.positions import MicroBatches, PositionDataset, PositionSampler
 from nemo_cosmos.data.sample import LatentBatch, collate
+from nemo_cosmos.data.workers import end_with_this_process
 from nemo_cosmos.errors import InputError
 from nemo_cosmos.training.samples import Samples
 
@@ -72,5 +73,6 @@ class CosmosDataModule(pl.LightningDataModule):
         if config.num_workers:
             # Workers start from a clean server process: forking one with threads of its own can hang.
             options = {"multiprocessing_context": "forkserver", "persistent_workers": True, "prefetch_factor": 4}
+            options["worker_init_fn"] = end_with_this_process()
         loader = DataLoader(batches, batch_size=None, sampler=sampler, num_workers=config.num_workers, **options)
         return BatchLoader(loader, None if encoder is None else encoder.encode)

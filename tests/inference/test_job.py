@@ -111,7 +111,7 @@ def test_batch_file(folder):
         ('{"prompt": 3}', "prompt=3, expected a str"),
         ("[1]", "line 1: expected an object"),
         ('{"prompt": "a", "name": "../x"}', "output name"),
-        (json.dumps({"prompt": "a", "name": "x" * 250}), "longer than 240 bytes"),
+        (json.dumps({"prompt": "a", "name": "x" * 250}), "has 250 bytes; expected at most 230"),
         ('{"prompt": "half \\ud800"}', "the prompt .* is no UTF-8 text"),
         ('{"prompt": "a", "name": "\\ud800"}', "line 1: name .* is no UTF-8 text"),
         ('{"visual_input": "a\\u0000b"}', "line 1: visual_input .* NUL character"),

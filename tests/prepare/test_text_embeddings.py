@@ -115,7 +115,7 @@ def test_float32(tmp_path, encoder_folder):
         run(path, encoder_folder, dtype="bfloat16")
 
 
-@pytest.mark.parametrize("protocol", [3, 4, 5])
+@pytest.mark.parametrize("protocol", [0, 1, 2, 3, 4, 5])
 @pytest.mark.parametrize("old_name", [False, True])
 def test_pickles_of_numpy_1_and_2_are_read(tmp_path, protocol, old_name):
     array = np.arange(12, dtype=np.float16).reshape(3, 4)

@@ -149,8 +149,8 @@ def _read_config(file: Path) -> dict[str, Any]:
     if not file.is_file():
         raise InputError(f"{file}: missing; a tokenizer folder needs its config.json")
     try:
-        values = json.loads(file.read_text())
-    except json.JSONDecodeError as error:
+        values = json.loads(file.read_text(encoding="utf-8"))
+    except (ValueError, RecursionError, MemoryError) as error:
         raise InputError(f"{file}: not valid JSON ({error})") from error
     if not isinstance(values, dict):
         raise InputError(f"{file}: expected a JSON object")
@@ -178,9 +178,9 @@ def _read_statistics(folder: Path, config: TokenizerConfig) -> tuple[Tensor | No
     json_file, pt_file = folder / "latent_stats.json", folder / "mean_std.pt"
     if json_file.is_file():
         try:
-            values = json.loads(json_file.read_text())
-            mean, std = torch.tensor(values["mean"]), torch.tensor(values["std"])
-        except (ValueError, KeyError, TypeError) as error:
+            values = json.loads(json_file.read_text(encoding="utf-8"))
+            mean, std = (torch.tensor(values[name], dtype=torch.float32) for name in ("mean", "std"))
+        except (ValueError, LookupError, TypeError, RuntimeError, RecursionError, MemoryError, OverflowError) as error:
             raise InputError(f"{json_file}: expected the lists mean and std ({error})") from error
     elif pt_file.is_file():
         mean, std = _read_pair_of_statistics(pt_file, config.latent_channels)
@@ -193,6 +193,8 @@ def _read_statistics(folder: Path, config: TokenizerConfig) -> tuple[Tensor | No
             f"{folder}: latent statistics of shapes {tuple(mean.shape)} and {tuple(std.shape)}; expected "
             f"({config.latent_channels}, latent frames) both"
         )
+    if not (mean.isfinite().all() and std.isfinite().all() and (std > 0).all()):
+        raise InputError(f"{folder}: latent statistics that are not finite, or deviations of 0 or less")
     return mean, std
 
 

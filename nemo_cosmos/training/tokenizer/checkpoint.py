@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import logging
 import os
+import shutil
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -34,11 +35,14 @@ def checkpoint_file(folder: Path, step: int) -> Path:
 
 
 def latest_checkpoint(folder: Path) -> Path | None:
-    """The file named in latest_checkpoint.txt; InputError when it names one that is gone."""
+    """The file named in latest_checkpoint.txt; InputError when it names none or one that is gone."""
     marker = folder / LATEST
     if not marker.is_file():
         return None
-    file = folder / marker.read_text().strip()
+    name = marker.read_text(encoding="utf-8", errors="replace").strip()
+    if name != Path(name).name or not name.isprintable() or not name.endswith(".pt"):
+        raise InputError(f"{marker} names {name[:100]!r}: expected iter_N.pt; write the name of a save there")
+    file = folder / name
     if not file.is_file():
         raise InputError(f"{marker} names {file.name}, which is missing: restore it or delete {marker}")
     return file
@@ -52,20 +56,44 @@ def pack_model(module: TokenizerModule, ema: Mapping[str, Tensor] | None) -> dic
     return packed
 
 
-def save_checkpoint(folder: Path, step: int, content: dict[str, Any], keep: int) -> Path:
-    """Write one checkpoint, make it the latest, delete all but the ``keep`` newest (and their TorchScript files)."""
+def save_checkpoint(
+    folder: Path, step: int, content: dict[str, Any], keep: int, exported: TokenizerModule | None = None
+) -> Path:
+    """Write one checkpoint, make it the latest, delete all but the ``keep`` newest (and their TorchScript files).
+
+    Args:
+        exported: written as TorchScript beside it; complete before the checkpoint counts as the latest.
+    """
     folder.mkdir(parents=True, exist_ok=True)
     file = checkpoint_file(folder, step)
     temporary = file.with_name(f".{file.name}.tmp")
     torch.save(content, temporary)
     os.replace(temporary, file)
+    if exported is not None:
+        export_parts(exported, folder, step)
     marker = folder / f".{LATEST}.tmp"
     marker.write_text(file.name + "\n")
     os.replace(marker, folder / LATEST)
-    for old in sorted(folder.glob("iter_*.pt"))[:-keep]:
+    # Later ones are of a run that was rolled back: they are written anew in time, and do not count.
+    kept = [other for other in sorted(folder.glob("iter_*.pt")) if other.name <= file.name]
+    for old in kept[:-keep]:
         for suffix in (".pt", "_reg.jit", *JIT_SUFFIXES.values()):
             old.with_name(old.stem + suffix).unlink(missing_ok=True)
     return file
+
+
+def remove_unfinished(output_dir: Path) -> None:
+    """Delete what a killed run left half-written. No other run may be at work in the folder."""
+    for pattern in ("checkpoints/.iter_*.tmp*", f"checkpoints/.{LATEST}.tmp", "metrics.tmp"):
+        for file in output_dir.glob(pattern):
+            file.unlink(missing_ok=True)
+    for pattern in (".tokenizer.tmp*", ".tokenizer.old*"):
+        for folder in output_dir.glob(pattern):
+            # What was moved aside is the only one if the kill came before the new one was in its place.
+            if pattern == ".tokenizer.old*" and not (output_dir / "tokenizer").exists():
+                os.replace(folder, output_dir / "tokenizer")
+            else:
+                shutil.rmtree(folder, ignore_errors=True)
 
 
 def export_parts(module: TokenizerModule, folder: Path, step: int) -> list[Path]:

@@ -7,7 +7,6 @@ import copy
 import dataclasses
 import json
 import logging
-import os
 import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -25,6 +24,7 @@ from nemo_cosmos.models.tokenizer import TokenizerModule, build_tokenizer, save_
 from nemo_cosmos.models.tokenizer.initialisation import initialise
 from nemo_cosmos.models.tokenizer.metrics import code_usage, psnr
 from nemo_cosmos.models.tokenizer.state_dict import split_weights
+from nemo_cosmos.training.metrics_file import forget_later_steps
 from nemo_cosmos.training.tokenizer import checkpoint as files
 from nemo_cosmos.training.tokenizer.adversarial import PatchDiscriminator3D, discriminator_loss
 from nemo_cosmos.training.tokenizer.config import TokenizerTrainConfig
@@ -315,9 +315,8 @@ class TokenizerTrainer:
             if self.discriminator is not None:
                 content["discriminator"] = self.discriminator.state_dict()
                 content["discriminator_optimizer"] = self.discriminator_optimizer.state_dict()
-            files.save_checkpoint(self.checkpoints, self.step, content, self.config.checkpoint.keep)
-            if self.config.checkpoint.export_jit:
-                files.export_parts(self._average(), self.checkpoints, self.step)
+            exported = self._average() if self.config.checkpoint.export_jit else None
+            files.save_checkpoint(self.checkpoints, self.step, content, self.config.checkpoint.keep, exported)
         self.workers.barrier()
 
     def _average(self) -> TokenizerModule:
@@ -350,13 +349,9 @@ class TokenizerTrainer:
         self.output_dir.mkdir(parents=True, exist_ok=True)
         (self.output_dir / "config.yaml").write_text(dump_config(self.config))
         self.dataset.record.save(self.output_dir)
-        metrics = self.output_dir / "metrics.jsonl"
-        kept: list[str] = []
-        if metrics.is_file() and self.step > 0:
-            kept = [line for line in metrics.read_text().splitlines() if json.loads(line)["step"] <= self.step]
-        temporary = metrics.with_suffix(".tmp")
-        temporary.write_text("".join(line + "\n" for line in kept))
-        os.replace(temporary, metrics)
+        files.remove_unfinished(self.output_dir)
+        # A run that starts anew measures step 0 again, too.
+        forget_later_steps(self.output_dir / "metrics.jsonl", self.step or -1)
         self.writer = SummaryWriter(str(self.output_dir / "tensorboard"), purge_step=self.step + 1)
 
     def _record(self, values: dict[str, Any]) -> None:

@@ -15,8 +15,8 @@ import torch
 from nemo_cosmos.config import dump_config, experiment_names, load_config
 from nemo_cosmos.data.video import write_mp4
 from nemo_cosmos.errors import InputError
-from nemo_cosmos.models.tokenizer import TokenizerConfig, load_tokenizer
-from nemo_cosmos.training.tokenizer.checkpoint import load_weights, read_checkpoint
+from nemo_cosmos.models.tokenizer import TokenizerConfig, build_tokenizer, load_tokenizer
+from nemo_cosmos.training.tokenizer.checkpoint import latest_checkpoint, load_weights, read_checkpoint, save_checkpoint
 from nemo_cosmos.training.tokenizer.config import TokenizerTrainConfig
 from nemo_cosmos.training.tokenizer.raft import RaftLarge
 from nemo_cosmos.training.tokenizer.trainer import TokenizerTrainer, train
@@ -316,3 +316,53 @@ def test_statistics_and_exports_of_a_checkpoint(clips: Path, tmp_path: Path) -> 
     assert (tmp_path / "vae" / "diffusion_pytorch_model.safetensors").is_file()
     with pytest.raises(InputError, match="expected one of folder"):
         export(file, tmp_path / "x", form="onnx")
+
+
+def test_a_run_goes_on_beside_damaged_metrics_and_what_a_kill_left(clips: Path, tmp_path: Path) -> None:
+    quick = ("data.val=null", "checkpoint.statistics_clips=0", "checkpoint.every_n_steps=1")
+    train(configure(clips, tmp_path, "trainer.max_steps=1", *quick))
+    with (tmp_path / "metrics.jsonl").open("ab") as file:
+        file.write(b'\xff\xfe\nnull\n{"step": 9}\n{"step": 2, "lo')
+    left = [
+        *(".iter_000000002.pt.tmp", ".iter_000000002_enc.jit.tmp77", ".latest_checkpoint.txt.tmp"),
+        *("../.metrics.jsonl.tmp", "../metrics.tmp"),
+    ]
+    for name in left:
+        (tmp_path / "checkpoints" / name).write_text("half")
+    (tmp_path / ".tokenizer.tmp77").mkdir()
+    (tmp_path / "tokenizer").rename(tmp_path / ".tokenizer.old77")
+    train(configure(clips, tmp_path, "trainer.max_steps=2", *quick))
+    assert [record["step"] for record in records(tmp_path)] == [0, 1, 2]
+    entries = [*tmp_path.iterdir(), *(tmp_path / "checkpoints").iterdir()]
+    assert not [entry.name for entry in entries if "tmp" in entry.name or ".old" in entry.name]
+
+
+def test_a_save_counts_only_with_its_exports(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def killed(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    module = build_tokenizer("CV4x8x8-360p", channels=8, num_res_blocks=1)
+    save_checkpoint(tmp_path, 1, {}, 1)
+    with monkeypatch.context() as patch:
+        patch.setattr("nemo_cosmos.training.tokenizer.checkpoint.export_jit", killed)
+        with pytest.raises(KeyboardInterrupt):
+            save_checkpoint(tmp_path, 2, {}, 1, module)
+    found = latest_checkpoint(tmp_path)
+    assert found is not None and found.name == "iter_000000001.pt"
+
+
+def test_saves_of_a_run_that_was_rolled_back_do_not_push_out_new_ones(tmp_path: Path) -> None:
+    for step in (1, 2, 3):
+        save_checkpoint(tmp_path, step, {}, 3)
+    (tmp_path / "latest_checkpoint.txt").write_text("iter_000000001.pt\n")
+    save_checkpoint(tmp_path, 2, {}, 1)
+    found = latest_checkpoint(tmp_path)
+    assert found is not None and found.name == "iter_000000002.pt"
+    assert not (tmp_path / "iter_000000001.pt").exists()
+
+
+@pytest.mark.parametrize("content", [b"", b"\xff\xfe", b"../iter_1.pt", b"/etc/passwd", b"iter_1.pt\0", b"a.pt\nb.pt"])
+def test_a_damaged_marker_is_named(tmp_path: Path, content: bytes) -> None:
+    (tmp_path / "latest_checkpoint.txt").write_bytes(content)
+    with pytest.raises(InputError, match=r"latest_checkpoint\.txt"):
+        latest_checkpoint(tmp_path)

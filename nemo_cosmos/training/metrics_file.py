@@ -1,0 +1,48 @@
+"""``metrics.jsonl`` of a run that is resumed; the world models' and the tokenizers' alike."""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+from pathlib import Path
+from typing import Any
+
+logger = logging.getLogger(__name__)
+
+
+def forget_later_steps(path: Path, step: int) -> None:
+    """Keep the lines up to a step; a resumed run writes the later ones again.
+
+    What is no line of metrics (cut off by a kill, bytes that are no text, another object) is left out with a warning:
+    it never keeps a run from going on.
+
+    Args:
+        step: where the run goes on; below 0 keeps nothing.
+    """
+    temporary = path.with_name(f".{path.name}.tmp")
+    temporary.unlink(missing_ok=True)
+    if not path.is_file():
+        return
+    damaged = 0
+    with path.open("rb") as lines, temporary.open("wb") as kept:
+        for line in lines:
+            found = step_of(line)
+            damaged += found is None and bool(line.strip())
+            if found is not None and found <= step:
+                kept.write(line.strip() + b"\n")
+        kept.flush()
+        os.fsync(kept.fileno())
+    os.replace(temporary, path)
+    if damaged:
+        logger.warning("%s: %d damaged lines are left out", path, damaged)
+
+
+def step_of(line: bytes) -> int | float | None:
+    """The step of a line of metrics, None where it is none."""
+    try:
+        record: Any = json.loads(line.decode("utf-8"))
+    except (ValueError, RecursionError):
+        return None
+    step = record.get("step") if isinstance(record, dict) else None
+    return step if isinstance(step, int | float) and not isinstance(step, bool) and step == step else None
