@@ -140,3 +140,10 @@ def test_colour_profiles_are_applied(tmp_path):
     Image.fromarray(PIXELS).save(buffer, "PNG", icc_profile=lab)
     (tmp_path / "xyz.png").write_bytes(buffer.getvalue())
     assert read(tmp_path / "xyz.png").shape == PIXELS.shape  # a profile that is not RGB's is said and passed over
+
+
+def test_the_profile_of_a_palette_is_looked_at(tmp_path, caplog):
+    image = Image.fromarray(PIXELS).convert("P", palette=Image.Palette.ADAPTIVE)
+    image.save(tmp_path / "palette.png", icc_profile=b"nonsense" * 20)
+    read(tmp_path / "palette.png")
+    assert "its colour profile cannot be applied" in caplog.text

@@ -247,3 +247,9 @@ def test_halves_that_do_not_belong_together(folder: Path, encoder: str, decoder:
     files = ["--checkpoint_enc", str(folder / f"{encoder}.jit"), "--checkpoint_dec", str(folder / f"{decoder}.jit")]
     with pytest.raises(InputError, match=message):
         run([*flags, *files])
+
+
+def test_a_device_that_does_not_exist_is_named(folder: Path) -> None:
+    flags = ["--video_pattern", str(folder / "*.mp4"), "--checkpoint", str(folder), "--device", "gpu0"]
+    with pytest.raises(InputError, match="--device 'gpu0': expected cuda, cuda:N or cpu"):
+        run(flags)
