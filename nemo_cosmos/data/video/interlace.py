@@ -8,8 +8,11 @@ from typing import Any
 
 import av
 
-COMBED_FRAMES = 5
-"""Frames of one field order that make a video interlaced, when they are also half of those seen."""
+COMBED_FRAMES = 8
+"""Frames of one field order that make a video interlaced, when the others are few."""
+OTHER_FRAMES = 0.1
+"""Share of frames of the other order, or whole, up to which they are few. Woven video has next to none; small noisy
+pictures that are whole look woven in up to two thirds of their frames."""
 LOOK_AHEAD = 10
 """Frames in which combs of clear motion show."""
 OBSERVED = 120
@@ -70,8 +73,14 @@ class CombDetector:
             self._seen += 1
             self._graph.vpush(frame)
             self._orders.update(seen.metadata["lavfi.idet.single.current_frame"] for seen in pull(self._graph))
-        combed = max(self._orders["tff"], self._orders["bff"])
-        return combed >= COMBED_FRAMES and 2 * combed >= self._orders.total()
+        return is_woven(self._orders)
+
+
+def is_woven(frames: Counter[str]) -> bool:
+    """The verdict on a video, from how many frames idet calls ``tff``, ``bff``, ``progressive`` or ``undetermined``."""
+    top, bottom = frames["tff"], frames["bff"]
+    combed, told = max(top, bottom), top + bottom + frames["progressive"]
+    return combed >= COMBED_FRAMES and told - combed <= OTHER_FRAMES * told
 
 
 def filter_graph(frame: Any, name: str, options: str | None) -> Any:
