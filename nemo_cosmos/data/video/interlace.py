@@ -77,7 +77,7 @@ class CombDetector:
 
 
 def is_woven(frames: Counter[str]) -> bool:
-    """The verdict on a video, from how many frames idet calls ``tff``, ``bff``, ``progressive`` or ``undetermined``."""
+    """The verdict on a video, from how many of its frames idet calls ``tff``, ``bff``, ``progressive`` and so on."""
     top, bottom = frames["tff"], frames["bff"]
     combed, told = max(top, bottom), top + bottom + frames["progressive"]
     return combed >= COMBED_FRAMES and told - combed <= OTHER_FRAMES * told
