@@ -58,7 +58,6 @@ class Context:
     machine: Machine
     monitor: GpuMonitor
     rows: list[tuple[str, float, float, str, bool]] = field(default_factory=list)
-    made: set[str] = field(default_factory=set)
 
     def start(self, name: str, command: Sequence[str], gpus: Sequence[int]) -> subprocess.Popen[bytes]:
         """A verb of the package on some GPUs; through torchrun where there are several. Output goes to a log."""
