@@ -184,6 +184,9 @@ class TrainerConfig:
     """Nodes; none: as many as the launcher started."""
     precision: str = choice("bf16", "fp32", "bf16")
     """Precision of the network; optimizer, EMA and loss stay in fp32."""
+    deterministic: bool = False
+    """Only kernels that add in a fixed order: on GPUs too, a run resumed in the same layout equals an uninterrupted
+    one bit for bit. Slower: flash attention instead of cuDNN's."""
     log_every_n_steps: int = at_least(1, 1)
     """Steps between two lines of `metrics.jsonl`."""
     max_bad_steps: int = at_least(1, 3)

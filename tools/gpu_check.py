@@ -20,19 +20,20 @@ from functools import partial
 from pathlib import Path
 
 from gpu_checks.commands import Context, Failure
-from gpu_checks.inputs import SHARED, clips, text_encoder, tokenizer
+from gpu_checks.inputs import SHARED
 from gpu_checks.machine import NAN, GpuMonitor, Machine
 from gpu_checks.steps import adapters, generation, prepare, tokenizer_training
-from gpu_checks.training import post_training
+from gpu_checks.training import deterministic, post_training
 
 STEPS: dict[str, Callable[[Context, Sequence[int]], None]] = {
     "prepare": prepare,
     "tokenizer": tokenizer_training,
     "post_training": post_training,
+    "deterministic": deterministic,
     "adapters": adapters,
     "generation": generation,
 }
-ROUNDS = (("prepare", "tokenizer", "adapters"), ("post_training",), ("generation",))
+ROUNDS = (("prepare", "tokenizer", "deterministic", "adapters"), ("post_training",), ("generation",))
 """Steps of one round run at once where each can have a GPU of its own; the last of them gets those that are left."""
 MARK = ".gpu_check"
 """In a folder that this script may empty."""
@@ -76,8 +77,6 @@ def main() -> None:
     for names in ROUNDS:
         wanted = [name for name in names if not arguments.only or name in arguments.only]
         if 1 < len(wanted) <= len(gpus) and not machine.rehearse:
-            for made_once in (clips, tokenizer, text_encoder):
-                made_once(context)
             last = len(wanted) - 1
             split = [gpus[last:] if number == last else [gpus[number]] for number in range(len(wanted))]
             with ThreadPoolExecutor(len(wanted)) as pool:

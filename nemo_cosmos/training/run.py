@@ -19,6 +19,7 @@ from nemo_cosmos.models.dit.lora import LoraSpec
 from nemo_cosmos.parallel.context import pipeline_rows
 from nemo_cosmos.parallel.cpu import enable_cpu
 from nemo_cosmos.parallel.layout import NetworkShape, validate_layout
+from nemo_cosmos.training.deterministic import deterministic_kernels, refuse_nondeterministic
 from nemo_cosmos.training.initial_weights import check_initial_weights
 from nemo_cosmos.training.lora import adapters_to_train
 from nemo_cosmos.training.resume import (
@@ -55,6 +56,7 @@ def train(cfg: TrainConfig, *, callbacks: Sequence[Any] = ()) -> None:
         global_batch=cfg.data.global_batch,
     )
     refuse_untrainable(cfg.model.preset, dit)
+    refuse_nondeterministic(cfg)
     samples = open_samples(cfg, dit)
     dit.token_grid(*samples.latent_shape[1:])
     folder = Path(cfg.output_dir)
@@ -65,7 +67,7 @@ def train(cfg: TrainConfig, *, callbacks: Sequence[Any] = ()) -> None:
     else:
         refuse_other_data(folder, samples.record, allow_change=cfg.data.allow_change)
         refuse_other_network(cfg, dit, resume_from)
-    with alone_in(folder):
+    with alone_in(folder), deterministic_kernels(cfg.trainer.deterministic):
         if resume_from is not None and is_first():
             tell_changes(folder / "config.yaml", cfg)
         _fit(cfg, dit, samples, folder, resume_from, lora, callbacks)

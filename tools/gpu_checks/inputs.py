@@ -5,8 +5,11 @@ from __future__ import annotations
 import json
 import shutil
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from functools import wraps
 from pathlib import Path
+from threading import RLock
+from typing import Concatenate, ParamSpec
 
 import torch
 from torch import Tensor
@@ -21,7 +24,22 @@ from nemo_cosmos.models.dit.state_dict import original_shapes
 
 SHARED = Path("/dev/shm/gpu_check_base")
 
+P = ParamSpec("P")
+_making = RLock()
 
+
+def one_at_a_time(function: Callable[Concatenate[Context, P], Path]) -> Callable[Concatenate[Context, P], Path]:
+    """Steps that run beside each other find what another one is making when it is made."""
+
+    @wraps(function)
+    def locked(context: Context, *args: P.args, **kwargs: P.kwargs) -> Path:
+        with _making:
+            return function(context, *args, **kwargs)
+
+    return locked
+
+
+@one_at_a_time
 def clips(context: Context) -> Path:
     folder = context.work / "clips"
     if not folder.exists():
@@ -35,6 +53,7 @@ def clips(context: Context) -> Path:
     return folder / "train"
 
 
+@one_at_a_time
 def tokenizer(context: Context) -> Path:
     from nemo_cosmos.models.tokenizer import build_tokenizer
     from nemo_cosmos.models.tokenizer.pretrained import save_tokenizer
@@ -49,6 +68,7 @@ def tokenizer(context: Context) -> Path:
     return folder
 
 
+@one_at_a_time
 def text_encoder(context: Context) -> Path:
     from nemo_cosmos.models.text import save_tiny_text_encoder
 
@@ -58,6 +78,7 @@ def text_encoder(context: Context) -> Path:
     return folder
 
 
+@one_at_a_time
 def shards(context: Context) -> Path:
     """Those that the step ``prepare`` has made, or random latents of the same shape."""
     from nemo_cosmos.models.tokenizer import load_tokenizer
@@ -114,6 +135,7 @@ class RandomWeights(Mapping[str, Tensor]):
         return (values * shape[-1] ** -0.5).bfloat16().cpu()
 
 
+@one_at_a_time
 def base(context: Context, layers: int | None = None) -> Path:
     """A file in the released layout; beside the saves where they fit together on the disk, else in shared memory."""
     config = network(context, layers)

@@ -23,13 +23,15 @@ WHOLE = 28
 def prepare(context: Context, gpus: Sequence[int]) -> None:
     source = clips(context)
     options = ["--frames", str(context.frames), "--size", context.size, "--text-encoder", str(text_encoder(context))]
-    folder, start = context.work / "shards", time.time()
+    # Steps that run beside this one take the folder when it is whole.
+    folder, start = context.work / "shards_in_the_making", time.time()
     output = context.run(
         "prepare", ["prepare", str(source), str(folder), "--tokenizer", str(tokenizer(context)), *options], gpus[:1]
     )
     busy, gib = context.monitor.since(start, gpus[:1])
     line = next(line for line in output.splitlines() if line.startswith("prepared"))
     context.run("validate", ["validate", str(folder)], gpus[:1])
+    folder.rename(context.work / "shards")
     context.row("prepare", time.time() - start, gib, f"{line}; GPU busy {busy:.0%} of the time", True)
 
 
@@ -78,8 +80,6 @@ def generation(context: Context, gpus: Sequence[int]) -> None:
     model = files[0] if files else base(context, WHOLE)
     shape = ["--height", "32", "--width", "48", "--num-frames", "9"] if context.machine.rehearse else []
     jobs = {"one": gpus[:1]} if len(gpus) == 1 else {"one": gpus[:1], "two": gpus[-2:]}
-    for made_once in (text_encoder, tokenizer):
-        made_once(context)
     start, steps = time.time(), 2
     # With three GPUs or more both run at once.
     with ThreadPoolExecutor(2 if len(gpus) > 2 else 1) as pool:

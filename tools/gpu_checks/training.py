@@ -12,9 +12,9 @@ import torch
 
 from gpu_checks.commands import TIMEOUT, Context, Failure, host_bytes, kill
 from gpu_checks.inputs import base, count, network, shards
-from gpu_checks.machine import GIB, NAN
+from gpu_checks.machine import GIB, NAN, layout
 from nemo_cosmos.checkpoint.distributed import DistributedCheckpoint
-from nemo_cosmos.checkpoint.files import iteration_name, weights_file
+from nemo_cosmos.checkpoint.files import iteration_name, weights_file, write_latest
 
 SAVED, LAST = 3, 5
 """A run saves after step 3 and is killed after step 5; resumed runs repeat steps 4 and 5."""
@@ -40,10 +40,11 @@ class Training:
         config = network(context, layers)
         fields = ["num_layers"] if not context.machine.rehearse else ["num_layers", "text_width", "max_frames"]
         sizes = ", ".join(f"{key}: {getattr(config, key)}" for key in fields)
+        keep = 1000 if context.machine.rehearse else 1
         common = [
             f"model.overrides={{{sizes}}}", f"model.init_from={base(context, layers)}", f"data.path={shards(context)}",
             f"output_dir={run}", "optimizer.warmup_steps=0", "data.tokenizer=check", "data.num_workers=1",
-            "data.global_batch=1", "data.micro_batch=1", "checkpoint.keep=1", "trainer.max_steps=1000",
+            "data.global_batch=1", "data.micro_batch=1", f"checkpoint.keep={keep}", "trainer.max_steps=1000",
             f"checkpoint.every_n_steps={SAVED}",
         ]  # fmt: skip
         first = rehearsal if context.machine.rehearse else [f"experiment={experiment}"]
@@ -118,6 +119,8 @@ def post_training(context: Context, gpus: Sequence[int]) -> None:
     first, second = (training.losses() for training in resumed)
     difference, spread = relative(first, uninterrupted), relative(second, first)
     kernels = "bit for bit" if spread == 0 else f"{spread:.1e} between two resumed runs"
+    for one, other in ((first, uninterrupted), (second, uninterrupted), (second, first)):
+        print("relative differences of losses:", " ".join(f"{d:.2e}" for d in differences(one, other)), flush=True)
     value = f"{resumed[0].said('resumed ').split(': ')[-1]}; steps {SAVED + 1} to {LAST}: "
     value += f"losses differ by {difference:.1e} from the run that was not interrupted, {kernels}"
     context.row("kill -9 and resume", resumed[0].seconds, memory, value, difference <= 2 * spread)
@@ -127,6 +130,23 @@ def post_training(context: Context, gpus: Sequence[int]) -> None:
         options = " ".join(option.removeprefix("parallel.") for option in plan.second)
         value = f"losses differ by {difference:.1e}"
         context.row(f"resume with {options}", elsewhere.seconds, elsewhere.memory(), value, difference < 2e-3)
+
+
+def deterministic(context: Context, gpus: Sequence[int]) -> None:
+    """With kernels that add in a fixed order, a killed run goes on bit for bit: what is saved is everything."""
+    run, start, layers = context.work / "deterministic", time.time(), 2
+    sizes = (1, 2) if len(gpus) == 2 else (1, len(gpus))
+    overrides = [*layout(*sizes, "full"), "trainer.deterministic=true"]
+    training = Training(context, "deterministic", run, gpus, *overrides, layers=layers)
+    training.wait_for_step(LAST)
+    training.wait(lambda: bool(training.said("saved ")), "the save")
+    kill(training.process)
+    uninterrupted, seconds = training.losses(), training.steps()[LAST]["seconds"]
+    resumed = resume(context, "deterministic_resumed", run, gpus, overrides, layers=layers)
+    difference = relative(resumed.losses(), uninterrupted)
+    value = f"{layers} layers, {seconds:.2f} s a step; the resumed run's losses differ by {difference:.1e}"
+    name, took = "resume with deterministic kernels", time.time() - start
+    context.row(name, took, training.memory(), value, difference == 0)
 
 
 def exported_bytes(run: Path) -> int:
@@ -149,10 +169,19 @@ def check_export(context: Context, run: Path, kind: str) -> None:
     context.row("exported files", time.time() - start, NAN, value, equal)
 
 
-def resume(context: Context, name: str, run: Path, gpus: Sequence[int], overrides: Sequence[str]) -> Training:
+def resume(
+    context: Context,
+    name: str,
+    run: Path,
+    gpus: Sequence[int],
+    overrides: Sequence[str],
+    layers: int | None = None,
+) -> Training:
     """Go on from the save, to the last step."""
     (run / "metrics.jsonl").unlink()
-    training = Training(context, name, run, gpus, *overrides, "checkpoint.every_n_steps=1000")
+    # Tiny steps can be faster than the kill: later saves do not count.
+    write_latest(run / "checkpoints", SAVED)
+    training = Training(context, name, run, gpus, *overrides, "checkpoint.every_n_steps=1000", layers=layers)
     training.wait_for_step(LAST)
     kill(training.process)
     if min(training.steps()) != SAVED + 1:
@@ -163,5 +192,9 @@ def resume(context: Context, name: str, run: Path, gpus: Sequence[int], override
 
 def relative(found: Mapping[int, float], expected: Mapping[int, float]) -> float:
     """The largest relative difference over the steps after the save."""
-    steps = range(SAVED + 1, LAST + 1)
-    return max(abs(found[step] - expected[step]) / abs(expected[step]) for step in steps)
+    return max(differences(found, expected))
+
+
+def differences(found: Mapping[int, float], expected: Mapping[int, float]) -> list[float]:
+    """The relative difference of each step after the save."""
+    return [abs(found[step] - expected[step]) / abs(expected[step]) for step in range(SAVED + 1, LAST + 1)]

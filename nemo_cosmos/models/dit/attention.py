@@ -35,21 +35,28 @@ ATTENTION_BACKENDS = [
     SDPBackend.EFFICIENT_ATTENTION,
     SDPBackend.MATH,
 ]
+# cuDNN's backward pass adds in an order that timing decides; flash has a form that does not.
+DETERMINISTIC_BACKENDS = [SDPBackend.FLASH_ATTENTION, SDPBackend.MATH]
 
 
 @cache
-def _announce(device: str, dtype: torch.dtype) -> None:
-    cudnn = device == "cuda" and dtype in (torch.bfloat16, torch.float16) and torch.backends.cuda.cudnn_sdp_enabled()
-    first = "cuDNN" if cudnn else "PyTorch's choice of"
+def _announce(device: str, dtype: torch.dtype, deterministic: bool) -> None:
+    fused = device == "cuda" and dtype in (torch.bfloat16, torch.float16)
+    first = "PyTorch's choice of"
+    if fused and deterministic:
+        first = "deterministic flash"
+    elif fused and torch.backends.cuda.cudnn_sdp_enabled():
+        first = "cuDNN"
     logger.info("attention on %s in %s: %s scaled dot product attention", device, dtype, first)
 
 
 def scaled_dot_product(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
     """softmax(q·kᵀ/√d)·v without mask; q (s, B, h, d), k and v (m, B, h, d) -> (s, B, h, d)."""
-    _announce(q.device.type, q.dtype)
+    deterministic = torch.are_deterministic_algorithms_enabled()
+    _announce(q.device.type, q.dtype, deterministic)
     q, k, v = (x.permute(1, 2, 0, 3) for x in (q, k, v))
     if q.is_cuda:
-        with sdpa_kernel(ATTENTION_BACKENDS, set_priority=True):
+        with sdpa_kernel(DETERMINISTIC_BACKENDS if deterministic else ATTENTION_BACKENDS, set_priority=True):
             out = F.scaled_dot_product_attention(q, k, v)
     else:
         out = F.scaled_dot_product_attention(q, k, v)

@@ -1,0 +1,53 @@
+"""Kernels that add in a fixed order, so that the same step twice gives the same bits on a GPU."""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import torch
+
+from nemo_cosmos.config import TrainConfig
+from nemo_cosmos.errors import InputError
+
+logger = logging.getLogger(__name__)
+
+CUBLAS_WORKSPACE = "CUBLAS_WORKSPACE_CONFIG"
+
+
+def refuse_nondeterministic(cfg: TrainConfig) -> None:
+    """
+    Raises:
+        InputError: ``trainer.deterministic`` beside a setting that takes it back.
+    """
+    if cfg.trainer.deterministic and cfg.parallel.context_backend == "transformer_engine":
+        raise InputError(
+            "trainer.deterministic=true does not reach Transformer Engine's attention; "
+            "set parallel.context_backend=auto"
+        )
+
+
+@contextmanager
+def deterministic_kernels(wanted: bool) -> Iterator[None]:
+    """Within it, PyTorch refuses operations whose result depends on timing; attention is flash, not cuDNN's.
+
+    Must be entered before the first matrix product on a GPU: cuBLAS reads its workspace setting once.
+    """
+    if not wanted:
+        yield
+        return
+    fill = torch.utils.deterministic.fill_uninitialized_memory
+    before = torch.are_deterministic_algorithms_enabled()
+    only_warns = torch.is_deterministic_algorithms_warn_only_enabled()
+    os.environ.setdefault(CUBLAS_WORKSPACE, ":4096:8")
+    torch.use_deterministic_algorithms(True)
+    # Filling every new buffer costs a memory pass each, and nothing here reads memory that it has not written.
+    torch.utils.deterministic.fill_uninitialized_memory = False
+    logger.info("deterministic kernels: the same step twice gives the same bits, more slowly")
+    try:
+        yield
+    finally:
+        torch.use_deterministic_algorithms(before, warn_only=only_warns)
+        torch.utils.deterministic.fill_uninitialized_memory = fill
