@@ -17,7 +17,7 @@ def test_post_training_is_saved_killed_and_resumed(tmp_path: Path) -> None:
     done = check("--rehearse", "--only", "post_training", "--work", str(tmp_path / "check"))
     rows = {line.split("|")[1].strip(): line for line in done.stdout.splitlines() if line.startswith("| ")}
     assert done.returncode == 0, done.stdout + done.stderr
-    assert "losses differ by 0.0e+00 from the run that was not interrupted, bit for bit" in rows["kill -9 and resume"]
+    assert "losses differ by 0.0e+00 from the run that was not interrupted" in rows["kill -9 and resume"]
     assert "rounded to bf16: True" in rows["exported files"]
     assert not (tmp_path / "check").exists()
 

@@ -23,17 +23,16 @@ from gpu_checks.commands import Context, Failure
 from gpu_checks.inputs import SHARED
 from gpu_checks.machine import NAN, GpuMonitor, Machine
 from gpu_checks.steps import adapters, generation, prepare, tokenizer_training
-from gpu_checks.training import deterministic, post_training
+from gpu_checks.training import post_training
 
 STEPS: dict[str, Callable[[Context, Sequence[int]], None]] = {
     "prepare": prepare,
     "tokenizer": tokenizer_training,
     "post_training": post_training,
-    "deterministic": deterministic,
     "adapters": adapters,
     "generation": generation,
 }
-ROUNDS = (("prepare", "tokenizer", "deterministic", "adapters"), ("post_training",), ("generation",))
+ROUNDS = (("prepare", "tokenizer", "adapters"), ("post_training",), ("generation",))
 """Steps of one round run at once where each can have a GPU of its own; the last of them gets those that are left."""
 MARK = ".gpu_check"
 """In a folder that this script may empty."""

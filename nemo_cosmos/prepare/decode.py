@@ -102,7 +102,7 @@ def decode_ahead(decoder: ClipDecoder, workers: int) -> Iterator[Item]:
 
 
 def default_workers() -> int:
-    """Decoding processes per rank: the machine's cores shared by the ranks on it, one left for the rank, at most 16."""
+    """Decoding processes per rank: the machine's cores shared by its ranks, one left for the rank, at most 16."""
     cores = len(os.sched_getaffinity(0)) // int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
     return max(1, min(16, cores - 1))
 

@@ -41,17 +41,16 @@ def adapters(context: Context, gpus: Sequence[int]) -> None:
     weights = base(context, WHOLE)
     # A high rate, so that two steps show.
     settings = ["lora=all_linear", "optimizer.lr=0.01", "trainer.max_steps=2", "checkpoint.every_n_steps=2"]
-    training = Training(context, "adapters", run, gpus[:1], *settings, experiment=f"{FULL}_lora", layers=WHOLE)
-    training.wait(lambda: training.process.poll() is not None and bool(training.said("saved ")), "its end")
     shape = ("--height", "32", "--width", "48") if context.machine.rehearse else ("--height", "256", "--width", "256")
-    models, options = {"base": weights, "merged": run}, (*shape, "--num-frames", "9", "--chunk-frames", "9")
-    with ThreadPoolExecutor(2 if len(gpus) > 1 else 1) as pool:
-        calls = [
-            pool.submit(generate, context, f"adapters_{name}", model, [gpu], *options)
-            for (name, model), gpu in zip(models.items(), (gpus[0], gpus[-1]), strict=True)
-        ]
-        frames = [call.result()[0] for call in calls]
-    difference = (frames[0] - frames[1]).abs().mean().item()
+    options = (*shape, "--num-frames", "9", "--chunk-frames", "9")
+    # Where there is a second GPU, the base generates there in the meantime.
+    with ThreadPoolExecutor(1) as pool:
+        beside = len(gpus) > 1 and pool.submit(generate, context, "adapters_base", weights, gpus[-1:], *options)
+        training = Training(context, "adapters", run, gpus[:1], *settings, experiment=f"{FULL}_lora", layers=WHOLE)
+        training.wait(lambda: training.process.poll() is not None and bool(training.said("saved ")), "its end")
+        merged, _ = generate(context, "adapters_merged", run, gpus[:1], *options)
+        plain, _ = beside.result() if beside else generate(context, "adapters_base", weights, gpus[:1], *options)
+    difference = (merged - plain).abs().mean().item()
     value = f"{training.steps()[2]['seconds']:.1f} s a step; {training.said('saved ').split(': ', 1)[-1]}; "
     value += f"generated with merged adapters differs by {difference:.1f} levels"
     context.row("LoRA, 28 layers, one GPU", time.time() - start, training.memory(), value, difference > 0.1)
