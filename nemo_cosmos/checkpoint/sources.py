@@ -11,7 +11,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from nemo_cosmos.checkpoint.diffusers import DiffusersWeights, config_from_diffusers, is_diffusers_folder
+from nemo_cosmos.checkpoint.diffusers import (
+    DiffusersWeights,
+    config_from_diffusers,
+    is_diffusers_folder,
+    transformer_folder,
+)
 from nemo_cosmos.checkpoint.distributed import LOGVAR, DistributedCheckpoint
 from nemo_cosmos.checkpoint.files import (
     MODEL_CONFIG,
@@ -24,7 +29,8 @@ from nemo_cosmos.checkpoint.files import (
     weights_file,
 )
 from nemo_cosmos.checkpoint.lora import MergedWeights, read_spec
-from nemo_cosmos.checkpoint.store import BUFFERS, read_common
+from nemo_cosmos.checkpoint.store import BUFFERS, read_common, tensors_folder
+from nemo_cosmos.checksums import Verify, verify
 from nemo_cosmos.errors import InputError
 from nemo_cosmos.models.dit import DiTConfig
 from nemo_cosmos.models.dit.lora import LoraSpec, adapter_entries
@@ -55,7 +61,9 @@ class WeightSource:
         return self.config
 
 
-def open_weights(path: str | Path, *, weights: Weights = "ema", step: int | None = None) -> WeightSource:
+def open_weights(
+    path: str | Path, *, weights: Weights = "ema", step: int | None = None, verify_files: Verify = "auto"
+) -> WeightSource:
     """Find the weights at ``path``; big tensors are read when they are asked for.
 
     Args:
@@ -63,18 +71,21 @@ def open_weights(path: str | Path, *, weights: Weights = "ema", step: int | None
             or a folder of diffusers (a pipeline or its transformer). A run with adapters gives merged weights.
         weights: which weights of a run, or of a file that holds both; others are taken as they are.
         step: which save of a run; by default the newest.
+        verify_files: whether the files are compared with their checksums, where they have them.
 
     Raises:
-        InputError: nothing to load there.
+        InputError: nothing to load there, or a file of it is damaged.
     """
     path = Path(path)
     if path.is_file():
+        verify(path, verify_files)
         beside = path.parent / MODEL_CONFIG
         config = read_model_config(path.parent) if beside.is_file() else None
         return WeightSource(path, config, read_tensors(path, weights))
     if not path.is_dir():
         raise InputError(f"{path}: no such file or folder; expected a .pt file, a run folder or a diffusers folder")
     if is_diffusers_folder(path):
+        verify(transformer_folder(path), verify_files)
         config = config_from_diffusers(path)
         return WeightSource(path, config, DiffusersWeights(path, config))
     folder = checkpoints_folder(path)
@@ -82,7 +93,7 @@ def open_weights(path: str | Path, *, weights: Weights = "ema", step: int | None
         step = step_of(path.name) if path != folder and path.parent == folder else latest_step(folder)
     if step is None:
         raise InputError(f"{path}: no checkpoint; expected {folder}/latest_checkpoint.txt of a training run")
-    return WeightSource(path, read_model_config(folder), _run_state(folder, step, weights))
+    return WeightSource(path, read_model_config(folder), _run_state(folder, step, weights, verify_files))
 
 
 def checkpoints_folder(path: Path) -> Path:
@@ -103,12 +114,14 @@ def read_model_config(folder: Path) -> DiTConfig:
         raise InputError(f"{file}: not readable ({error})") from error
 
 
-def _run_state(folder: Path, step: int, weights: Weights) -> Mapping[str, Tensor]:
+def _run_state(folder: Path, step: int, weights: Weights, verify_files: Verify) -> Mapping[str, Tensor]:
     exported, save = weights_file(folder, step, weights), folder / iteration_name(step)
     if exported.is_file():
+        verify(exported, verify_files, remedy=f"delete it to take the weights of {save.name}, or give another save")
         return read_tensors(exported)
     if not save.is_dir():
         raise InputError(f"{save}: no such save; {folder} has {saved_steps(folder) or 'none'}")
+    verify(tensors_folder(save), verify_files, remedy=other_saves(folder, step))
     checkpoint = DistributedCheckpoint(save)
     if weights == "ema" and not checkpoint.has_ema:
         raise InputError(f"{save}: the run kept no average (ema.enabled=false); ask for the reg weights")
@@ -117,6 +130,14 @@ def _run_state(folder: Path, step: int, weights: Weights) -> Mapping[str, Tensor
     if spec is None:
         return state
     return MergedWeights(config, state, spec, run_adapters(checkpoint, config, spec, weights))
+
+
+def other_saves(folder: Path, step: int) -> str:
+    """What to do about a damaged save: the earlier ones."""
+    earlier = [iteration_name(other) for other in saved_steps(folder) if other < step]
+    return (
+        f"give an earlier save ({', '.join(earlier)})" if earlier else "there is no earlier one; take it from a copy"
+    )
 
 
 def run_adapters(

@@ -13,8 +13,8 @@ from typing import Any, Literal
 
 import torch
 
+from nemo_cosmos.atomic import write_bytes, write_json
 from nemo_cosmos.checkpoint import load_network, network_config
-from nemo_cosmos.data.manifest import write_bytes, write_json
 from nemo_cosmos.data.video import write_mp4
 from nemo_cosmos.diffusion.samplers import Progress
 from nemo_cosmos.errors import InputError, require_file, require_writable
