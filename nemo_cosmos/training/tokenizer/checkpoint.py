@@ -39,16 +39,21 @@ def checkpoint_file(folder: Path, step: int) -> Path:
 
 def latest_checkpoint(folder: Path) -> Path | None:
     """The file named in latest_checkpoint.txt; InputError when it names none or one that is gone."""
+    file = _named(folder)
+    if file is not None and not file.is_file():
+        marker = folder / LATEST
+        raise InputError(f"{marker} names {file.name}, which is missing: restore it or delete {marker}")
+    return file
+
+
+def _named(folder: Path) -> Path | None:
     marker = folder / LATEST
     if not marker.is_file():
         return None
     name = marker.read_text(encoding="utf-8", errors="replace").strip()
     if name != Path(name).name or not name.isprintable() or not name.endswith(".pt"):
         raise InputError(f"{marker} names {name[:100]!r}: expected iter_N.pt; write the name of a save there")
-    file = folder / name
-    if not file.is_file():
-        raise InputError(f"{marker} names {file.name}, which is missing: restore it or delete {marker}")
-    return file
+    return folder / name
 
 
 def pack_model(module: TokenizerModule, ema: Mapping[str, Tensor] | None) -> dict[str, Tensor]:
@@ -93,7 +98,7 @@ def save_to_resume(folder: Path, mode: Verify, *, previous: bool) -> tuple[Path 
     Raises:
         InputError: it is damaged, and so is every other that may be taken.
     """
-    newest = latest_checkpoint(folder)
+    newest = _named(folder) if previous else latest_checkpoint(folder)
     if newest is None:
         return None, []
     earlier = [file for file in sorted(folder.glob("iter_*.pt"), reverse=True) if file.name < newest.name]

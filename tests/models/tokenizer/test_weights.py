@@ -13,6 +13,7 @@ import pytest
 import torch
 from torch import nn
 
+from nemo_cosmos.checksums import beside
 from nemo_cosmos.errors import InputError
 from nemo_cosmos.inference.tokenizer import TokenizerCodec
 from nemo_cosmos.models.tokenizer import TokenizerModule, load_tokenizer
@@ -142,6 +143,9 @@ def test_half_a_pair(tmp_path: Path) -> None:
     ):
         load_tokenizer(folder)
     (folder / "decoder.jit").write_bytes(b"version https://git-lfs.github.com/spec/v1")
+    with pytest.raises(InputError, match=r"decoder\.jit: damaged, found 42 bytes, expected"):
+        load_tokenizer(folder)
+    beside(folder / "decoder.jit").unlink()
     with pytest.raises(InputError, match=r"decoder\.jit: not a TorchScript file"):
         load_tokenizer(folder)
 
