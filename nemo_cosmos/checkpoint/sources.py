@@ -45,6 +45,8 @@ class WeightSource:
     config: DiTConfig | None
     state: Mapping[str, Tensor]
     """Released names, with or without the ``net.`` prefix; ``logvar.*`` where the source has it."""
+    verified: bool = True
+    """False where there are no checksums beside the files."""
 
     def require_config(self, preset: str | None = None, **overrides: Any) -> DiTConfig:
         """The network: the source's own, or that of ``preset`` for a file that does not say.
@@ -78,22 +80,23 @@ def open_weights(
     """
     path = Path(path)
     if path.is_file():
-        verify(path, verify_files)
+        verified = verify(path, verify_files)
         beside = path.parent / MODEL_CONFIG
         config = read_model_config(path.parent) if beside.is_file() else None
-        return WeightSource(path, config, read_tensors(path, weights))
+        return WeightSource(path, config, read_tensors(path, weights), verified)
     if not path.is_dir():
         raise InputError(f"{path}: no such file or folder; expected a .pt file, a run folder or a diffusers folder")
     if is_diffusers_folder(path):
-        verify(transformer_folder(path), verify_files)
+        verified = verify(transformer_folder(path), verify_files)
         config = config_from_diffusers(path)
-        return WeightSource(path, config, DiffusersWeights(path, config))
+        return WeightSource(path, config, DiffusersWeights(path, config), verified)
     folder = checkpoints_folder(path)
     if step is None:
         step = step_of(path.name) if path != folder and path.parent == folder else latest_step(folder)
     if step is None:
         raise InputError(f"{path}: no checkpoint; expected {folder}/latest_checkpoint.txt of a training run")
-    return WeightSource(path, read_model_config(folder), _run_state(folder, step, weights, verify_files))
+    state, verified = _run_state(folder, step, weights, verify_files)
+    return WeightSource(path, read_model_config(folder), state, verified)
 
 
 def checkpoints_folder(path: Path) -> Path:
@@ -114,22 +117,23 @@ def read_model_config(folder: Path) -> DiTConfig:
         raise InputError(f"{file}: not readable ({error})") from error
 
 
-def _run_state(folder: Path, step: int, weights: Weights, verify_files: Verify) -> Mapping[str, Tensor]:
+def _run_state(folder: Path, step: int, weights: Weights, verify_files: Verify) -> tuple[Mapping[str, Tensor], bool]:
     exported, save = weights_file(folder, step, weights), folder / iteration_name(step)
     if exported.is_file():
-        verify(exported, verify_files, remedy=f"delete it to take the weights of {save.name}, or give another save")
-        return read_tensors(exported)
+        remedy = f"delete it to take the weights of {save.name}, or give another save"
+        verified = verify(exported, verify_files, remedy=remedy)
+        return read_tensors(exported), verified
     if not save.is_dir():
         raise InputError(f"{save}: no such save; {folder} has {saved_steps(folder) or 'none'}")
-    verify(tensors_folder(save), verify_files, remedy=other_saves(folder, step))
+    verified = verify(tensors_folder(save), verify_files, remedy=other_saves(folder, step))
     checkpoint = DistributedCheckpoint(save)
     if weights == "ema" and not checkpoint.has_ema:
         raise InputError(f"{save}: the run kept no average (ema.enabled=false); ask for the reg weights")
     config, spec = read_model_config(folder), read_spec(folder)
     state = RunWeights(checkpoint, config, weights)
     if spec is None:
-        return state
-    return MergedWeights(config, state, spec, run_adapters(checkpoint, config, spec, weights))
+        return state, verified
+    return MergedWeights(config, state, spec, run_adapters(checkpoint, config, spec, weights)), verified
 
 
 def other_saves(folder: Path, step: int) -> str:

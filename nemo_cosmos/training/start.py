@@ -44,8 +44,12 @@ class SetUpCallback(pl.Callback):
         source = self.cfg.model.init_from
         assert source is not None
         # One process reads the content for all, in several threads.
-        together(lambda: open_weights(source, weights="reg", verify_files=self.cfg.checkpoint.verify), ranks=1)  # type: ignore[arg-type]
-        state = open_weights(source, weights="reg", verify_files="size").state
+        mode: Any = self.cfg.checkpoint.verify
+        together(lambda: open_weights(source, weights="reg", verify_files=mode), ranks=1)
+        found = open_weights(source, weights="reg", verify_files="size")
+        state = found.state
+        if trainer.is_global_zero and not found.verified:
+            Console(highlight=False, soft_wrap=True).print(f"{source}: no checksums beside it, taken unverified")
         for model in denoising_models(trainer):
             report = model.net.load_original(state, strict=must_be_whole(self.cfg))
             if model.logvar is not None:

@@ -15,8 +15,8 @@ from nemo.lightning.pytorch.strategies import MegatronStrategy
 from rich.console import Console
 
 from nemo_cosmos.checkpoint.sharded import load_parts, save_parts
-from nemo_cosmos.checkpoint.store import BUFFERS, CheckpointReader, read_common
-from nemo_cosmos.checksums import Verify
+from nemo_cosmos.checkpoint.store import BUFFERS, CheckpointReader, read_common, tensors_folder
+from nemo_cosmos.checksums import MANIFEST, Verify
 from nemo_cosmos.config import ParallelConfig
 from nemo_cosmos.training.damaged import whole_save
 from nemo_cosmos.training.ema import ShardedEma
@@ -62,6 +62,8 @@ class CosmosStrategy(MegatronStrategy):
         start = time.perf_counter()
         checkpoint_path = whole_save(Path(checkpoint_path), self.verify, previous=self.previous)
         verified = time.perf_counter()
+        known = (tensors_folder(checkpoint_path) / MANIFEST).is_file()
+        checked = f"verified in {verified - start:.1f} s" if known else "no checksums beside it, taken unverified"
         reader = CheckpointReader(checkpoint_path)
         common = read_common(reader.folder)
         state = self.run_state()
@@ -72,8 +74,7 @@ class CosmosStrategy(MegatronStrategy):
             stage.net.original_extras = common.get(BUFFERS, {})
         if self.is_global_zero:
             Console(highlight=False, soft_wrap=True).print(
-                f"resumed from {checkpoint_path}: verified in {verified - start:.1f} s, "
-                f"read in {time.perf_counter() - verified:.1f} s"
+                f"resumed from {checkpoint_path}: {checked}, read in {time.perf_counter() - verified:.1f} s"
             )
         return {**common, "state_dict": {}, "optimizer_states": {}}
 
