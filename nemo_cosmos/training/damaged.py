@@ -8,7 +8,7 @@ from pathlib import Path
 import torch
 
 from nemo_cosmos.checkpoint.files import iteration_name, latest_step, saved_steps, set_aside, step_of, write_latest
-from nemo_cosmos.checkpoint.store import INDEX, CheckpointReader, read_common, tensors_folder
+from nemo_cosmos.checkpoint.store import COMMON, INDEX, CheckpointReader, read_common, tensors_folder
 from nemo_cosmos.checksums import Verify, verify
 from nemo_cosmos.errors import InputError
 
@@ -32,7 +32,8 @@ def look_at(save: Path, mode: Verify) -> None:
     if not save.is_dir():
         raise InputError(f"{save}: not there: {remedy}")
     if verify(folder, "size", remedy=remedy):
-        verify(folder / INDEX, mode, remedy=remedy)
+        for name in (INDEX, COMMON):
+            verify(folder / name, mode, remedy=remedy)
     CheckpointReader(save)
     read_common(folder)
 

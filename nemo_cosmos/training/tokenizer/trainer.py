@@ -74,7 +74,7 @@ class TokenizerTrainer:
         average: dict[str, Tensor] | None = None
         if config.model.init_from is None:
             initialise(self.module)
-        elif files.latest_checkpoint(self.checkpoints) is None:
+        elif not (self.checkpoints / files.LATEST).is_file():
             average = files.load_start(self.module, config.model.init_from)
         self.module.to(self.device)
         if self.device.type == "cuda":
