@@ -53,6 +53,8 @@ def whole_save(save: Path, mode: Verify, *, previous: bool) -> Path:
     rank, ranks = torch.distributed.get_rank(), torch.distributed.get_world_size()
 
     def check(candidate: Path) -> None:
+        if candidate != save:
+            look_at(candidate, mode)
         verify(tensors_folder(candidate), mode, share=(rank, ranks), remedy=_remedy(candidate))
 
     for candidate in [save, *earlier_saves(save)] if previous else [save]:
