@@ -78,14 +78,19 @@ def test_the_manifest_lists_what_both_ranks_wrote(saved: Path) -> None:
             assert verify(saved / "checkpoints" / f"iter_{step:09d}_{weights}_model.pt", "full")
 
 
-@pytest.mark.parametrize("kind", DAMAGES)
-@pytest.mark.parametrize("name", [".metadata", "common.pt", "distcp"])
+@pytest.mark.parametrize(
+    ("name", "kind"),
+    [
+        (name, kind)
+        for name in (".metadata", "common.pt", "distcp")
+        for kind in DAMAGES
+        if (name, kind) != ("distcp", "flip")
+    ],
+)
 def test_a_save_that_is_resumed(
     name: str, kind: str, shards: Path, run: Path, refused: Callable[..., str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """All but a changed bit among the tensors is found before there are processes."""
-    if (name, kind) == ("distcp", "flip"):
-        pytest.skip("found by all ranks together, see below")
+    """All but a changed bit among the tensors is found before there are processes; that one is the next test's."""
     folder = newest(run) / "weights"
     file = largest(folder) if name == "distcp" else folder / name
     damage(file, kind)
