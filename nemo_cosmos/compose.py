@@ -223,10 +223,14 @@ def _check_limits(config: Any, prefix: str = "") -> None:
             _check_limits(value, f"{name}.")
         choices = item.metadata.get("choices")
         if choices and value not in choices:
-            raise InputError(f"{name}={value}: expected one of {', '.join(choices)}")
+            raise InputError(f"{name}={value}: expected one of {', '.join(map(_as_written, choices))}")
         minimum = item.metadata.get("minimum")
         if minimum is not None and not value >= minimum:
             raise InputError(f"{name}={value}: expected at least {minimum}")
+
+
+def _as_written(value: Any) -> str:
+    return str(value).lower() if isinstance(value, bool) else str(value)
 
 
 def _did_you_mean(word: str, words: Sequence[str]) -> str:

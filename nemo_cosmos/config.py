@@ -19,6 +19,7 @@ from nemo_cosmos.compose import (
 
 __all__ = [
     "MISSING",
+    "PREVIOUS",
     "CheckpointConfig",
     "ConditionConfig",
     "DataConfig",
@@ -42,7 +43,10 @@ MISSING: Any = "???"
 """OmegaConf's mark of a value that the user must give."""
 
 
-def choice(default: str, *choices: str) -> Any:
+PREVIOUS = "previous"
+
+
+def choice(default: str | bool, *choices: str | bool) -> Any:
     return field(default=default, metadata={"choices": choices})
 
 
@@ -225,6 +229,9 @@ class CheckpointConfig:
     """Newest distributed checkpoints that stay on disk."""
     export: bool = True
     """Write regular and EMA weights in the released `.pt` key layout beside each save."""
+    verify: str = choice("auto", "auto", "full", "size")
+    """What a run starts from, compared with its checksums: `full` reads all, `size` compares sizes, `auto` reads up to
+    64 GiB a process."""
 
 
 @dataclass
@@ -253,8 +260,9 @@ class TrainConfig:
     output_dir: str = "${oc.env:OUTPUT_ROOT,checkpoints}/${project}/${group}/${name}"
     seed: int = at_least(0, 0)
     """Keys the initialisation, the sample order and, with the sample position, all noise."""
-    resume: bool = True
-    """Continue from the newest checkpoint in `output_dir`; false with one present is an error."""
+    resume: bool | str = choice(True, True, False, PREVIOUS)
+    """Continue from the newest checkpoint in `output_dir`; false with one present is an error; `previous` takes the
+    one before where the newest is damaged."""
     model: ModelConfig = field(default_factory=ModelConfig)
     diffusion: DiffusionConfig = field(default_factory=DiffusionConfig)
     data: DataConfig = field(default_factory=DataConfig)

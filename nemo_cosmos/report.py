@@ -6,7 +6,6 @@ import base64
 import io
 import json
 import math
-import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,6 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from nemo_cosmos.atomic import write_text
 from nemo_cosmos.errors import InputError
 
 TEMPLATE = Path(__file__).with_name("report_template.html")
@@ -160,10 +160,7 @@ def write_demo_report(path: str | Path, report: DemoReport) -> None:
         first_frame=lambda video: picture_uri(video[:, 0]),
         video=lambda file: data_uri(file.read_bytes(), "video/mp4"),
     )
-    path = Path(path)
-    temporary = path.with_name(path.name + ".tmp")
-    temporary.write_text(html, encoding="utf-8")
-    os.replace(temporary, path)
+    write_text(Path(path), html)
 
 
 def format_seconds(seconds: float) -> str:

@@ -25,6 +25,7 @@ from nemo_cosmos.config import (
 from nemo_cosmos.errors import InputError
 from nemo_cosmos.models.dit.config import DiTConfig
 from nemo_cosmos.parallel.layout import NetworkShape, validate_layout
+from nemo_cosmos.training.tokenizer.config import TokenizerTrainConfig
 
 ROOT = Path(__file__).parents[1]
 ISSUED = [
@@ -229,6 +230,22 @@ def test_an_installed_wheel_has_its_experiments(tmp_path: Path) -> None:
         check=True,
     )
     assert result.stdout.splitlines() == [str(tmp_path / "site/nemo_cosmos/conf"), "tiny-video2world"]
+
+
+@pytest.mark.parametrize(("word", "value"), [("true", True), ("false", False), ("previous", "previous")])
+@pytest.mark.parametrize(
+    ("schema", "root", "experiment"),
+    [(TrainConfig, "train", "demo_video2world"), (TokenizerTrainConfig, "tokenizer_train", "demo_tokenizer")],
+)
+def test_what_a_run_goes_on_from(
+    word: str, value: bool | str, schema: type, root: str, experiment: str, tmp_path: Path
+) -> None:
+    config = load_config(schema, [f"experiment={experiment}", f"resume={word}"], root=root)
+    assert config.resume is value or config.resume == value
+    (tmp_path / "config.yaml").write_text(dump_config(config))
+    assert read_config(schema, tmp_path / "config.yaml").resume == value
+    with pytest.raises(InputError, match="resume=latest: expected one of true, false, previous"):
+        load_config(schema, [f"experiment={experiment}", "resume=latest"], root=root)
 
 
 def test_the_conf_folder_is_a_package() -> None:

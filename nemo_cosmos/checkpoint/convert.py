@@ -12,6 +12,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
+from nemo_cosmos.atomic import write_json
 from nemo_cosmos.checkpoint.diffusers import build_transformer, diffusers_config
 from nemo_cosmos.checkpoint.distributed import write_distributed
 from nemo_cosmos.checkpoint.files import (
@@ -25,6 +26,7 @@ from nemo_cosmos.checkpoint.files import (
 from nemo_cosmos.checkpoint.lora import MergedWeights, read_adapter
 from nemo_cosmos.checkpoint.released import ReleasedTensors
 from nemo_cosmos.checkpoint.sources import open_weights
+from nemo_cosmos.checksums import Verify, seal_folder
 from nemo_cosmos.errors import InputError
 from nemo_cosmos.models.dit import DiTConfig, LoadReport
 from nemo_cosmos.models.dit.state_dict import check, entries
@@ -52,6 +54,7 @@ def convert(
     vae: str | Path | None = None,
     text_encoder: str | None = None,
     overwrite: bool = False,
+    verify: Verify = "auto",
 ) -> LoadReport:
     """Write the weights at ``source`` to ``target`` in another form, in one process and without a GPU.
 
@@ -67,6 +70,7 @@ def convert(
         vae: for a pipeline: a tokenizer folder of this package or of the release, or diffusers' AutoencoderKLCosmos.
         text_encoder: for a pipeline: folder or repository of a T5 encoder and its tokenizer.
         overwrite: replace ``target`` where it exists.
+        verify: whether the files read are compared with their checksums, where they have them.
 
     Raises:
         InputError: the source cannot be read or is not complete, or the target cannot hold it or be written.
@@ -76,13 +80,13 @@ def convert(
         raise InputError(f"{target} exists; choose another target, or allow it to be replaced (--overwrite)")
     if (to == "pipeline") != (vae is not None and text_encoder is not None):
         raise InputError("a pipeline is made of the network, --vae and --text-encoder: give both with --to pipeline")
-    found = open_weights(source, weights=weights, step=step)
+    found = open_weights(source, weights=weights, step=step, verify_files=verify)
     config = found.require_config(preset, **(overrides or {}))
     if to in ("diffusers", "pipeline"):
         diffusers_config(config)
     state = found.state
     if adapter is not None:
-        state = MergedWeights(config, state, *read_adapter(adapter))
+        state = MergedWeights(config, state, *read_adapter(adapter, verify_files=verify))
     report = check(config, state)
     target.parent.mkdir(parents=True, exist_ok=True)
     tensors = ReleasedTensors(config, state, dtype=dtype)
@@ -94,9 +98,13 @@ def convert(
         with replacing_folder(target) as folder:
             if to == "diffusers":
                 build_transformer(config, tensors).save_pretrained(folder)
+                seal_folder(folder)
             else:
                 assert vae is not None and text_encoder is not None
                 _write_pipeline(folder, config, tensors, Path(vae), text_encoder)
+                for part in folder.iterdir():
+                    if part.is_dir():
+                        seal_folder(part)
     return report
 
 
@@ -108,7 +116,7 @@ def _write_run(target: Path, config: DiTConfig, tensors: Mapping[str, Tensor]) -
     with replacing_folder(target) as temporary:
         folder = temporary / "checkpoints"
         folder.mkdir()
-        (folder / MODEL_CONFIG).write_text(json.dumps(config.to_dict(), indent=2) + "\n")
+        write_json(folder / MODEL_CONFIG, config.to_dict(), indent=2)
         write_distributed(folder / iteration_name(0), network, logvar)
         write_latest(folder, 0)
 
@@ -135,7 +143,7 @@ def _write_pipeline(
         "transformer": ["diffusers", "CosmosTransformer3DModel"],
         "vae": ["diffusers", "AutoencoderKLCosmos"],
     }
-    (folder / "model_index.json").write_text(json.dumps(index, indent=2) + "\n")
+    write_json(folder / "model_index.json", index, indent=2)
 
 
 def _write_vae(source: Path, target: Path, config: DiTConfig) -> None:

@@ -17,7 +17,8 @@ from torch.distributed.checkpoint.state_dict_saver import save
 
 from nemo_cosmos.checkpoint.files import Weights
 from nemo_cosmos.checkpoint.sharded import whole_tensor
-from nemo_cosmos.checkpoint.store import TENSORS, CheckpointReader, write_format
+from nemo_cosmos.checkpoint.store import TENSORS, CheckpointReader, HashingFileSystem, write_format
+from nemo_cosmos.checksums import MANIFEST, write_manifest
 
 NETWORK = "module.net."
 LOGVAR = "module.logvar."
@@ -79,5 +80,7 @@ def write_distributed(folder: Path, network: Mapping[str, Tensor], logvar: Mappi
     state |= {f"{LOGVAR}{name}": tensor.contiguous() for name, tensor in logvar.items()}
     target = folder / TENSORS
     target.mkdir(parents=True)
-    save(state, storage_writer=FileSystemWriter(target, single_file_per_rank=True), no_dist=True)
-    write_format(target, {})
+    writer = FileSystemWriter(target, single_file_per_rank=True)
+    writer.fs = files = HashingFileSystem()
+    save(state, storage_writer=writer, no_dist=True)
+    write_manifest(target / MANIFEST, {**files.checksums, **write_format(target, {})})

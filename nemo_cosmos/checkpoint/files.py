@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 import os
 import re
 import shutil
@@ -13,7 +14,9 @@ from typing import Literal
 from safetensors import SafetensorError
 from torch import Tensor
 
+from nemo_cosmos.atomic import finished_folder, flush, write_text
 from nemo_cosmos.checkpoint.stream import write_archive
+from nemo_cosmos.checksums import beside, put_archive
 from nemo_cosmos.errors import InputError
 from nemo_cosmos.models.torch_files import read_parts
 
@@ -67,13 +70,20 @@ def latest_step(folder: Path) -> int | None:
 
 def write_latest(folder: Path, step: int) -> None:
     """Name a complete checkpoint as the one to resume from."""
-    temporary = folder / f".{LATEST}.tmp"
-    temporary.write_text(f"{iteration_name(step)}.pt\n")
-    os.replace(temporary, folder / LATEST)
+    write_text(folder / LATEST, f"{iteration_name(step)}.pt\n")
+
+
+def set_aside(path: Path) -> Path:
+    """Rename a damaged save to ``damaged_…``, which nothing takes for a save; gives the new name."""
+    names = (path.with_name(f"damaged{number or ''}_{path.name}") for number in itertools.count())
+    free = next(name for name in names if not os.path.lexists(name))
+    os.replace(path, free)
+    flush(path.parent)
+    return free
 
 
 def save_tensors(path: Path, tensors: Mapping[str, Tensor], *, description: str | None = None) -> None:
-    """Write a flat state dict as ``torch.save`` does, under a temporary name, then rename.
+    """Write a flat state dict as ``torch.save`` does, under a temporary name, then rename; a manifest beside it.
 
     Args:
         tensors: asked for one after another, so they may be made on demand.
@@ -85,7 +95,7 @@ def save_tensors(path: Path, tensors: Mapping[str, Tensor], *, description: str 
     temporary = path.with_name(f".{path.name}.tmp")
     try:
         write_archive(temporary, tensors, description=description)
-        os.replace(temporary, path)
+        put_archive(temporary, path)
     except (OSError, RuntimeError) as error:
         # torch's zip writer reports a full disk as a RuntimeError.
         temporary.unlink(missing_ok=True)
@@ -99,18 +109,11 @@ def replacing_folder(folder: Path) -> Iterator[Path]:
     Raises:
         InputError: the disk is full or the folder not writable; what stood there before stays.
     """
-    temporary = folder.with_name(f".{folder.name}.tmp")
     try:
-        shutil.rmtree(temporary, ignore_errors=True)
-        temporary.mkdir(parents=True)
-        yield temporary
-        if folder.exists():
-            shutil.rmtree(folder)
-        os.replace(temporary, folder)
+        with finished_folder(folder) as temporary:
+            yield temporary
     except (OSError, SafetensorError) as error:
         raise InputError(f"{folder}: could not be written ({error}); free space or choose another folder") from error
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
 
 
 class NamedTensors(dict[str, Tensor]):
@@ -153,4 +156,6 @@ def remove_checkpoint(folder: Path, step: int) -> None:
     shutil.rmtree(folder / iteration_name(step), ignore_errors=True)
     for weights in ("ema", "reg"):
         shutil.rmtree(folder / f"{iteration_name(step)}_{weights}_lora", ignore_errors=True)
-        weights_file(folder, step, weights).unlink(missing_ok=True)  # type: ignore[arg-type]
+        exported = weights_file(folder, step, weights)  # type: ignore[arg-type]
+        beside(exported).unlink(missing_ok=True)
+        exported.unlink(missing_ok=True)

@@ -12,6 +12,7 @@ from torch import Tensor
 from nemo_cosmos.checkpoint.diffusers import config_from_diffusers, is_diffusers_folder
 from nemo_cosmos.checkpoint.files import Weights, read_tensors
 from nemo_cosmos.checkpoint.sources import checkpoints_folder, open_weights, read_model_config
+from nemo_cosmos.checksums import Verify, verify
 from nemo_cosmos.errors import InputError
 from nemo_cosmos.models.dit import CosmosDiT, DiTConfig, build_dit, transformer_config
 from nemo_cosmos.parallel.groups import ParallelGroups
@@ -29,6 +30,7 @@ def network_config(path: str | Path) -> DiTConfig:
 
 def load_original_file(path: str | Path, weights: Weights = "ema") -> dict[str, Tensor]:
     """The tensors of a released or exported ``.pt`` file, memory mapped; see :func:`read_tensors`."""
+    verify(path)
     return read_tensors(Path(path), weights)
 
 
@@ -40,6 +42,7 @@ def load_network(
     device: torch.device | str = "cpu",
     dtype: torch.dtype = torch.float32,
     context_group: Any = None,
+    verify_files: Verify = "auto",
     **overrides: Any,
 ) -> CosmosDiT:
     """A network ready for inference; adapters of a run are merged into its weights.
@@ -49,11 +52,12 @@ def load_network(
         weights: which weights of a run, or of a file that holds both; others are taken as they are.
         preset: the network of a file that lies outside a run folder; ``overrides`` are fields of its configuration.
         context_group: process group over which one sample's tokens are split.
+        verify_files: whether the files are compared with their checksums, where they have them.
 
     Raises:
         InputError: nothing to load there, or the tensors do not fit the network.
     """
-    source = open_weights(path, weights=weights)
+    source = open_weights(path, weights=weights, verify_files=verify_files)
     config = source.require_config(preset, **overrides)
     groups = ParallelGroups(context=context_group)
     with torch.device("meta"):

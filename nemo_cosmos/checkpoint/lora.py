@@ -13,8 +13,10 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
+from nemo_cosmos.atomic import write_json
 from nemo_cosmos.checkpoint.files import Weights, iteration_name, replacing_folder
 from nemo_cosmos.checkpoint.stream import dtype_of, shape_of
+from nemo_cosmos.checksums import Verify, seal_folder, verify
 from nemo_cosmos.errors import InputError
 from nemo_cosmos.models.dit import DiTConfig
 from nemo_cosmos.models.dit.lora import LoraSpec, adapter_entries
@@ -33,7 +35,7 @@ def adapter_folder(folder: Path, step: int, weights: Weights) -> Path:
 
 def write_spec(folder: Path, spec: LoraSpec) -> None:
     """Record the adapters of a run."""
-    (folder / SPEC_FILE).write_text(json.dumps(dataclasses.asdict(spec), indent=2) + "\n")
+    write_json(folder / SPEC_FILE, dataclasses.asdict(spec), indent=2)
 
 
 def read_spec(folder: Path) -> LoraSpec | None:
@@ -71,16 +73,22 @@ def save_adapter(folder: Path, spec: LoraSpec, tensors: Mapping[str, Tensor], *,
     named = {f"base_model.model.{name}.weight": tensor.contiguous() for name, tensor in tensors.items()}
     with replacing_folder(folder) as temporary:
         save_file(named, temporary / PEFT_WEIGHTS, metadata={"format": "pt"})
-        (temporary / PEFT_CONFIG).write_text(json.dumps(config, indent=2) + "\n")
+        write_json(temporary / PEFT_CONFIG, config, indent=2)
+        seal_folder(temporary)
 
 
-def read_adapter(folder: str | Path) -> tuple[LoraSpec, dict[str, Tensor]]:
+def read_adapter(folder: str | Path, *, verify_files: Verify = "auto") -> tuple[LoraSpec, dict[str, Tensor]]:
     """A PEFT folder -> its size and its tensors, named as :func:`save_adapter` takes them.
+
+    Args:
+        verify_files: whether its files are compared with their checksums, where it has them.
 
     Raises:
         InputError: files are missing or broken, or the adapter is of a kind that cannot be merged here.
     """
     folder = Path(folder)
+    if folder.is_dir():
+        verify(folder, verify_files)
     for name in (PEFT_CONFIG, PEFT_WEIGHTS):
         if not (folder / name).is_file():
             raise InputError(f"{folder / name}: no such file; expected a PEFT folder with {PEFT_CONFIG}")

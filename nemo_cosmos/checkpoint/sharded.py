@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import itertools
 import math
+import traceback
 from collections.abc import Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
@@ -43,7 +44,8 @@ from torch.distributed.checkpoint.state_dict_saver import save
 from torch.distributed.checkpoint.storage import WriteResult
 from torch.futures import Future
 
-from nemo_cosmos.checkpoint.store import CheckpointReader, write_format
+from nemo_cosmos.checkpoint.store import CheckpointReader, HashingFileSystem, write_format
+from nemo_cosmos.checksums import MANIFEST, Checksum, write_manifest
 from nemo_cosmos.errors import InputError
 
 _THREADS = 4
@@ -103,7 +105,7 @@ def boxes(shape: tuple[int, ...], start: int, stop: int) -> Iterator[tuple[tuple
 
 
 def save_parts(folder: Path, parts: Iterable[TensorPart], common: Mapping[str, Any]) -> None:
-    """Write a checkpoint; collective over all ranks.
+    """Write a checkpoint with its manifest of checksums; collective over all ranks.
 
     Args:
         folder: empty or absent.
@@ -113,9 +115,21 @@ def save_parts(folder: Path, parts: Iterable[TensorPart], common: Mapping[str, A
     Raises:
         CheckpointException: on every rank, when one of them could not write.
     """
-    save({}, storage_writer=_Writer(folder), planner=_SavePlanner(parts))
+    writer = _Writer(folder)
+    save({}, storage_writer=writer, planner=_SavePlanner(parts))
+    written: list[dict[str, Checksum]] = [{}] * torch.distributed.get_world_size()
+    torch.distributed.all_gather_object(written, writer.fs.checksums)
+    failed: list[Exception | None] = [None]
     if torch.distributed.get_rank() == 0:
-        write_format(folder, common)
+        try:
+            own = write_format(folder, common)
+            write_manifest(folder / MANIFEST, {**own, **{name: of for rank in written for name, of in rank.items()}})
+        except (OSError, RuntimeError) as error:
+            failed = [error]
+    torch.distributed.broadcast_object_list(failed, src=0)
+    if failed[0] is not None:
+        stack = traceback.extract_tb(failed[0].__traceback__)
+        raise CheckpointException("the first rank could not write", {0: (failed[0], stack)}) from failed[0]
 
 
 def load_parts(reader: CheckpointReader, parts: Iterable[TensorPart]) -> None:
@@ -156,6 +170,7 @@ class _Writer(FileSystemWriter):
 
     def __init__(self, folder: Path) -> None:
         super().__init__(folder, single_file_per_rank=True, per_thread_copy_ahead=0)
+        self.fs: HashingFileSystem = HashingFileSystem()
 
     def write_data(self, plan: SavePlan, planner: SavePlanner) -> Future[list[WriteResult]]:
         def write(numbered: tuple[int, list[WriteItem]]) -> list[WriteResult]:

@@ -11,7 +11,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from nemo_cosmos.checkpoint.diffusers import DiffusersWeights, config_from_diffusers, is_diffusers_folder
+from nemo_cosmos.checkpoint.diffusers import (
+    DiffusersWeights,
+    config_from_diffusers,
+    is_diffusers_folder,
+    transformer_folder,
+)
 from nemo_cosmos.checkpoint.distributed import LOGVAR, DistributedCheckpoint
 from nemo_cosmos.checkpoint.files import (
     MODEL_CONFIG,
@@ -24,7 +29,8 @@ from nemo_cosmos.checkpoint.files import (
     weights_file,
 )
 from nemo_cosmos.checkpoint.lora import MergedWeights, read_spec
-from nemo_cosmos.checkpoint.store import BUFFERS, read_common
+from nemo_cosmos.checkpoint.store import BUFFERS, read_common, tensors_folder
+from nemo_cosmos.checksums import Verify, verify
 from nemo_cosmos.errors import InputError
 from nemo_cosmos.models.dit import DiTConfig
 from nemo_cosmos.models.dit.lora import LoraSpec, adapter_entries
@@ -39,6 +45,8 @@ class WeightSource:
     config: DiTConfig | None
     state: Mapping[str, Tensor]
     """Released names, with or without the ``net.`` prefix; ``logvar.*`` where the source has it."""
+    verified: bool = True
+    """False where there are no checksums beside the files."""
 
     def require_config(self, preset: str | None = None, **overrides: Any) -> DiTConfig:
         """The network: the source's own, or that of ``preset`` for a file that does not say.
@@ -55,7 +63,9 @@ class WeightSource:
         return self.config
 
 
-def open_weights(path: str | Path, *, weights: Weights = "ema", step: int | None = None) -> WeightSource:
+def open_weights(
+    path: str | Path, *, weights: Weights = "ema", step: int | None = None, verify_files: Verify = "auto"
+) -> WeightSource:
     """Find the weights at ``path``; big tensors are read when they are asked for.
 
     Args:
@@ -63,26 +73,30 @@ def open_weights(path: str | Path, *, weights: Weights = "ema", step: int | None
             or a folder of diffusers (a pipeline or its transformer). A run with adapters gives merged weights.
         weights: which weights of a run, or of a file that holds both; others are taken as they are.
         step: which save of a run; by default the newest.
+        verify_files: whether the files are compared with their checksums, where they have them.
 
     Raises:
-        InputError: nothing to load there.
+        InputError: nothing to load there, or a file of it is damaged.
     """
     path = Path(path)
     if path.is_file():
+        verified = verify(path, verify_files)
         beside = path.parent / MODEL_CONFIG
         config = read_model_config(path.parent) if beside.is_file() else None
-        return WeightSource(path, config, read_tensors(path, weights))
+        return WeightSource(path, config, read_tensors(path, weights), verified)
     if not path.is_dir():
         raise InputError(f"{path}: no such file or folder; expected a .pt file, a run folder or a diffusers folder")
     if is_diffusers_folder(path):
+        verified = verify(transformer_folder(path), verify_files)
         config = config_from_diffusers(path)
-        return WeightSource(path, config, DiffusersWeights(path, config))
+        return WeightSource(path, config, DiffusersWeights(path, config), verified)
     folder = checkpoints_folder(path)
     if step is None:
         step = step_of(path.name) if path != folder and path.parent == folder else latest_step(folder)
     if step is None:
         raise InputError(f"{path}: no checkpoint; expected {folder}/latest_checkpoint.txt of a training run")
-    return WeightSource(path, read_model_config(folder), _run_state(folder, step, weights))
+    state, verified = _run_state(folder, step, weights, verify_files)
+    return WeightSource(path, read_model_config(folder), state, verified)
 
 
 def checkpoints_folder(path: Path) -> Path:
@@ -103,20 +117,31 @@ def read_model_config(folder: Path) -> DiTConfig:
         raise InputError(f"{file}: not readable ({error})") from error
 
 
-def _run_state(folder: Path, step: int, weights: Weights) -> Mapping[str, Tensor]:
+def _run_state(folder: Path, step: int, weights: Weights, verify_files: Verify) -> tuple[Mapping[str, Tensor], bool]:
     exported, save = weights_file(folder, step, weights), folder / iteration_name(step)
     if exported.is_file():
-        return read_tensors(exported)
+        remedy = f"delete it to take the weights of {save.name}, or give another save"
+        verified = verify(exported, verify_files, remedy=remedy)
+        return read_tensors(exported), verified
     if not save.is_dir():
         raise InputError(f"{save}: no such save; {folder} has {saved_steps(folder) or 'none'}")
+    verified = verify(tensors_folder(save), verify_files, remedy=other_saves(folder, step))
     checkpoint = DistributedCheckpoint(save)
     if weights == "ema" and not checkpoint.has_ema:
         raise InputError(f"{save}: the run kept no average (ema.enabled=false); ask for the reg weights")
     config, spec = read_model_config(folder), read_spec(folder)
     state = RunWeights(checkpoint, config, weights)
     if spec is None:
-        return state
-    return MergedWeights(config, state, spec, run_adapters(checkpoint, config, spec, weights))
+        return state, verified
+    return MergedWeights(config, state, spec, run_adapters(checkpoint, config, spec, weights)), verified
+
+
+def other_saves(folder: Path, step: int) -> str:
+    """What to do about a damaged save: the earlier ones."""
+    earlier = [iteration_name(other) for other in saved_steps(folder) if other < step]
+    return (
+        f"give an earlier save ({', '.join(earlier)})" if earlier else "there is no earlier one; take it from a copy"
+    )
 
 
 def run_adapters(

@@ -2,28 +2,35 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
 import json
+import os
 import pickle
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch.distributed.checkpoint import FileSystemReader, LoadPlan, LoadPlanner, ReadItem
+from torch.distributed.checkpoint.filesystem import FileSystem
 from torch.distributed.checkpoint.metadata import Metadata
 from torch.futures import Future
 
+from nemo_cosmos.atomic import write_bytes
+from nemo_cosmos.checksums import Checksum, HashingFile, of_archive, of_files
 from nemo_cosmos.errors import InputError
 
 _THREADS = 4
 """Files that a rank reads at a time."""
+INDEX = ".metadata"
 COMMON = "common.pt"
 BUFFERS = "buffers"
 """In the common file: what released files carry beside parameters, as the run's first weights had it."""
 TENSORS = "weights"
 """The folder of the tensors in a save."""
+_FORMAT_FILE = "metadata.json"
 _FORMAT = {"sharded_backend": "torch_dist", "sharded_backend_version": 1, "common_backend": "torch",
            "common_backend_version": 1}  # fmt: skip
 
@@ -58,7 +65,7 @@ class CheckpointReader(FileSystemReader):
         folder = tensors_folder(folder)
         super().__init__(folder)
         self.folder = folder
-        path = folder / ".metadata"
+        path = folder / INDEX
         try:
             index = _IndexUnpickler(io.BytesIO(path.read_bytes())).load()
         except FileNotFoundError:
@@ -93,6 +100,27 @@ class CheckpointReader(FileSystemReader):
         return self.index
 
 
+class HashingFileSystem(FileSystem):
+    """PyTorch's files of a save, each with its checksum, made in the thread that writes it."""
+
+    def __init__(self) -> None:
+        self.checksums: dict[str, Checksum] = {}
+
+    @contextlib.contextmanager
+    def create_stream(self, path: str | os.PathLike[str], mode: str) -> Iterator[io.IOBase]:  # type: ignore[override]
+        with super().create_stream(path, mode) as stream:
+            if mode != "wb":
+                yield stream
+                return
+            hashing = HashingFile(cast(Any, stream))
+            yield cast(io.IOBase, hashing)
+            self.checksums[Path(path).name] = hashing.checksum
+
+    def rename(self, path: str | os.PathLike[str], new_path: str | os.PathLike[str]) -> None:
+        super().rename(path, new_path)
+        self.checksums[Path(new_path).name] = self.checksums.pop(Path(path).name)
+
+
 def read_common(folder: Path) -> dict[str, Any]:
     """What rank 0 wrote beside the tensors.
 
@@ -116,7 +144,12 @@ def tensors_folder(folder: Path) -> Path:
     return folder / TENSORS if (folder / TENSORS).is_dir() else folder
 
 
-def write_format(folder: Path, common: Mapping[str, Any]) -> None:
-    """Beside the tensors: plain values, and which format this is, as Megatron-Core looks for them."""
+def write_format(folder: Path, common: Mapping[str, Any]) -> dict[str, Checksum]:
+    """Beside the tensors: plain values, and which format this is, as Megatron-Core looks for them.
+
+    Returns:
+        The checksums of these files.
+    """
     torch.save(dict(common), folder / COMMON)
-    (folder / "metadata.json").write_text(json.dumps(_FORMAT))
+    write_bytes(folder / _FORMAT_FILE, json.dumps(_FORMAT).encode())
+    return {COMMON: of_archive(folder / COMMON), _FORMAT_FILE: of_files([folder / _FORMAT_FILE])[0]}

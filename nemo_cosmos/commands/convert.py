@@ -23,6 +23,12 @@ class Weights(str, Enum):
     reg = "reg"
 
 
+class Verify(str, Enum):
+    auto = "auto"
+    full = "full"
+    size = "size"
+
+
 class Precision(str, Enum):
     bf16 = "bf16"
     fp32 = "fp32"
@@ -51,6 +57,10 @@ def convert(
     text_encoder: Annotated[
         str | None, typer.Option(help="Pipeline: a T5 encoder with its tokenizer, e.g. google-t5/t5-11b.")
     ] = None,
+    verify: Annotated[
+        Verify,
+        typer.Option(help="Compare what is read with the checksums beside it: all, sizes alone, or all up to 64 GiB."),
+    ] = Verify.auto,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace a target that exists.")] = False,
 ) -> None:
     """Convert weights between original .pt, run folder and diffusers; adapters of a run are merged.
@@ -96,6 +106,7 @@ def convert(
             vae=vae,
             text_encoder=text_encoder,
             overwrite=overwrite,
+            verify=verify.value,
         )
     print(f"{source}: {report}")
     print(f"written: {target}")

@@ -35,6 +35,12 @@ class Precision(str, Enum):
     fp32 = "fp32"
 
 
+class Verify(str, Enum):
+    auto = "auto"
+    full = "full"
+    size = "size"
+
+
 class Part(str, Enum):
     network = "network"
     tokenizer = "tokenizer"
@@ -113,6 +119,14 @@ def generate(
             help="Of network and tokenizer.", show_default="bf16 on a GPU, fp32 on the CPU", rich_help_panel=_MODELS
         ),
     ] = None,
+    verify: Annotated[
+        Verify,
+        typer.Option(
+            help="Compare network and tokenizer with the checksums beside them: all of it, sizes alone, or all up to "
+            "64 GiB.",
+            rich_help_panel=_MODELS,
+        ),
+    ] = Verify.auto,
     text_encoder_precision: Annotated[
         Precision, typer.Option(help="Of the text encoder.", rich_help_panel=_MODELS)
     ] = Precision.fp32,
@@ -263,6 +277,7 @@ def generate(
         precision=None if precision is None else precision.value,
         text_encoder_precision=text_encoder_precision.value,
         overwrite=overwrite,
+        verify=verify.value,
     )
     with log_shown():
         run_job(job, requests)

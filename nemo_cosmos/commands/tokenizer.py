@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from enum import Enum
 from typing import Annotated
 
 import typer
@@ -10,6 +11,12 @@ import typer
 app = typer.Typer(
     help="Train, export and measure the Cosmos video tokenizers.", no_args_is_help=True, rich_markup_mode="rich"
 )
+
+
+class Verify(str, Enum):
+    auto = "auto"
+    full = "full"
+    size = "size"
 
 
 @app.command(no_args_is_help=True)
@@ -81,6 +88,10 @@ def export(
     regular: Annotated[
         bool, typer.Option("--reg", help="Regular instead of averaged weights, where there are both.")
     ] = False,
+    verify: Annotated[
+        Verify,
+        typer.Option(help="Compare the source with the checksums beside it: all, sizes alone, or all up to 64 GiB."),
+    ] = Verify.auto,
 ) -> None:
     """Turn a checkpoint into a tokenizer folder, TorchScript files, or diffusers' AutoencoderKLCosmos.
 
@@ -92,5 +103,5 @@ def export(
     from nemo_cosmos.training.tokenizer.export import export as run
 
     with log_shown():
-        written = run(Path(source), Path(target), form=form, name=name, regular=regular)
+        written = run(Path(source), Path(target), form=form, name=name, regular=regular, verify_files=verify.value)
     print(*written, sep="\n")

@@ -21,8 +21,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from nemo_cosmos.atomic import write_bytes
 from nemo_cosmos.data.array_pickle import load_arrays
-from nemo_cosmos.data.manifest import write_bytes
 from nemo_cosmos.errors import InputError
 
 EMBEDDINGS_FOLDER = "t5_xxl"

@@ -7,15 +7,13 @@ index, so a file that is present describes something complete.
 from __future__ import annotations
 
 import hashlib
-import json
-import os
-import tempfile
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
+from nemo_cosmos.atomic import write_json
 from nemo_cosmos.data.sample import TokenizerIdentity
 from nemo_cosmos.data.typed import from_json, parse_json, plain_name
 from nemo_cosmos.errors import InputError
@@ -274,28 +272,6 @@ def merge_manifest(
     )
     manifest.save(path)
     return manifest
-
-
-def write_json(path: Path, values: dict[str, Any]) -> None:
-    """Write JSON through a temporary file in the same folder, then rename."""
-    content = json.dumps(values, indent=1, ensure_ascii=False, sort_keys=False) + "\n"
-    # File names are bytes; what is not UTF-8 in them becomes an escape, which JSON reads back as the same name.
-    write_bytes(path, content.encode("utf-8", "backslashreplace"))
-
-
-def write_bytes(path: Path, content: bytes) -> None:
-    """Write a file through a temporary name in the same folder, then rename; nothing is left behind on an error."""
-    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name[:40]}.", suffix=".tmp")
-    try:
-        with os.fdopen(handle, "wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        os.chmod(temporary, 0o644)
-        os.replace(temporary, path)
-    except BaseException:
-        Path(temporary).unlink(missing_ok=True)
-        raise
 
 
 def read_json(path: Path) -> dict[str, Any]:

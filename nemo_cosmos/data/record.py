@@ -6,7 +6,8 @@ import logging
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 
-from nemo_cosmos.data.manifest import read_json, write_json
+from nemo_cosmos.atomic import write_json
+from nemo_cosmos.data.manifest import read_json
 from nemo_cosmos.data.typed import from_json
 from nemo_cosmos.errors import InputError
 

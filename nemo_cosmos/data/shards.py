@@ -26,13 +26,13 @@ import safetensors.torch
 import torch
 from torch import Tensor
 
+from nemo_cosmos.atomic import put_file, write_json
 from nemo_cosmos.data.manifest import (
     Manifest,
     ShardIndex,
     index_name,
     merge_manifest,
     read_index,
-    write_json,
 )
 from nemo_cosmos.data.sample import LatentSample, Origin, TokenizerIdentity
 from nemo_cosmos.data.typed import from_json, parse_json
@@ -126,7 +126,7 @@ class _OpenShard:
         self._raw.close()
         os.chmod(self.temporary, 0o644)
         self.index.bytes, self.index.sha256 = self._stream.tell(), self._stream.hexdigest()
-        os.replace(self.temporary, self.path / self.index.shard)
+        put_file(Path(self.temporary), self.path / self.index.shard)
         write_json(self.path / index_name(self.index.shard), vars(self.index))
 
     def discard(self) -> None:

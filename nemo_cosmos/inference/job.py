@@ -13,8 +13,9 @@ from typing import Any, Literal
 
 import torch
 
+from nemo_cosmos.atomic import write_bytes, write_json
 from nemo_cosmos.checkpoint import load_network, network_config
-from nemo_cosmos.data.manifest import write_bytes, write_json
+from nemo_cosmos.checksums import Verify
 from nemo_cosmos.data.video import write_mp4
 from nemo_cosmos.diffusion.samplers import Progress
 from nemo_cosmos.errors import InputError, require_file, require_writable
@@ -55,6 +56,7 @@ class GenerationJob:
         text_encoder_dtype: of the text encoder.
         overwrite: make finished videos again.
         num_gpus: expected number of processes, None for any.
+        verify: how network and tokenizer are compared with their checksums, where they have them.
     """
 
     weights: Path
@@ -72,6 +74,7 @@ class GenerationJob:
     text_encoder_dtype: torch.dtype = torch.float32
     overwrite: bool = False
     num_gpus: int | None = None
+    verify: Verify = "auto"
 
     @classmethod
     def from_names(
@@ -176,9 +179,12 @@ def build_models(job: GenerationJob, defaults: WeightDefaults, ranks: Ranks) -> 
                 device=d,
                 dtype=dtype,
                 context_group=ranks.context_group,
+                verify_files=job.verify,
             ),
         ),
-        tokenizer=component("tokenizer", lambda d: load_tokenizer(job.tokenizer, device=d, dtype=dtype)),
+        tokenizer=component(
+            "tokenizer", lambda d: load_tokenizer(job.tokenizer, device=d, dtype=dtype, verify_files=job.verify)
+        ),
         text_encoder=component(
             "text_encoder",
             lambda d: load_text_encoder(

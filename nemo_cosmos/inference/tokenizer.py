@@ -15,6 +15,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from nemo_cosmos.checksums import verify
 from nemo_cosmos.errors import InputError
 from nemo_cosmos.models.tokenizer import TokenizerConfig, TokenizerModule
 from nemo_cosmos.models.tokenizer.checks import check_indices, check_latent, check_video, checked_values
@@ -75,12 +76,14 @@ class TokenizerCodec:
         if full is not None and Path(full).is_dir():
             full, encoder, decoder = _jit_files(Path(full))
         if full is not None:
-            script = load_jit(full, where).to(dtype)
             codec = cls.from_weights([full], name=expected, device=where, dtype=dtype)
+            script = load_jit(full, where).to(dtype)
             codec._autoencode = lambda video: script(video)[0]
             return codec
         if encoder is None or decoder is None:
             raise InputError("give a full autoencoder file, or an encoder and a decoder file")
+        for file in (encoder, decoder):
+            verify(file)
         enc, dec, state = read_pair(encoder, decoder, where)
         enc, dec = enc.to(dtype), dec.to(dtype)
         config = _identify(state, expected, f"{encoder} and {decoder}")

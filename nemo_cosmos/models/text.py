@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
-import shutil
-import tempfile
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -13,6 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from nemo_cosmos.atomic import finished_folder
 from nemo_cosmos.errors import InputError
 
 DEFAULT_TEXT_ENCODER = "google-t5/t5-11b"
@@ -213,20 +212,11 @@ def save_tiny_text_encoder(path: str | Path, width: int = 64, seed: int = 0, *, 
         with torch.no_grad():
             embedding = model.get_input_embeddings().weight
             embedding.copy_(torch.randn(embedding.shape))
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = Path(tempfile.mkdtemp(dir=path.parent, prefix=f".{path.name}."))
-    try:
+    with finished_folder(path) as temporary:
         model.save_pretrained(temporary)
         tokenizer.save_pretrained(temporary)
-        temporary.chmod(0o755)
         for file in temporary.iterdir():
             file.chmod(0o644)
-        if path.exists():
-            shutil.rmtree(path)
-        temporary.rename(path)
-    except BaseException:
-        shutil.rmtree(temporary, ignore_errors=True)
-        raise
 
 
 def _tiny_tokenizer() -> Any:

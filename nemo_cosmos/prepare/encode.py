@@ -20,6 +20,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
+from nemo_cosmos.atomic import write_json
 from nemo_cosmos.data.clips import Clip
 from nemo_cosmos.data.manifest import (
     MANIFEST_NAME,
@@ -28,7 +29,6 @@ from nemo_cosmos.data.manifest import (
     merge_manifest,
     read_json,
     remove_unfinished,
-    write_json,
 )
 from nemo_cosmos.data.sample import LatentSample
 from nemo_cosmos.data.shards import SAMPLES_PER_SHARD, ShardWriter, disk_error

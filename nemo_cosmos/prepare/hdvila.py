@@ -9,17 +9,16 @@ from __future__ import annotations
 import argparse
 import itertools
 import json
-import os
 import sys
-import tempfile
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from nemo_cosmos.atomic import finished_file, write_bytes, write_json
 from nemo_cosmos.data.listing import numbered_lines, parse_paths
-from nemo_cosmos.data.manifest import read_json, write_bytes, write_json
+from nemo_cosmos.data.manifest import read_json
 from nemo_cosmos.data.shards import disk_error
 from nemo_cosmos.data.video import cut
 from nemo_cosmos.errors import InputError
@@ -244,18 +243,10 @@ def youtube_downloader() -> Downloader:
 
 
 def _fetch(url: str, target: Path, downloader: Downloader) -> None:
-    handle, name = tempfile.mkstemp(dir=target.parent, prefix=f".{target.stem[:40]}.", suffix=".mp4")
-    os.close(handle)
-    temporary = Path(name)
-    try:
+    with finished_file(target, suffix=".mp4") as temporary:
         downloader(url, temporary)
         if temporary.stat().st_size == 0:
             raise DownloadError("the downloaded file is empty")
-        temporary.chmod(0o644)
-        temporary.replace(target)
-    except BaseException:
-        temporary.unlink(missing_ok=True)
-        raise
 
 
 def _object(line: str, where: str) -> dict[str, Any]:

@@ -13,7 +13,8 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 
-from nemo_cosmos.data.manifest import Manifest, write_bytes
+from nemo_cosmos.atomic import write_bytes
+from nemo_cosmos.data.manifest import Manifest
 from nemo_cosmos.data.resize import resize
 from nemo_cosmos.data.sample import TEXT_LENGTH, LatentSample, TokenizerIdentity, collate
 from nemo_cosmos.data.shards import ShardDataset

@@ -13,7 +13,8 @@ from pathlib import Path
 
 import numpy as np
 
-from nemo_cosmos.data.manifest import read_json, write_bytes, write_json
+from nemo_cosmos.atomic import write_bytes, write_json
+from nemo_cosmos.data.manifest import read_json
 from nemo_cosmos.data.video import write_mp4
 from nemo_cosmos.errors import InputError
 

@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
 
+from nemo_cosmos.atomic import write_json
 from nemo_cosmos.data.clips import read_caption_file
 from nemo_cosmos.data.embeddings import (
     DTYPES,
@@ -15,7 +16,7 @@ from nemo_cosmos.data.embeddings import (
     write_embedding,
 )
 from nemo_cosmos.data.listing import walk_files
-from nemo_cosmos.data.manifest import read_json, write_json
+from nemo_cosmos.data.manifest import read_json
 from nemo_cosmos.errors import InputError
 from nemo_cosmos.models.text import (
     DEFAULT_TEXT_ENCODER,

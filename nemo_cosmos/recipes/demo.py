@@ -13,6 +13,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from nemo_cosmos.atomic import write_json
 from nemo_cosmos.recipes.steps import Step, StepLog, call_command, command_line
 
 if TYPE_CHECKING:
@@ -284,7 +285,7 @@ def _report(paths: Paths, source: str, steps: Sequence[Step], log: StepLog) -> N
         versions={name: importlib.metadata.version(name) for name in VERSIONS},
     )
     write_demo_report(paths.root / "report.html", report)
-    (paths.root / "summary.json").write_text(json.dumps(summary(report), indent=1) + "\n", encoding="utf-8")
+    write_json(paths.root / "summary.json", summary(report))
 
 
 def _training_clips(paths: Paths, shown: int = 24) -> tuple[list[TrainingClip], int]:

@@ -7,6 +7,7 @@ import shutil
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from nemo_cosmos.atomic import write_text
 from nemo_cosmos.data.clips import Clip, find_clips
 from nemo_cosmos.data.video import probe, read_frames, write_mp4
 from nemo_cosmos.errors import InputError
@@ -104,4 +105,4 @@ def _write(folder: Path, name: str, frames: Tensor, fps: float, clip: Clip) -> N
     (folder / "videos").mkdir(parents=True, exist_ok=True)
     (folder / "metas").mkdir(exist_ok=True)
     write_mp4(folder / "videos" / f"{name}.mp4", frames, fps, quality=12)
-    (folder / "metas" / f"{name}.txt").write_text(clip.read_caption() + "\n", encoding="utf-8")
+    write_text(folder / "metas" / f"{name}.txt", clip.read_caption() + "\n")

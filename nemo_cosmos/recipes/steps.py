@@ -19,6 +19,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from nemo_cosmos.atomic import write_json
 from nemo_cosmos.errors import InputError
 
 
@@ -86,9 +87,7 @@ class StepLog:
 
     def _record(self, name: str, key: str, *, done: bool, seconds: float) -> None:
         self.records[name] = {"key": key, "done": done, "seconds": seconds}
-        temporary = self.file.with_suffix(".tmp")
-        temporary.write_text(json.dumps(self.records, indent=1), encoding="utf-8")
-        os.replace(temporary, self.file)
+        write_json(self.file, self.records)
 
 
 def command_line(arguments: list[str], processes: int) -> tuple[str, list[str]]:

@@ -10,7 +10,7 @@ from nemo_cosmos.models.dit.state_dict import check
 
 
 def check_initial_weights(cfg: TrainConfig, dit: DiTConfig) -> None:
-    """Compare the names and shapes of ``model.init_from`` with the network; no tensor is read.
+    """Compare the names and shapes of ``model.init_from`` with the network, and sizes of files; no tensor is read.
 
     Raises:
         InputError: nothing loadable is there, or, unless ``model.strict_init`` is off, it is another network's.
@@ -18,7 +18,8 @@ def check_initial_weights(cfg: TrainConfig, dit: DiTConfig) -> None:
     if cfg.model.init_from is None:
         return
     try:
-        check(dit, open_weights(cfg.model.init_from, weights="reg").state, strict=must_be_whole(cfg))
+        state = open_weights(cfg.model.init_from, weights="reg", verify_files="size").state
+        check(dit, state, strict=must_be_whole(cfg))
     except InputError as error:
         raise InputError(f"model.init_from={cfg.model.init_from}: {error}") from error
 

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import json
 import logging
-import os
 from pathlib import Path
 from typing import Any
+
+from nemo_cosmos.atomic import put_file
 
 logger = logging.getLogger(__name__)
 
@@ -31,9 +32,7 @@ def forget_later_steps(path: Path, step: int) -> None:
             damaged += found is None and bool(line.strip())
             if found is not None and found <= step:
                 kept.write(line.strip() + b"\n")
-        kept.flush()
-        os.fsync(kept.fileno())
-    os.replace(temporary, path)
+    put_file(temporary, path)
     if damaged:
         logger.warning("%s: %d damaged lines are left out", path, damaged)
 

@@ -15,10 +15,11 @@ import yaml
 from nemo_cosmos.checkpoint.files import LATEST, MODEL_CONFIG, iteration_name, latest_step, saved_steps
 from nemo_cosmos.checkpoint.sources import read_model_config
 from nemo_cosmos.checkpoint.store import CheckpointReader
-from nemo_cosmos.config import TrainConfig, dump_config
+from nemo_cosmos.config import PREVIOUS, TrainConfig, dump_config
 from nemo_cosmos.errors import InputError
 from nemo_cosmos.lock import TRAINING_LOCK, lock_folder
 from nemo_cosmos.models.dit import DiTConfig
+from nemo_cosmos.training.damaged import earlier_saves, look_at
 
 logger = logging.getLogger(__name__)
 
@@ -59,6 +60,8 @@ def refuse_untrainable(preset: str, dit: DiTConfig) -> None:
 def checkpoint_to_resume(cfg: TrainConfig, folder: Path) -> Path | None:
     """The newest complete checkpoint of the run, None for a new run.
 
+    With ``resume=previous`` it is the newest that does not look damaged; the tensors are verified later, by all ranks.
+
     Raises:
         InputError: there are saves, and none may or can be continued from.
     """
@@ -75,9 +78,18 @@ def checkpoint_to_resume(cfg: TrainConfig, folder: Path) -> Path | None:
             f"{folder} holds a checkpoint of step {step} and resume=false; set resume=true, or another output_dir"
         )
     path = folder / iteration_name(step)
-    if not path.is_dir():
+    previous = cfg.resume == PREVIOUS
+    if not path.is_dir() and not previous:
         raise InputError(f"{path}: named by {LATEST} but not there; write one of {saved_steps(folder)} into that file")
-    return path
+    for candidate in [path, *earlier_saves(path)] if previous else [path]:
+        try:
+            look_at(candidate, cfg.checkpoint.verify)  # type: ignore[arg-type]
+            return candidate
+        except InputError as error:
+            problem = error
+            if previous and is_first():
+                logger.warning("%s", error)
+    raise problem
 
 
 def refuse_other_network(cfg: TrainConfig, dit: DiTConfig, save: Path) -> None:

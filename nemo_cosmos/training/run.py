@@ -11,7 +11,8 @@ from typing import Any
 
 import torch
 
-from nemo_cosmos.config import TrainConfig, TrainerConfig, dump_config
+from nemo_cosmos.atomic import write_text
+from nemo_cosmos.config import PREVIOUS, TrainConfig, TrainerConfig, dump_config
 from nemo_cosmos.data.record import refuse_other_data
 from nemo_cosmos.errors import InputError
 from nemo_cosmos.models.dit import CosmosDiT, DiTConfig, LayerOptions, transformer_config
@@ -171,15 +172,18 @@ def _fit(
     )
     if int(os.environ.get("RANK", "0")) == 0:
         folder.mkdir(parents=True, exist_ok=True)
-        temporary = folder / ".config.yaml.tmp"
-        temporary.write_text(dump_config(cfg))
-        os.replace(temporary, folder / "config.yaml")
+        write_text(folder / "config.yaml", dump_config(cfg))
         samples.record.save(folder)
     trainer = nl.Trainer(
         accelerator="cpu" if on_cpu else "gpu",
         devices=int(os.environ.get("LOCAL_WORLD_SIZE", "1")),
         num_nodes=int(os.environ.get("WORLD_SIZE", "1")) // int(os.environ.get("LOCAL_WORLD_SIZE", "1")),
-        strategy=build_strategy(parallel, dtype=dtype),
+        strategy=build_strategy(
+            parallel,
+            dtype=dtype,
+            verify=cfg.checkpoint.verify,  # type: ignore[arg-type]
+            previous=cfg.resume == PREVIOUS,
+        ),
         max_steps=cfg.trainer.max_steps,
         max_epochs=-1,
         limit_val_batches=0,

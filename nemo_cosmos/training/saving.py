@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import shutil
 import time
@@ -15,6 +14,7 @@ from rich.console import Console
 from torch import Tensor
 from torch.distributed.checkpoint import CheckpointException
 
+from nemo_cosmos.atomic import put_folder, write_json
 from nemo_cosmos.checkpoint.distributed import DistributedCheckpoint
 from nemo_cosmos.checkpoint.files import (
     MODEL_CONFIG,
@@ -29,6 +29,7 @@ from nemo_cosmos.checkpoint.lora import adapter_folder, save_adapter, write_spec
 from nemo_cosmos.checkpoint.released import ReleasedTensors
 from nemo_cosmos.checkpoint.sources import RunWeights, run_adapters
 from nemo_cosmos.checkpoint.stream import fill, lay_out, shape_of
+from nemo_cosmos.checksums import put_archive
 from nemo_cosmos.config import CheckpointConfig
 from nemo_cosmos.errors import InputError
 from nemo_cosmos.training.model import CosmosModule, stages
@@ -55,7 +56,7 @@ class CheckpointCallback(pl.Callback):
         self.network, self.lora = pl_module.options.dit, pl_module.options.lora
         if trainer.is_global_zero:
             self.folder.mkdir(parents=True, exist_ok=True)
-            (self.folder / MODEL_CONFIG).write_text(json.dumps(self.network.to_dict(), indent=2) + "\n")
+            write_json(self.folder / MODEL_CONFIG, self.network.to_dict(), indent=2)
             if self.lora is not None:
                 write_spec(self.folder, self.lora)
             for leftover in self.folder.glob(".*"):
@@ -90,6 +91,7 @@ class CheckpointCallback(pl.Callback):
             written = time.perf_counter()
             if self.config.export:
                 self.export(temporary, step)
+            together(lambda: self.put_in_place(temporary, step), ranks=1)
         except (CheckpointException, OSError, InputError) as error:
             if trainer.is_global_zero:
                 shutil.rmtree(temporary, ignore_errors=True)
@@ -100,10 +102,6 @@ class CheckpointCallback(pl.Callback):
                 "space, then start the run again"
             ) from error
         if trainer.is_global_zero:
-            put_in_place(temporary, self.folder / name)
-            write_latest(self.folder, step)
-            for old in saved_steps(self.folder)[: -self.config.keep]:
-                remove_checkpoint(self.folder, old)
             size = sum(file.stat().st_size for file in (self.folder / name).rglob("*") if file.is_file())
             exported = f", exported in {time.perf_counter() - written:.1f} s" if self.config.export else ""
             Console(highlight=False, soft_wrap=True).print(
@@ -111,6 +109,13 @@ class CheckpointCallback(pl.Callback):
             )
         self.saved_step = step
         torch.distributed.barrier()
+
+    def put_in_place(self, temporary: Path, step: int) -> None:
+        """The save takes its name, counts as the newest, and the oldest go."""
+        put_folder(temporary, self.folder / iteration_name(step))
+        write_latest(self.folder, step)
+        for old in saved_steps(self.folder)[: -self.config.keep]:
+            remove_checkpoint(self.folder, old)
 
     def export(self, save: Path, step: int) -> None:
         """Regular weights, and the moving average in fp32, as flat files with the released names.
@@ -145,7 +150,7 @@ def write_together(path: Path, tensors: Mapping[str, Tensor]) -> None:
     try:
         together(lambda: lay_out(temporary, tensors), ranks=1)
         together(lambda: fill(temporary, tensors, _share(tensors, rank, ranks)), ranks=ranks)
-        together(lambda: os.replace(temporary, path), ranks=1)
+        together(lambda: put_archive(temporary, path), ranks=1)
     except (OSError, RuntimeError) as error:
         if rank == 0:
             temporary.unlink(missing_ok=True)
@@ -185,15 +190,6 @@ def _weights_are_finite(trainer: pl.Trainer) -> bool:
     bad = (~torch.isfinite(torch.stack([norm.float() for norm in norms]))).any().to(torch.int32)
     torch.distributed.all_reduce(bad, torch.distributed.ReduceOp.MAX)
     return not bool(bad)
-
-
-def put_in_place(temporary: Path, target: Path) -> None:
-    """Rename a folder; one that has the name, from before a run was rolled back, goes away."""
-    old = target.with_name(f".{target.name}.old")
-    if target.exists():
-        os.replace(target, old)
-    os.replace(temporary, target)
-    shutil.rmtree(old, ignore_errors=True)
 
 
 def _reason(error: CheckpointException | OSError) -> BaseException:

@@ -14,6 +14,7 @@ from nemo_cosmos.checkpoint.sources import open_weights
 from nemo_cosmos.config import TrainConfig
 from nemo_cosmos.training.callbacks import EmaCallback, denoising_models
 from nemo_cosmos.training.initial_weights import must_be_whole
+from nemo_cosmos.training.saving import together
 
 logger = logging.getLogger(__name__)
 
@@ -40,8 +41,15 @@ class SetUpCallback(pl.Callback):
 
         A run folder gives its regular weights.
         """
-        assert self.cfg.model.init_from is not None
-        state = open_weights(self.cfg.model.init_from, weights="reg").state
+        source = self.cfg.model.init_from
+        assert source is not None
+        # One process reads the content for all, in several threads.
+        mode: Any = self.cfg.checkpoint.verify
+        together(lambda: open_weights(source, weights="reg", verify_files=mode), ranks=1)
+        found = open_weights(source, weights="reg", verify_files="size")
+        state = found.state
+        if trainer.is_global_zero and not found.verified:
+            Console(highlight=False, soft_wrap=True).print(f"{source}: no checksums beside it, taken unverified")
         for model in denoising_models(trainer):
             report = model.net.load_original(state, strict=must_be_whole(self.cfg))
             if model.logvar is not None:

@@ -15,8 +15,10 @@ from nemo.lightning.pytorch.strategies import MegatronStrategy
 from rich.console import Console
 
 from nemo_cosmos.checkpoint.sharded import load_parts, save_parts
-from nemo_cosmos.checkpoint.store import BUFFERS, CheckpointReader, read_common
+from nemo_cosmos.checkpoint.store import BUFFERS, CheckpointReader, read_common, tensors_folder
+from nemo_cosmos.checksums import MANIFEST, Verify
 from nemo_cosmos.config import ParallelConfig
+from nemo_cosmos.training.damaged import whole_save
 from nemo_cosmos.training.ema import ShardedEma
 from nemo_cosmos.training.model import stages
 from nemo_cosmos.training.optimizer import CosmosOptimizer, adam_steps, set_adam_steps
@@ -35,6 +37,10 @@ class CosmosStrategy(MegatronStrategy):
     """
 
     ema: ShardedEma | None = None
+    verify: Verify = "auto"
+    """Of the save that is loaded."""
+    previous = False
+    """Whether a damaged one is passed over."""
 
     def run_state(self) -> RunState:
         """The tensors of the run on this rank."""
@@ -54,7 +60,11 @@ class CosmosStrategy(MegatronStrategy):
 
     def load_checkpoint(self, checkpoint_path: str | Path, selective_restore: bool = False) -> dict[str, Any]:
         start = time.perf_counter()
-        reader = CheckpointReader(Path(checkpoint_path))
+        checkpoint_path = whole_save(Path(checkpoint_path), self.verify, previous=self.previous)
+        verified = time.perf_counter()
+        known = (tensors_folder(checkpoint_path) / MANIFEST).is_file()
+        checked = f"verified in {verified - start:.1f} s" if known else "no checksums beside it, taken unverified"
+        reader = CheckpointReader(checkpoint_path)
         common = read_common(reader.folder)
         state = self.run_state()
         load_parts(reader, state.to_load(reader))
@@ -64,7 +74,7 @@ class CosmosStrategy(MegatronStrategy):
             stage.net.original_extras = common.get(BUFFERS, {})
         if self.is_global_zero:
             Console(highlight=False, soft_wrap=True).print(
-                f"resumed from {checkpoint_path}: read in {time.perf_counter() - start:.1f} s"
+                f"resumed from {checkpoint_path}: {checked}, read in {time.perf_counter() - verified:.1f} s"
             )
         return {**common, "state_dict": {}, "optimizer_states": {}}
 
@@ -75,9 +85,15 @@ class CosmosStrategy(MegatronStrategy):
         """Nothing is left to do: :meth:`load_checkpoint` reads into the optimizer's memory."""
 
 
-def build_strategy(parallel: ParallelConfig, *, dtype: torch.dtype) -> CosmosStrategy:
-    """Process groups, DDP and checkpoints for a layout."""
-    return CosmosStrategy(
+def build_strategy(
+    parallel: ParallelConfig, *, dtype: torch.dtype, verify: Verify = "auto", previous: bool = False
+) -> CosmosStrategy:
+    """Process groups, DDP and checkpoints for a layout.
+
+    Args:
+        verify, previous: of the save that is resumed from, see :func:`~nemo_cosmos.training.damaged.whole_save`.
+    """
+    strategy = CosmosStrategy(
         tensor_model_parallel_size=parallel.tensor,
         pipeline_model_parallel_size=parallel.pipeline,
         virtual_pipeline_model_parallel_size=parallel.virtual_pipeline,
@@ -95,3 +111,5 @@ def build_strategy(parallel: ParallelConfig, *, dtype: torch.dtype) -> CosmosStr
         ckpt_async_save=False,
         replace_progress_bar=False,
     )
+    strategy.verify, strategy.previous = verify, previous
+    return strategy

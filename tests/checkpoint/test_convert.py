@@ -19,6 +19,7 @@ from nemo_cosmos.checkpoint.convert import convert
 from nemo_cosmos.checkpoint.distributed import DistributedCheckpoint
 from nemo_cosmos.checkpoint.files import save_tensors
 from nemo_cosmos.checkpoint.sources import open_weights
+from nemo_cosmos.checksums import beside
 from nemo_cosmos.cli import app
 from nemo_cosmos.errors import InputError
 from nemo_cosmos.models.dit import DiTConfig, build_dit
@@ -142,6 +143,7 @@ def test_broken_checkpoints(base: Path, tmp_path: Path) -> None:
     save = run / "checkpoints" / "iter_000000003"
     index = save / "weights" / ".metadata"
     whole = index.read_bytes()
+    (save / "weights" / "checksums.json").unlink()
     for broken, message in ((whole[:100], "not a readable index"), (pickle.dumps(Evil()), "refers to posix.system")):
         index.write_bytes(broken)
         with pytest.raises(InputError, match=message):
@@ -173,6 +175,7 @@ def test_broken_files(base: Path, tmp_path: Path) -> None:
     assert f"{len(removed)} missing, 23 unexpected, 1 misshapen" in message
     assert "and 3 more" in message
     assert "affline_norm.weight: [5], expected [64]" in message
+    beside(file).unlink()
     file.write_bytes(b"PK" + bytes(100))
     with pytest.raises(InputError, match="not a readable tensor file"):
         load_network(file)

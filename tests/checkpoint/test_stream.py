@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from nemo_cosmos.checkpoint.files import save_tensors
+from nemo_cosmos.checksums import verify
 from nemo_cosmos.errors import InputError
 
 TENSORS = {
@@ -30,7 +31,7 @@ def test_equals_what_torch_saves(mmap: bool, tmp_path: Path) -> None:
     found = torch.load(tmp_path / "model.pt", weights_only=True, mmap=mmap)
     assert list(found) == list(TENSORS)
     assert all(torch.equal(found[name], t) and found[name].dtype == t.dtype for name, t in TENSORS.items())
-    assert [path.name for path in tmp_path.iterdir()] == ["model.pt"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["model.pt", "model.pt.checksums.json"]
 
 
 def test_is_a_whole_zip_file(tmp_path: Path) -> None:
@@ -81,4 +82,5 @@ def test_full_disk_leaves_the_file_before(tmp_path: Path) -> None:
     process.join(60)
     assert process.exitcode == 0
     assert list(torch.load(tmp_path / "model.pt", weights_only=True)) == list(TENSORS)
-    assert [path.name for path in tmp_path.iterdir()] == ["model.pt"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["model.pt", "model.pt.checksums.json"]
+    verify(tmp_path / "model.pt", "full")

@@ -11,8 +11,9 @@ import sys
 import pytest
 import torch
 
+from nemo_cosmos.atomic import write_json
 from nemo_cosmos.data.clips import find_clips
-from nemo_cosmos.data.manifest import completed_shards, write_json
+from nemo_cosmos.data.manifest import completed_shards
 from nemo_cosmos.data.sample import TokenizerIdentity
 from nemo_cosmos.data.shards import ShardDataset, encode_sample
 from nemo_cosmos.data.video import write_mp4

@@ -12,6 +12,7 @@ import torch
 
 from nemo_cosmos import cli
 from nemo_cosmos.checkpoint.files import save_tensors, write_latest
+from nemo_cosmos.checksums import beside
 from nemo_cosmos.models.dit import DiTConfig, build_dit
 from tests.parallel.processes import run_processes
 from tests.parallel.runs import SMALL
@@ -147,6 +148,8 @@ def test_broken_weights_to_start_from(damage: str, refused: Main, tmp_path: Path
     elif damage == "misshapen":
         state[name] = torch.zeros(3, 3)
     save_tensors(file, state)
+    if damage in ("cut", "text"):
+        beside(file).unlink()
     if damage == "cut":
         file.write_bytes(file.read_bytes()[:1000])
     elif damage == "text":

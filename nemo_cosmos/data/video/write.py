@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import math
-import os
-import tempfile
 from collections.abc import Callable, Iterator
 from fractions import Fraction
 from pathlib import Path
@@ -15,6 +13,7 @@ import av
 import numpy as np
 from torch import Tensor
 
+from nemo_cosmos.atomic import finished_file
 from nemo_cosmos.data.video.colour import convert
 from nemo_cosmos.errors import InputError
 
@@ -122,23 +121,9 @@ def _output(path: Path) -> Iterator[Any]:
     """A container to write to, in the format of the suffix; the file appears under its name when complete."""
     kind = CONTAINERS.get(path.suffix.lower(), "mp4")
     movflags = {"movflags": "+faststart"} if kind in ("mp4", "mov") else {}
-    with _finished_file(path) as temporary, av.open(str(temporary), "w", format=kind, options=movflags) as container:
-        yield container
-
-
-@contextlib.contextmanager
-def _finished_file(path: Path) -> Iterator[Path]:
-    """A temporary name beside ``path``; renamed to it at the end, deleted on an error."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.stem[:40]}.", suffix=".tmp")
-    os.close(handle)
-    try:
-        yield Path(name)
-        os.chmod(name, 0o644)
-        os.replace(name, path)
-    except BaseException:
-        Path(name).unlink(missing_ok=True)
-        raise
+    with finished_file(path) as temporary, av.open(str(temporary), "w", format=kind, options=movflags) as container:
+        yield container
 
 
 def _as_images(frames: Tensor | np.ndarray) -> np.ndarray:

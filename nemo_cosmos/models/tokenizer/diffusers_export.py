@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import json
-import os
 import re
-import shutil
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from torch import Tensor
 
+from nemo_cosmos.atomic import finished_folder, write_json
+from nemo_cosmos.checksums import seal_folder
 from nemo_cosmos.errors import InputError
 from nemo_cosmos.models.tokenizer.state_dict import CONSTANT_BUFFERS
 
@@ -92,19 +91,15 @@ def export_diffusers(tokenizer: VideoTokenizer, path: str | Path) -> Path:
     """Write a folder for ``AutoencoderKLCosmos.from_pretrained``; an existing one is replaced at the end."""
     from safetensors.torch import save_file
 
-    from nemo_cosmos.models.tokenizer.pretrained import replace_folder
-
     config = diffusers_config(tokenizer)
     target = Path(path)
-    temporary = target.with_name(f".{target.name}.tmp{os.getpid()}")
-    shutil.rmtree(temporary, ignore_errors=True)
-    temporary.mkdir(parents=True)
     state = to_diffusers_state_dict(tokenizer.module.to_original())
-    save_file(
-        {key: value.cpu().contiguous() for key, value in state.items()},
-        temporary / "diffusion_pytorch_model.safetensors",
-        metadata={"format": "pt"},
-    )
-    (temporary / "config.json").write_text(json.dumps(config, indent=2) + "\n")
-    replace_folder(temporary, target)
+    with finished_folder(target) as temporary:
+        save_file(
+            {key: value.cpu().contiguous() for key, value in state.items()},
+            temporary / "diffusion_pytorch_model.safetensors",
+            metadata={"format": "pt"},
+        )
+        write_json(temporary / "config.json", config, indent=2)
+        seal_folder(temporary)
     return target

@@ -7,12 +7,12 @@ continuous tokenizers and ``(indices, codes, 0)`` for discrete ones; the decoder
 from __future__ import annotations
 
 import copy
-import os
 from pathlib import Path
 
 import torch
 from torch import Tensor, nn
 
+from nemo_cosmos.checksums import finished_archive
 from nemo_cosmos.models.tokenizer.autoencoder import TokenizerModule
 
 
@@ -124,13 +124,12 @@ def script_tokenizer(module: TokenizerModule) -> dict[str, torch.jit.ScriptModul
 
 
 def export_jit(module: TokenizerModule, files: dict[str, Path]) -> None:
-    """Write TorchScript parts to files, each under a temporary name first.
+    """Write TorchScript parts to files, each under a temporary name first, with its checksum beside it.
 
     Args:
         files: file per part; keys ``encoder``, ``decoder``, ``autoencoder``, any subset.
     """
     parts = script_tokenizer(module)
     for name, path in files.items():
-        temporary = path.with_name(f".{path.name}.tmp{os.getpid()}")
-        parts[name].save(str(temporary))
-        os.replace(temporary, path)
+        with finished_archive(path) as temporary:
+            parts[name].save(str(temporary))

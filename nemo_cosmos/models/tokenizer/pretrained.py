@@ -9,8 +9,6 @@ from __future__ import annotations
 
 import json
 import logging
-import os
-import shutil
 import warnings
 from collections.abc import Mapping
 from pathlib import Path
@@ -19,6 +17,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from nemo_cosmos.atomic import finished_folder, write_json
+from nemo_cosmos.checksums import Verify, seal_again, seal_folder, verify
 from nemo_cosmos.errors import InputError
 from nemo_cosmos.models.tokenizer.autoencoder import TokenizerModule
 from nemo_cosmos.models.tokenizer.config import PRESETS, TokenizerConfig
@@ -40,6 +40,7 @@ def load_tokenizer(
     dtype: torch.dtype = torch.float32,
     chunk_frames: int | None = None,
     regular: bool = False,
+    verify_files: Verify = "auto",
 ) -> VideoTokenizer:
     """Load a tokenizer folder: the weights that the released world models were trained with, the averaged ones.
 
@@ -49,6 +50,7 @@ def load_tokenizer(
         dtype: compute and weight dtype; latents and statistics stay fp32.
         chunk_frames: frames per chunk instead of the configuration's, e.g. 57 for the multiview models.
         regular: the regular weights of ``model.pt`` where the folder has both.
+        verify_files: whether the files are compared with their checksums, where they have them.
 
     Raises:
         InputError: the folder, its config.json or its weights are missing, or the weights are another tokenizer's.
@@ -58,8 +60,9 @@ def load_tokenizer(
         raise InputError(
             f"{folder}: no such tokenizer folder; tools/download_tokenizer_checkpoints.py fetches the released ones"
         )
+    verify(folder, verify_files)
     values = _read_config(folder / "config.json")
-    weights = read_weights(folder, regular=regular)
+    weights = read_weights(folder, regular=regular, verify_files=None)
     if regular and weights.averaged:
         raise InputError(f"{folder}: no regular weights, only {weights.origin}; leave out the regular ones' option")
     state_dict = weights.state
@@ -105,10 +108,7 @@ def save_tokenizer(
     if (mean is None) != (std is None):
         raise ValueError("give mean and std together")
     target = Path(path)
-    temporary = target.with_name(f".{target.name}.tmp{os.getpid()}")
-    shutil.rmtree(temporary, ignore_errors=True)
-    temporary.mkdir(parents=True)
-    try:
+    with finished_folder(target) as temporary:
         state = {key: value.cpu().contiguous() for key, value in to_original(module).items()}
         save_file(state, temporary / "model.safetensors")
         values = {
@@ -117,32 +117,19 @@ def save_tokenizer(
             "sha256": weights_sha256(state, mean, std),
             "metadata": dict(metadata or {}),
         }
-        (temporary / "config.json").write_text(json.dumps(values, indent=2) + "\n")
+        write_json(temporary / "config.json", values, indent=2)
         if mean is not None and std is not None:
             write_statistics(temporary, mean, std)
-        replace_folder(temporary, target)
-    except BaseException:
-        shutil.rmtree(temporary, ignore_errors=True)
-        raise
+        seal_folder(temporary)
     return target
 
 
 def write_statistics(folder: str | Path, mean: Tensor, std: Tensor) -> Path:
     """Store latent statistics (C, P) beside the weights as latent_stats.json, atomically."""
     target = Path(folder) / "latent_stats.json"
-    temporary = target.with_suffix(".json.tmp")
-    temporary.write_text(json.dumps({"mean": mean.float().tolist(), "std": std.float().tolist()}) + "\n")
-    os.replace(temporary, target)
+    write_json(target, {"mean": mean.float().tolist(), "std": std.float().tolist()}, indent=None)
+    seal_again(target.parent, target.name)
     return target
-
-
-def replace_folder(temporary: Path, target: Path) -> None:
-    """Rename ``temporary`` to ``target``; a former ``target`` is moved aside first and deleted last."""
-    old = target.with_name(f".{target.name}.old{os.getpid()}")
-    if target.exists():
-        os.replace(target, old)
-    os.replace(temporary, target)
-    shutil.rmtree(old, ignore_errors=True)
 
 
 def _read_config(file: Path) -> dict[str, Any]:

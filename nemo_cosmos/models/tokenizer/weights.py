@@ -15,6 +15,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from nemo_cosmos.checksums import Verify, verify
 from nemo_cosmos.errors import InputError
 from nemo_cosmos.models.tokenizer.state_dict import CONSTANT_BUFFERS, split_weights
 from nemo_cosmos.models.torch_files import Parts, load_restricted
@@ -44,7 +45,7 @@ class TokenizerWeights:
         return self.origin + (f" ({self.odd} entries that are no weights passed over)" if self.odd else "")
 
 
-def read_weights(path: str | Path, *, regular: bool = False) -> TokenizerWeights:
+def read_weights(path: str | Path, *, regular: bool = False, verify_files: Verify | None = "auto") -> TokenizerWeights:
     """The weights at ``path``: the averaged ones where there are two kinds.
 
     A folder is searched for ``model.safetensors``, ``encoder.jit`` with ``decoder.jit``, averaged weights in
@@ -53,11 +54,14 @@ def read_weights(path: str | Path, *, regular: bool = False) -> TokenizerWeights
     Args:
         path: tokenizer folder, or a .pt, .safetensors or .jit file.
         regular: the regular weights where there are two kinds: those of ``model.pt`` in a released folder.
+        verify_files: whether the files are compared with their checksums, where they have them; None: it was done.
 
     Raises:
         InputError: no weights, an unreadable file, or half of the JIT pair beside weights of another tokenizer.
     """
     path = Path(path)
+    if verify_files is not None and path.exists():
+        verify(path, verify_files)
     if path.is_dir():
         return _read_folder(path, regular)
     if path.is_file():

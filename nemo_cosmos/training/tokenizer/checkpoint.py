@@ -17,6 +17,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from nemo_cosmos.atomic import write_text
+from nemo_cosmos.checkpoint.files import set_aside
+from nemo_cosmos.checksums import Verify, beside, finished_archive, verify
 from nemo_cosmos.errors import InputError
 from nemo_cosmos.models.tokenizer import TokenizerModule
 from nemo_cosmos.models.tokenizer.jit import export_jit
@@ -36,16 +39,21 @@ def checkpoint_file(folder: Path, step: int) -> Path:
 
 def latest_checkpoint(folder: Path) -> Path | None:
     """The file named in latest_checkpoint.txt; InputError when it names none or one that is gone."""
+    file = _named(folder)
+    if file is not None and not file.is_file():
+        marker = folder / LATEST
+        raise InputError(f"{marker} names {file.name}, which is missing: restore it or delete {marker}")
+    return file
+
+
+def _named(folder: Path) -> Path | None:
     marker = folder / LATEST
     if not marker.is_file():
         return None
     name = marker.read_text(encoding="utf-8", errors="replace").strip()
     if name != Path(name).name or not name.isprintable() or not name.endswith(".pt"):
         raise InputError(f"{marker} names {name[:100]!r}: expected iter_N.pt; write the name of a save there")
-    file = folder / name
-    if not file.is_file():
-        raise InputError(f"{marker} names {file.name}, which is missing: restore it or delete {marker}")
-    return file
+    return folder / name
 
 
 def pack_model(module: TokenizerModule, ema: Mapping[str, Tensor] | None) -> dict[str, Tensor]:
@@ -66,25 +74,64 @@ def save_checkpoint(
     """
     folder.mkdir(parents=True, exist_ok=True)
     file = checkpoint_file(folder, step)
-    temporary = file.with_name(f".{file.name}.tmp")
-    torch.save(content, temporary)
-    os.replace(temporary, file)
+    with finished_archive(file) as temporary:
+        torch.save(content, temporary)
     if exported is not None:
         export_parts(exported, folder, step)
-    marker = folder / f".{LATEST}.tmp"
-    marker.write_text(file.name + "\n")
-    os.replace(marker, folder / LATEST)
+    write_text(folder / LATEST, file.name + "\n")
     # Later ones are of a run that was rolled back: they are written anew in time, and do not count.
     kept = [other for other in sorted(folder.glob("iter_*.pt")) if other.name <= file.name]
     for old in kept[:-keep]:
         for suffix in (".pt", "_reg.jit", *JIT_SUFFIXES.values()):
-            old.with_name(old.stem + suffix).unlink(missing_ok=True)
+            doomed = old.with_name(old.stem + suffix)
+            beside(doomed).unlink(missing_ok=True)
+            doomed.unlink(missing_ok=True)
     return file
+
+
+def save_to_resume(folder: Path, mode: Verify, *, previous: bool) -> tuple[Path | None, list[Path]]:
+    """The save to go on from, and the newer ones that were passed over because they are damaged.
+
+    Args:
+        previous: take the newest earlier one where the newest is damaged.
+
+    Raises:
+        InputError: it is damaged, and so is every other that may be taken.
+    """
+    newest = _named(folder) if previous else latest_checkpoint(folder)
+    if newest is None:
+        return None, []
+    earlier = [file for file in sorted(folder.glob("iter_*.pt"), reverse=True) if file.name < newest.name]
+    advice = f"start again with resume=previous to go on from {earlier[0].name}" if earlier else "it is the only save"
+    passed: list[Path] = []
+    for file in [newest, *earlier] if previous else [newest]:
+        try:
+            verify(file, mode, remedy=f"{advice}, or take it from a copy")
+            if previous:
+                read_checkpoint(file)
+            return file, passed
+        except InputError as error:
+            problem = error
+            passed.append(file)
+            if previous:
+                logger.warning("%s", error)
+    raise problem
+
+
+def pass_over(damaged: list[Path], now: Path) -> None:
+    """Keep damaged saves under names that nothing takes for a save, and let another be the newest."""
+    for file in damaged:
+        for part in sorted(file.parent.glob(f"{file.stem}*")):
+            kept = set_aside(part)
+            logger.warning("resume=previous: %s is kept as %s", part.name, kept)
+    if damaged:
+        write_text(now.parent / LATEST, now.name + "\n")
+        logger.warning("resume=previous: the run goes on from %s", now.name)
 
 
 def remove_unfinished(output_dir: Path) -> None:
     """Delete what a killed run left half-written. No other run may be at work in the folder."""
-    for pattern in ("checkpoints/.iter_*.tmp*", f"checkpoints/.{LATEST}.tmp", "metrics.tmp"):
+    for pattern in ("checkpoints/.iter_*.tmp*", f"checkpoints/.{LATEST}*.tmp", "metrics.tmp"):
         for file in output_dir.glob(pattern):
             file.unlink(missing_ok=True)
     for pattern in (".tokenizer.tmp*", ".tokenizer.old*"):
@@ -136,7 +183,7 @@ def load_start(module: TokenizerModule, path: str | Path) -> dict[str, Tensor] |
     Raises:
         InputError: either kind does not fit ``module``.
     """
-    regular, averaged = read_weights(path, regular=True), read_weights(path)
+    regular, averaged = read_weights(path, regular=True), read_weights(path, verify_files=None)
     module.load_original(regular.state, strict=True)
     logger.info("training starts from the %s", regular)
     if averaged.origin == regular.origin:

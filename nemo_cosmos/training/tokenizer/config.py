@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any
 
-from nemo_cosmos.config import MISSING, at_least, choice
+from nemo_cosmos.config import MISSING, PREVIOUS, at_least, choice
 
 
 @dataclass
@@ -207,6 +207,8 @@ class TokenizerCheckpointConfig:
     """Write iter_N_enc.jit, _dec.jit and _ema.jit beside each checkpoint."""
     statistics_clips: int = at_least(0, 64)
     """Training clips for the latent statistics of the tokenizer folder written at the end; 0: none."""
+    verify: str = choice("auto", "auto", "full", "size")
+    """The save that a run goes on from, compared with its checksum: full reads it, size compares the size."""
 
 
 @dataclass
@@ -220,8 +222,9 @@ class TokenizerTrainConfig:
     name: str = "${experiment}"
     output_dir: str = "${oc.env:OUTPUT_ROOT,checkpoints}/${project}/${group}/${name}"
     seed: int = at_least(0, 1234)
-    resume: bool = True
-    """Continue from the newest checkpoint in output_dir; false with one present is an error."""
+    resume: bool | str = choice(True, True, False, PREVIOUS)
+    """Continue from the newest checkpoint in output_dir; false with one present is an error; previous takes the one
+    before where the newest is damaged."""
     model: TokenizerModelConfig = field(default_factory=TokenizerModelConfig)
     data: TokenizerDataConfig = field(default_factory=TokenizerDataConfig)
     loss: LossConfig = field(default_factory=LossConfig)

@@ -6,6 +6,7 @@ import logging
 import warnings
 from pathlib import Path
 
+from nemo_cosmos.checksums import Verify
 from nemo_cosmos.errors import InputError
 from nemo_cosmos.models.tokenizer import TokenizerModule, VideoTokenizer, load_tokenizer, save_tokenizer
 from nemo_cosmos.models.tokenizer.diffusers_export import export_diffusers
@@ -18,13 +19,14 @@ logger = logging.getLogger(__name__)
 FORMATS = ("folder", "jit", "diffusers")
 
 
-def open_source(path: Path, *, name: str | None, regular: bool) -> VideoTokenizer:
+def open_source(path: Path, *, name: str | None, regular: bool, verify_files: Verify = "auto") -> VideoTokenizer:
     """The tokenizer in a folder or in one weights file.
 
     Args:
         path: tokenizer folder, or an iter_*.pt, .safetensors or .jit file.
         name: recorded name of a file's tokenizer; a preset's name also fixes its chunk length.
         regular: the regular instead of the averaged weights, where there are both.
+        verify_files: whether the files are compared with their checksums, where they have them.
 
     Raises:
         InputError: unreadable, or without regular weights where those are asked for.
@@ -32,8 +34,8 @@ def open_source(path: Path, *, name: str | None, regular: bool) -> VideoTokenize
     if path.is_dir():
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", UserWarning)
-            return load_tokenizer(path, regular=regular)
-    weights = read_weights(path, regular=regular)
+            return load_tokenizer(path, regular=regular, verify_files=verify_files)
+    weights = read_weights(path, regular=regular, verify_files=verify_files)
     if regular and weights.averaged:
         raise InputError(f"{path} holds averaged weights alone: leave out --reg")
     config = infer_config(weights.state, name=name or path.stem)
@@ -43,14 +45,22 @@ def open_source(path: Path, *, name: str | None, regular: bool) -> VideoTokenize
     return VideoTokenizer(module)
 
 
-def export(source: Path, target: Path, *, form: str, name: str | None = None, regular: bool = False) -> list[Path]:
+def export(
+    source: Path,
+    target: Path,
+    *,
+    form: str,
+    name: str | None = None,
+    regular: bool = False,
+    verify_files: Verify = "auto",
+) -> list[Path]:
     """Write ``source`` in one of :data:`FORMATS`; returns what was written.
 
     ``jit`` writes encoder.jit, decoder.jit and autoencoder.jit into the folder ``target``.
     """
     if form not in FORMATS:
         raise InputError(f"format {form!r}: expected one of {', '.join(FORMATS)}")
-    tokenizer = open_source(source, name=name, regular=regular)
+    tokenizer = open_source(source, name=name, regular=regular, verify_files=verify_files)
     if form == "diffusers":
         return [export_diffusers(tokenizer, target)]
     if form == "jit":

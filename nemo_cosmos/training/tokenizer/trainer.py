@@ -16,7 +16,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
-from nemo_cosmos.config import dump_config
+from nemo_cosmos.atomic import write_text
+from nemo_cosmos.config import PREVIOUS, dump_config
 from nemo_cosmos.data.record import refuse_other_data
 from nemo_cosmos.errors import InputError
 from nemo_cosmos.models.fusion import allow_repeated_backward
@@ -73,7 +74,7 @@ class TokenizerTrainer:
         average: dict[str, Tensor] | None = None
         if config.model.init_from is None:
             initialise(self.module)
-        elif files.latest_checkpoint(self.checkpoints) is None:
+        elif not (self.checkpoints / files.LATEST).is_file():
             average = files.load_start(self.module, config.model.init_from)
         self.module.to(self.device)
         if self.device.type == "cuda":
@@ -271,7 +272,12 @@ class TokenizerTrainer:
 
     def _restore(self) -> None:
         config = self.config
-        latest = files.latest_checkpoint(self.checkpoints)
+        latest, self.damaged = files.save_to_resume(
+            self.checkpoints,
+            config.checkpoint.verify,  # type: ignore[arg-type]
+            previous=config.resume == PREVIOUS,
+        )
+        self.resumed_from = latest
         if latest is not None and not config.resume:
             raise InputError(
                 f"{self.checkpoints} already holds {latest.name}: resume it, or choose another output_dir"
@@ -347,9 +353,11 @@ class TokenizerTrainer:
         from torch.utils.tensorboard import SummaryWriter
 
         self.output_dir.mkdir(parents=True, exist_ok=True)
-        (self.output_dir / "config.yaml").write_text(dump_config(self.config))
+        write_text(self.output_dir / "config.yaml", dump_config(self.config))
         self.dataset.record.save(self.output_dir)
         files.remove_unfinished(self.output_dir)
+        if self.resumed_from is not None:
+            files.pass_over(self.damaged, self.resumed_from)
         # A run that starts anew measures step 0 again, too.
         forget_later_steps(self.output_dir / "metrics.jsonl", self.step or -1)
         self.writer = SummaryWriter(str(self.output_dir / "tensorboard"), purge_step=self.step + 1)

@@ -116,7 +116,10 @@ def test_resume_continues_exactly(clips: Path, tmp_path: Path) -> None:
     assert set(wanted) <= set(records(whole)[1])
     names = {p.name for p in (whole / "checkpoints").iterdir()}
     assert names == {"latest_checkpoint.txt"} | {
-        f"iter_00000000{n}{suffix}" for n in (2, 4) for suffix in (".pt", "_enc.jit", "_dec.jit", "_ema.jit")
+        f"iter_00000000{n}{suffix}{manifest}"
+        for n in (2, 4)
+        for suffix in (".pt", "_enc.jit", "_dec.jit", "_ema.jit")
+        for manifest in ("", ".checksums.json")
     }
     with pytest.raises(InputError, match="already holds iter_000000004"):
         TokenizerTrainer(configure(clips, whole, "resume=false"))
