@@ -7,6 +7,7 @@ chosen touch of a chosen file, so that a moment between two renames is met every
 
 from __future__ import annotations
 
+import contextlib
 import fnmatch
 import json
 import os
@@ -67,13 +68,22 @@ class Started:
     """A command on its way."""
 
     def __init__(
-        self, words: list[str], folder: Path, *, trap: Trap | None = None, limit: int | None = None, threads: int = 1
+        self,
+        words: list[str],
+        folder: Path,
+        *,
+        trap: Trap | None = None,
+        limit: int | None = None,
+        log: Path | None = None,
     ) -> None:
         self.folder = folder
-        self.log = folder.with_name(f"{folder.name}.log")
-        self.began = time.monotonic()
-        self.process = CONTEXT.Process(target=_entry, args=(words, folder, self.log, trap, limit, threads))
+        self.log = log or folder.with_name(f"{folder.name}.log")
+        self.log.unlink(missing_ok=True)
+        self.process = CONTEXT.Process(target=_entry, args=(words, folder, self.log, trap, limit))
         self.process.start()
+        # The first process waits for the server's imports.
+        assert wait_until(lambda: self.log.exists() or not self.process.is_alive(), 300)
+        self.began = time.monotonic()
 
     def wait(self, seconds: float = 240) -> Ended:
         """The end of the command and of every process that it started."""
@@ -87,14 +97,10 @@ class Started:
         assert left, f"processes are left: {[describe(pid) for pid in processes_of(self.process.pid)]}"
         return Ended(128 - code if code < 0 else code, self.log.read_text(errors="replace"), took)
 
-    def wait_for(self, pattern: str, seconds: float = 120) -> None:
-        """Until there is a file of this pattern in the folder."""
-        found = wait_until(lambda: bool(list(self.folder.glob(pattern))) or not self.process.is_alive(), seconds)
-        assert found and self.process.is_alive(), f"{pattern} did not come:\n{self.log.read_text()[-3000:]}"
-
     def send(self, number: int) -> None:
         assert self.process.pid is not None
-        os.kill(self.process.pid, number)
+        with contextlib.suppress(ProcessLookupError):  # it has come to its end
+            os.kill(self.process.pid, number)
 
 
 def run(words: list[str], folder: Path, *, trap: Trap | None = None, limit: int | None = None) -> Ended:
@@ -143,20 +149,18 @@ def touches(folder: Path) -> list[str]:
     return json.loads(folder.with_name(f"{folder.name}.touches").read_text())
 
 
-def _entry(
-    words: list[str], folder: Path, log: Path, trap: Trap | None, limit: int | None, threads: int
-) -> None:
+def _entry(words: list[str], folder: Path, log: Path, trap: Trap | None, limit: int | None) -> None:
     os.setsid()
     descriptor = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
     for stream in (1, 2):
         os.dup2(descriptor, stream)
-    os.environ["OMP_NUM_THREADS"] = str(threads)
     if limit is not None:
         signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
         resource.setrlimit(resource.RLIMIT_FSIZE, (limit, resource.RLIM_INFINITY))
     seen: list[str] = []
     if trap is not None:
         _watch(folder, trap, seen)
+    CONTEXT.set_forkserver_preload([])  # Its readers begin as those of a command that a shell started.
     sys.argv = ["nemo-cosmos", *words]
     from nemo_cosmos.cli import main
 
@@ -184,6 +188,7 @@ def _watch(folder: Path, trap: Trap, seen: list[str]) -> None:
             return
         paths = [os.fsdecode(path) for path in arguments[: _TOUCHES[event]] if isinstance(path, str | bytes | Path)]
         names = [path.removeprefix(root) for path in paths if path.startswith(root)]
+        names = [name for name in names if not name.startswith("tensorboard")]  # A dozen for every step.
         if any(fnmatch.fnmatch(name, trap.pattern) for name in names):
             seen.append(f"{event} {' '.join(names)}")
             if trap.signal and len(seen) == trap.count:

@@ -82,14 +82,14 @@ class Job:
 JOBS = {
     "train": Job(
         train,
-        (("checkpoints/.latest_checkpoint.txt.tmp", 3), ("checkpoints/.iter_000000004_reg_model.pt.tmp", 1)),
+        (("checkpoints/.latest_checkpoint.txt.tmp", 1), ("checkpoints/.iter_000000004_reg_model.pt.tmp", 1)),
         ("config.yaml", "tensorboard/", "weights/.metadata", "weights/common.pt", "checksums"),
     ),
     "tokenizer train": Job(
         train_tokenizer, (("checkpoints/.latest_checkpoint.txt.tmp", 3),), ("config.yaml", "tensorboard/")
     ),
     "prepare": Job(prepare, (("shard-0000-000001.index.json", 1), (".shard-0000-000001.index.json*", 1))),
-    "generate": Job(generate, ((".v1.json*", 1),)),
+    "generate": Job(generate, (("v1.mp4", 1), (".v1.json*", 1))),
 }
 
 
