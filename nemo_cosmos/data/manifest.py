@@ -341,7 +341,7 @@ def _shard_info(path: Path, index: ShardIndex) -> ShardInfo:
     return ShardInfo(index.shard, index.bytes, index.sha256, index.samples, digest)
 
 
-def _distinct(indices: list[ShardIndex], name: str) -> list[Any]:
+def _distinct(indices: Sequence[ShardIndex], name: str) -> list[Any]:
     values: list[Any] = []
     for index in indices:
         values.extend(value for value in getattr(index, name) if value not in values)

@@ -41,7 +41,7 @@ def from_json(kind: type[T], values: Any, where: str) -> T:
     """
     if not isinstance(values, dict):
         raise InputError(f"{where}: expected a JSON object, found {type(values).__name__}")
-    hints, needed = _fields(kind)
+    hints, needed = _fields(kind)  # type: ignore[arg-type]
     if unknown := [name for name in values if name not in hints]:
         raise InputError(f"{where}: unknown key {unknown[0][:100]!r}")
     if missing := [name for name in needed if name not in values]:
@@ -50,7 +50,7 @@ def from_json(kind: type[T], values: Any, where: str) -> T:
 
 
 @lru_cache
-def _fields(kind: type) -> tuple[dict[str, Any], list[str]]:
+def _fields(kind: Any) -> tuple[dict[str, Any], list[str]]:
     """Types of the fields by name, and the names of those without a default."""
     known = fields(kind)
     hints = typing.get_type_hints(kind)

@@ -6,8 +6,9 @@ import logging
 import os
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
+from glob import escape
 from pathlib import Path
 from typing import Any, Literal
 
@@ -26,6 +27,7 @@ from nemo_cosmos.inference.pipeline import Models, PreparedText, WorldPipeline
 from nemo_cosmos.inference.prompts import PromptUpsampler
 from nemo_cosmos.inference.ranks import Ranks, start_ranks, stop_ranks
 from nemo_cosmos.inference.requests import GenerationRequest
+from nemo_cosmos.lock import share_folder
 from nemo_cosmos.models.dit.config import DiTConfig
 from nemo_cosmos.models.text import DEFAULT_TEXT_ENCODER, load_text_encoder
 from nemo_cosmos.models.tokenizer import load_tokenizer
@@ -214,9 +216,11 @@ def run_requests(
     for part in (models.text_encoder, models.upsampler):
         if part is not None and part.offload:
             part.release()
-    if ranks.is_first:
-        output.mkdir(parents=True, exist_ok=True)
-    with _progress_bars(len(requests), enabled=ranks.is_first) as bars:
+    with ExitStack() as stack:
+        if ranks.is_first:
+            output.mkdir(parents=True, exist_ok=True)
+            stack.enter_context(share_folder(output, lambda: remove_unfinished(output, requests)))
+        bars = stack.enter_context(_progress_bars(len(requests), enabled=ranks.is_first))
         for request, text in zip(requests, prepared, strict=True):
             bars.begin(request.name)
             if text.text is None:
@@ -225,6 +229,14 @@ def run_requests(
             else:
                 _generate_one(pipeline, request, text, output, records[request.name], summary, bars.evaluation)
             bars.end()
+
+
+def remove_unfinished(output: Path, requests: list[GenerationRequest]) -> None:
+    """Delete the temporary files that a killed job left of these videos."""
+    for request in requests:
+        # What is being written begins with a dot and the first characters of its name.
+        for file in output.glob(f".{escape(request.name[:36])}*.tmp"):
+            file.unlink(missing_ok=True)
 
 
 def _generate_one(

@@ -1,8 +1,8 @@
 """Commands as users type them, each in a process group of its own, that something happens to on the way.
 
-A command is the real ``nemo_cosmos.cli.main`` with its arguments in ``sys.argv``, in a process forked from a server that
-has imported the package: what is tried begins at once instead of after ten seconds of imports. ``Trap`` stops it at a
-chosen touch of a chosen file, so that a moment between two renames is met every time.
+A command is the real ``nemo_cosmos.cli.main`` with its arguments in ``sys.argv``, in a process forked from a server
+that has imported the package: what is tried begins at once instead of after ten seconds of imports. ``Trap`` stops it
+at a chosen touch of a chosen file, so that a moment between two renames is met every time.
 """
 
 from __future__ import annotations

@@ -50,7 +50,8 @@ def prepare(materials: Path, output: Path, workers: int = 0) -> list[str]:
     raw = materials / "raw"
     return [
         "prepare", str(raw / "clips"), str(output), "--tokenizer", str(raw / "tokenizer"), "--text-encoder",
-        str(raw / "text_encoder"), "--frames", "9", "--size", "32x48", "--samples-per-shard", "2", "--workers", str(workers),
+        str(raw / "text_encoder"), "--frames", "9", "--size", "32x48", "--samples-per-shard", "2",
+        "--workers", str(workers),
     ]  # fmt: skip
 
 
@@ -69,7 +70,8 @@ class Job:
     """A command.
 
     Attributes:
-        words: the arguments of ``nemo-cosmos``, from the materials, the output folder and how many processes read ahead.
+        words: the arguments of ``nemo-cosmos``, from the materials, the output folder and how many processes read
+            ahead.
         crucial: touches before which it is killed in every test run; by pattern and how many of it.
         ignored: what says when something was done.
     """
@@ -82,11 +84,11 @@ class Job:
 JOBS = {
     "train": Job(
         train,
-        (("checkpoints/.latest_checkpoint.txt.tmp", 1), ("checkpoints/.iter_000000004_reg_model.pt.tmp", 1)),
-        ("config.yaml", "tensorboard/", "weights/.metadata", "weights/common.pt", "checksums"),
+        (("checkpoints/latest_checkpoint.txt", 1), ("checkpoints/iter_000000004_reg_model.pt", 1)),
+        ("config.yaml", "tensorboard/", "weights/.metadata", "weights/common.pt", "checksums", ".sha256"),
     ),
     "tokenizer train": Job(
-        train_tokenizer, (("checkpoints/.latest_checkpoint.txt.tmp", 3),), ("config.yaml", "tensorboard/")
+        train_tokenizer, (("checkpoints/latest_checkpoint.txt", 2),), ("config.yaml", "tensorboard/")
     ),
     "prepare": Job(prepare, (("shard-0000-000001.index.json", 1), (".shard-0000-000001.index.json*", 1))),
     "generate": Job(generate, (("v1.mp4", 1), (".v1.json*", 1))),

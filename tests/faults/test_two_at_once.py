@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import os
 import signal
+import subprocess
+import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
-from tests.faults.commands import Started, Trap, processes_of, run, wait_until
+from tests.faults.commands import Started, Trap, processes_of, wait_until
 from tests.faults.conftest import Reference
 from tests.faults.jobs import JOBS, result
 
@@ -70,10 +73,6 @@ def children_of(process: int) -> list[int]:
 @pytest.mark.parametrize("rank", [0, 1])
 def test_a_rank_that_dies(rank: int, materials: Path, tmp_path: Path) -> None:
     """The other one ends soon, with a message; the run goes on from the newest save, on both."""
-    import subprocess
-    import sys
-    import time
-
     folder, log = tmp_path / "out", tmp_path / "log"
     words = [*JOBS["train"].words(materials, folder), "parallel.tensor=2", "trainer.max_steps=1000000"]
     command = [
