@@ -263,12 +263,17 @@ def _generate_one(
     measured: dict[str, Any] = {"seconds": round(seconds, 3), "frames": frames.shape[1], "fps": fps}
     if device.type == "cuda":
         measured["peak_memory_bytes"] = torch.cuda.max_memory_allocated(device)
-    # Until the new one is written, no record speaks of the video.
-    (output / f"{request.name}.json").unlink(missing_ok=True)
-    write_bytes(output / f"{request.name}.txt", (text.prompt + "\n").encode())
-    write_mp4(output / f"{request.name}.mp4", frames, fps, pipeline.config.crf)
-    # Last, because it is what marks the video as finished.
-    write_json(output / f"{request.name}.json", {**record, "final_prompt": text.prompt, "measured": measured})
+    try:
+        # Until the new one is written, no record speaks of the video.
+        (output / f"{request.name}.json").unlink(missing_ok=True)
+        write_bytes(output / f"{request.name}.txt", (text.prompt + "\n").encode())
+        write_mp4(output / f"{request.name}.mp4", frames, fps, pipeline.config.crf)
+        # Last, because it is what marks the video as finished.
+        write_json(output / f"{request.name}.json", {**record, "final_prompt": text.prompt, "measured": measured})
+    except OSError as error:
+        # A file that fills the disk while it is closed has no name any more.
+        error.filename = error.filename or str(output)
+        raise
     summary.written.append(request.name)
     logger.info("%s written in %.1f s", output / f"{request.name}.mp4", seconds)
     free_memory(device)

@@ -11,6 +11,7 @@ import contextlib
 import fnmatch
 import json
 import os
+import re
 import resource
 import signal
 import sys
@@ -60,7 +61,8 @@ class Ended:
     def error(self) -> str:
         """Its one ``error:`` line."""
         assert "Traceback" not in self.log, self.log
-        (line,) = [line for line in self.log.splitlines() if line.startswith("error: ")]
+        # A progress bar may stand in the same line.
+        (line,) = re.findall(r"(?:^|[\r\]])(error: .*)", self.log, flags=re.M)
         return line
 
 
