@@ -10,7 +10,7 @@ import logging
 import os
 import socket
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -58,6 +58,24 @@ def lock_folder(folder: Path, name: str = LOCK_NAME, *, use: str = "is being pre
         with contextlib.suppress(OSError):
             path.unlink(missing_ok=True)
         _held.discard(descriptor)
+        os.close(descriptor)
+
+
+@contextlib.contextmanager
+def share_folder(folder: Path, when_alone: Callable[[], None]) -> Iterator[None]:
+    """Be one of several processes that write into a folder; ``when_alone`` is called first where there is no other.
+
+    The lock is on the folder itself and leaves no file. Where the file system has none, nobody knows to be alone.
+    """
+    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        with contextlib.suppress(OSError):
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            when_alone()
+        with contextlib.suppress(OSError):
+            fcntl.flock(descriptor, fcntl.LOCK_SH)
+        yield
+    finally:
         os.close(descriptor)
 
 

@@ -9,12 +9,12 @@ from __future__ import annotations
 import hashlib
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
 
 from nemo_cosmos.atomic import write_json
-from nemo_cosmos.data.sample import TokenizerIdentity
+from nemo_cosmos.data.sample import Origin, TokenizerIdentity
 from nemo_cosmos.data.typed import from_json, parse_json, plain_name
 from nemo_cosmos.errors import InputError
 
@@ -22,6 +22,10 @@ MANIFEST_NAME = "manifest.json"
 INDEX_SUFFIX = ".index.json"
 FORMAT_NAME = "nemo_cosmos.latent_shards"
 FORMAT_VERSION = 1
+_DISTINCT = ("latent_shapes", "latent_dtypes", "text_widths", "num_frames", "image_sizes")
+"""What a manifest says of all shards and an index of one."""
+_ORIGIN = {field.name for field in fields(Origin)} - {"options"}
+"""Keys of a sample's origin in an index."""
 RATE_TOLERANCE = 0.002
 """Share by which frame rates may differ and count as one."""
 
@@ -127,6 +131,30 @@ class Manifest:
                 "run `nemo-cosmos prepare` again with that tokenizer, or name the one that made the shards"
             )
 
+    def require_indices(self, indices: Sequence[ShardIndex], path: str | Path) -> None:
+        """InputError unless the manifest says what the indices of its shards say, each under its own checksum.
+
+        Args:
+            indices: in the order of ``shards``; of their samples only the number is looked at.
+            path: the folder, for the message.
+        """
+        first = indices[0]
+        found: dict[str, Any] = {name: _distinct(indices, name) for name in _DISTINCT}
+        if self.fps:  # Empty, too, where the shards are of before this was recorded.
+            found["fps"] = _distinct(indices, "fps")
+        found["tokenizer"] = TokenizerIdentity.from_json(first.tokenizer)
+        found["text_encoder"] = first.text_encoder
+        found["shards"] = [
+            replace(shard, bytes=index.bytes, sha256=index.sha256)
+            for shard, index in zip(self.shards, indices, strict=True)
+        ]
+        for name, value in found.items():
+            if getattr(self, name) != value:
+                raise InputError(
+                    f"{Path(path) / MANIFEST_NAME}: {name} is not what the indices of its shards say: the file is "
+                    "damaged; run `nemo-cosmos prepare` again"
+                )
+
     @classmethod
     def load(cls, path: str | Path) -> Manifest:
         """Read ``path/manifest.json``; InputError when it is missing, damaged or of another version."""
@@ -195,6 +223,9 @@ def _check_places(index: ShardIndex, where: str) -> None:
         raise InputError(f"{where}: keys, tensors and records differ in number")
     if index.origins and len(index.origins) != len(index.keys):
         raise InputError(f"{where}: keys and origins differ in number")
+    for origin in index.origins:
+        if origin is not None and origin.keys() != _ORIGIN:
+            raise InputError(f"{where}: origins: expected {', '.join(sorted(_ORIGIN))}")
     places = [*index.tensors, *index.records]
     if not set(map(len, places)) <= {3}:
         raise InputError(f"{where}: expected offset, bytes and checksum of every sample")
@@ -260,11 +291,7 @@ def merge_manifest(
         samples=len(counts),
         tokenizer=TokenizerIdentity.from_json(first.tokenizer),
         text_encoder=first.text_encoder,
-        latent_shapes=_distinct(indices, "latent_shapes"),
-        latent_dtypes=_distinct(indices, "latent_dtypes"),
-        text_widths=_distinct(indices, "text_widths"),
-        num_frames=_distinct(indices, "num_frames"),
-        image_sizes=_distinct(indices, "image_sizes"),
+        **{name: _distinct(indices, name) for name in _DISTINCT},
         shards=[_shard_info(Path(path), index) for index in indices],
         settings=settings or {},
         skipped=sorted(skipped or [], key=lambda entry: sorted(entry.items())),
@@ -290,7 +317,7 @@ def _shard_info(path: Path, index: ShardIndex) -> ShardInfo:
     return ShardInfo(index.shard, index.bytes, index.sha256, index.samples, digest)
 
 
-def _distinct(indices: list[ShardIndex], name: str) -> list[Any]:
+def _distinct(indices: Sequence[ShardIndex], name: str) -> list[Any]:
     values: list[Any] = []
     for index in indices:
         values.extend(value for value in getattr(index, name) if value not in values)

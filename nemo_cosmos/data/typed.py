@@ -11,6 +11,7 @@ import types
 import typing
 from collections.abc import Sequence
 from dataclasses import MISSING, fields, is_dataclass
+from functools import lru_cache
 from itertools import chain
 from typing import Any, TypeVar
 
@@ -40,14 +41,21 @@ def from_json(kind: type[T], values: Any, where: str) -> T:
     """
     if not isinstance(values, dict):
         raise InputError(f"{where}: expected a JSON object, found {type(values).__name__}")
-    hints = typing.get_type_hints(kind)
-    known = {field.name: field for field in fields(kind)}  # type: ignore[arg-type]
-    if unknown := [name for name in values if name not in known]:
+    hints, needed = _fields(kind)  # type: ignore[arg-type]
+    if unknown := [name for name in values if name not in hints]:
         raise InputError(f"{where}: unknown key {unknown[0][:100]!r}")
-    needed = [f.name for f in known.values() if f.default is MISSING and f.default_factory is MISSING]
     if missing := [name for name in needed if name not in values]:
         raise InputError(f"{where}: the key {missing[0]!r} is missing")
     return kind(**{name: _column([value], hints[name], f"{where}: {name}")[0] for name, value in values.items()})
+
+
+@lru_cache
+def _fields(kind: Any) -> tuple[dict[str, Any], list[str]]:
+    """Types of the fields by name, and the names of those without a default."""
+    known = fields(kind)
+    hints = typing.get_type_hints(kind)
+    needed = [field.name for field in known if field.default is MISSING and field.default_factory is MISSING]
+    return {field.name: hints[field.name] for field in known}, needed
 
 
 def plain_name(name: str, where: str) -> str:

@@ -6,8 +6,9 @@ import logging
 import os
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
+from glob import escape
 from pathlib import Path
 from typing import Any, Literal
 
@@ -27,6 +28,7 @@ from nemo_cosmos.inference.pipeline import Models, PreparedText, WorldPipeline
 from nemo_cosmos.inference.prompts import PromptUpsampler
 from nemo_cosmos.inference.ranks import Ranks, start_ranks, stop_ranks
 from nemo_cosmos.inference.requests import GenerationRequest
+from nemo_cosmos.lock import share_folder
 from nemo_cosmos.models.dit.config import DiTConfig
 from nemo_cosmos.models.text import DEFAULT_TEXT_ENCODER, load_text_encoder
 from nemo_cosmos.models.tokenizer import load_tokenizer
@@ -220,9 +222,11 @@ def run_requests(
     for part in (models.text_encoder, models.upsampler):
         if part is not None and part.offload:
             part.release()
-    if ranks.is_first:
-        output.mkdir(parents=True, exist_ok=True)
-    with _progress_bars(len(requests), enabled=ranks.is_first) as bars:
+    with ExitStack() as stack:
+        if ranks.is_first:
+            output.mkdir(parents=True, exist_ok=True)
+            stack.enter_context(share_folder(output, lambda: remove_unfinished(output, requests)))
+        bars = stack.enter_context(_progress_bars(len(requests), enabled=ranks.is_first))
         for request, text in zip(requests, prepared, strict=True):
             bars.begin(request.name)
             if text.text is None:
@@ -231,6 +235,14 @@ def run_requests(
             else:
                 _generate_one(pipeline, request, text, output, records[request.name], summary, bars.evaluation)
             bars.end()
+
+
+def remove_unfinished(output: Path, requests: list[GenerationRequest]) -> None:
+    """Delete the temporary files that a killed job left of these videos."""
+    for request in requests:
+        # What is being written begins with a dot and the first characters of its name.
+        for file in output.glob(f".{escape(request.name[:36])}*.tmp"):
+            file.unlink(missing_ok=True)
 
 
 def _generate_one(
@@ -257,12 +269,17 @@ def _generate_one(
     measured: dict[str, Any] = {"seconds": round(seconds, 3), "frames": frames.shape[1], "fps": fps}
     if device.type == "cuda":
         measured["peak_memory_bytes"] = torch.cuda.max_memory_allocated(device)
-    # Until the new one is written, no record speaks of the video.
-    (output / f"{request.name}.json").unlink(missing_ok=True)
-    write_bytes(output / f"{request.name}.txt", (text.prompt + "\n").encode())
-    write_mp4(output / f"{request.name}.mp4", frames, fps, pipeline.config.crf)
-    # Last, because it is what marks the video as finished.
-    write_json(output / f"{request.name}.json", {**record, "final_prompt": text.prompt, "measured": measured})
+    try:
+        # Until the new one is written, no record speaks of the video.
+        (output / f"{request.name}.json").unlink(missing_ok=True)
+        write_bytes(output / f"{request.name}.txt", (text.prompt + "\n").encode())
+        write_mp4(output / f"{request.name}.mp4", frames, fps, pipeline.config.crf)
+        # Last, because it is what marks the video as finished.
+        write_json(output / f"{request.name}.json", {**record, "final_prompt": text.prompt, "measured": measured})
+    except OSError as error:
+        # A file that fills the disk while it is closed has no name any more.
+        error.filename = error.filename or str(output)
+        raise
     summary.written.append(request.name)
     logger.info("%s written in %.1f s", output / f"{request.name}.mp4", seconds)
     free_memory(device)

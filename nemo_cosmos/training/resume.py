@@ -12,7 +12,15 @@ from typing import Any
 
 import yaml
 
-from nemo_cosmos.checkpoint.files import LATEST, MODEL_CONFIG, iteration_name, latest_step, saved_steps
+from nemo_cosmos.checkpoint.files import (
+    LATEST,
+    MODEL_CONFIG,
+    iteration_name,
+    latest_step,
+    saved_steps,
+    step_of,
+    write_latest,
+)
 from nemo_cosmos.checkpoint.sources import read_model_config
 from nemo_cosmos.checkpoint.store import CheckpointReader
 from nemo_cosmos.config import PREVIOUS, TrainConfig, dump_config
@@ -67,12 +75,18 @@ def checkpoint_to_resume(cfg: TrainConfig, folder: Path) -> Path | None:
     """
     step = latest_step(folder)
     if step is None:
-        if saves := saved_steps(folder):
+        saves = saved_steps(folder)
+        if not saves:
+            return None
+        if len(saves) > 1:
             raise InputError(
                 f"{folder / LATEST} is missing beside saves of steps {', '.join(map(str, saves))}: write "
                 f"{iteration_name(saves[-1])}.pt into it to go on from there, or choose another output_dir"
             )
-        return None
+        # A run that is killed within its first save may have put it in place and not named it yet.
+        step = saves[0]
+        if is_first():
+            logger.warning("%s is missing: going on from the only save, of step %d", folder / LATEST, step)
     if not cfg.resume:
         raise InputError(
             f"{folder} holds a checkpoint of step {step} and resume=false; set resume=true, or another output_dir"
@@ -90,6 +104,20 @@ def checkpoint_to_resume(cfg: TrainConfig, folder: Path) -> Path | None:
             if previous and is_first():
                 logger.warning("%s", error)
     raise problem
+
+
+def remove_temporaries(folder: Path) -> None:
+    """Delete the files that a killed run was writing in its folder. No other run may be at work there."""
+    for file in folder.glob(".*.tmp"):
+        if file.is_file():
+            file.unlink(missing_ok=True)
+
+
+def name_newest(save: Path) -> None:
+    """Write the file that names the newest save, where a kill came before it was written."""
+    step = step_of(save.name)
+    if step is not None and latest_step(save.parent) is None:
+        write_latest(save.parent, step)
 
 
 def refuse_other_network(cfg: TrainConfig, dit: DiTConfig, save: Path) -> None:

@@ -27,8 +27,10 @@ from nemo_cosmos.training.resume import (
     alone_in,
     checkpoint_to_resume,
     is_first,
+    name_newest,
     refuse_other_network,
     refuse_untrainable,
+    remove_temporaries,
     tell_changes,
 )
 from nemo_cosmos.training.samples import Samples, open_samples
@@ -69,8 +71,11 @@ def train(cfg: TrainConfig, *, callbacks: Sequence[Any] = ()) -> None:
         refuse_other_data(folder, samples.record, allow_change=cfg.data.allow_change)
         refuse_other_network(cfg, dit, resume_from)
     with alone_in(folder), deterministic_kernels(cfg.trainer.deterministic):
+        if is_first():
+            remove_temporaries(folder)
         if resume_from is not None and is_first():
             tell_changes(folder / "config.yaml", cfg)
+            name_newest(resume_from)
         _fit(cfg, dit, samples, folder, resume_from, lora, callbacks)
 
 
@@ -189,7 +194,7 @@ def _fit(
         limit_val_batches=0,
         num_sanity_val_steps=0,
         callbacks=[
-            SetUpCallback(cfg, ema),
+            SetUpCallback(cfg, ema, resuming=resume_from is not None),
             *([ema] if ema else []),
             metrics,
             BadStepsCallback(optimizer.bad_steps, cfg.trainer.max_bad_steps),

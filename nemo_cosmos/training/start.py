@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import logging
-from pathlib import Path
 from typing import Any
 
 import lightning.pytorch as pl
 from rich.console import Console
 
-from nemo_cosmos.checkpoint.files import latest_step
 from nemo_cosmos.checkpoint.sources import open_weights
 from nemo_cosmos.config import TrainConfig
 from nemo_cosmos.training.callbacks import EmaCallback, denoising_models
@@ -22,10 +20,9 @@ logger = logging.getLogger(__name__)
 class SetUpCallback(pl.Callback):
     """Loads the weights to start from and begins the moving average, before a checkpoint is restored."""
 
-    def __init__(self, cfg: TrainConfig, ema: EmaCallback | None) -> None:
-        self.cfg, self.ema = cfg, ema
+    def __init__(self, cfg: TrainConfig, ema: EmaCallback | None, *, resuming: bool) -> None:
         # Lightning forgets the path of the checkpoint that it will restore.
-        self.resuming = latest_step(Path(cfg.output_dir) / "checkpoints") is not None
+        self.cfg, self.ema, self.resuming = cfg, ema, resuming
 
     def on_fit_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         optimizer: Any = trainer.optimizers[0]

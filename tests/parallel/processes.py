@@ -11,8 +11,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-_CONTEXT = multiprocessing.get_context("forkserver")
-_CONTEXT.set_forkserver_preload(["tests.parallel.preload"])
+CONTEXT = multiprocessing.get_context("forkserver")
+CONTEXT.set_forkserver_preload(["tests.parallel.preload", "tests.faults.preload"])
 
 
 def run_processes(world_size: int, target: Callable[..., None], *args: Any, log: Path, timeout: float = 300) -> None:
@@ -23,7 +23,7 @@ def run_processes(world_size: int, target: Callable[..., None], *args: Any, log:
     log.mkdir(parents=True, exist_ok=True)
     processes = []
     for rank in range(world_size):
-        process = _CONTEXT.Process(target=_entry, args=(rank, world_size, port, log, target, args))
+        process = CONTEXT.Process(target=_entry, args=(rank, world_size, port, log, target, args))
         process.start()
         processes.append(process)
     for process in processes:

@@ -76,7 +76,7 @@ def test_families_without_an_objective(preset: str, shards: Path, tmp_path: Path
     refuse(cfg, "cannot be trained yet")
 
 
-def test_saves_without_the_file_that_names_the_newest(shards: Path, run: Path) -> None:
+def test_several_saves_without_the_file_that_names_the_newest(shards: Path, run: Path) -> None:
     (run / "checkpoints" / "latest_checkpoint.txt").unlink()
     refuse(small_run(shards, run), r"missing beside saves of steps 2, 4: write iter_000000004.pt into it")
 

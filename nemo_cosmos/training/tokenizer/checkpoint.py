@@ -26,6 +26,7 @@ from nemo_cosmos.models.tokenizer.jit import export_jit
 from nemo_cosmos.models.tokenizer.state_dict import compare
 from nemo_cosmos.models.tokenizer.weights import read_weights
 from nemo_cosmos.models.torch_files import load_restricted
+from nemo_cosmos.training.resume import remove_temporaries
 
 logger = logging.getLogger(__name__)
 
@@ -131,6 +132,7 @@ def pass_over(damaged: list[Path], now: Path) -> None:
 
 def remove_unfinished(output_dir: Path) -> None:
     """Delete what a killed run left half-written. No other run may be at work in the folder."""
+    remove_temporaries(output_dir)
     for pattern in ("checkpoints/.iter_*.tmp*", f"checkpoints/.{LATEST}*.tmp", "metrics.tmp"):
         for file in output_dir.glob(pattern):
             file.unlink(missing_ok=True)

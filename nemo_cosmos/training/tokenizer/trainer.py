@@ -322,7 +322,15 @@ class TokenizerTrainer:
                 content["discriminator"] = self.discriminator.state_dict()
                 content["discriminator_optimizer"] = self.discriminator_optimizer.state_dict()
             exported = self._average() if self.config.checkpoint.export_jit else None
-            files.save_checkpoint(self.checkpoints, self.step, content, self.config.checkpoint.keep, exported)
+            try:
+                files.save_checkpoint(self.checkpoints, self.step, content, self.config.checkpoint.keep, exported)
+            except (OSError, RuntimeError) as error:
+                # torch's zip writer reports a full disk as a RuntimeError.
+                files.remove_unfinished(self.output_dir)
+                raise InputError(
+                    f"{files.checkpoint_file(self.checkpoints, self.step)}: could not be written ({error}); the save "
+                    "before is whole: free space, then start the run again"
+                ) from error
         self.workers.barrier()
 
     def _average(self) -> TokenizerModule:
