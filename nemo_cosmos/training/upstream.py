@@ -96,6 +96,12 @@ def _remove_telemetry() -> None:
     CallbackGroup.get_instance()._callbacks = []
 
 
+def leave_signals_alone(trainer: Any) -> None:
+    """Lightning 2.4 puts handlers of its own before those that are there, and under Slurm some that save a checkpoint
+    in its own format and queue the job again; here signals are ``nemo_cosmos.interrupts``' matter."""
+    trainer._signal_connector.register_signal_handlers = _nothing
+
+
 def _gather_each_dtype_on_its_own() -> None:
     """Virtual pipeline stages gather all their parameters in one coalesced call, which must not mix dtypes.
 

@@ -24,7 +24,7 @@ from nemo_cosmos.config import conf_folder
 from nemo_cosmos.data.listing import expand_pattern, find_videos
 from nemo_cosmos.data.record import DataRecord
 from nemo_cosmos.data.video import probe, read_frames
-from nemo_cosmos.data.workers import end_with_this_process
+from nemo_cosmos.data.workers import reader_options
 from nemo_cosmos.errors import InputError
 from nemo_cosmos.training.tokenizer.config import TokenizerDataConfig
 
@@ -268,12 +268,9 @@ def make_loader(dataset: ClipDataset, start_step: int, rank: int, world: int) ->
         dataset,
         batch_size=config.micro_batch,
         sampler=PositionSampler(config, start_step, rank, world),
-        num_workers=config.num_workers,
         pin_memory=torch.cuda.is_available(),
-        persistent_workers=config.num_workers > 0,
         # Forked from this process, a worker can wait for ever for the threads of decoders that probed the videos here.
-        multiprocessing_context="forkserver" if config.num_workers else None,
-        worker_init_fn=end_with_this_process(),
+        **reader_options(config.num_workers),
     )
 
 

@@ -1,0 +1,166 @@
+"""SIGTERM, SIGINT and SIGUSR1 end a command with status 128 + signal: at once, or where its work is safe.
+
+A handler in Python waits for the main thread to leave what it does in C: a collective whose other ranks are gone, a
+write to a slow disk. So a thread hears the signals too, over a pipe, and ends a process that cannot end itself.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import threading
+import time
+from collections.abc import Iterator
+from types import FrameType
+from typing import Any
+
+SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1)
+BURST_SECONDS = 3.0
+"""A terminal and torchrun both pass on a Ctrl-C; signals so close together count as one."""
+LEAVE_SECONDS = 10.0
+"""How long a process may take to leave once it has been told to; torchrun kills after 30."""
+
+
+class Interrupted(SystemExit):
+    """A signal ends the process; what is half-written goes away on its way out, and ``code`` is the exit status."""
+
+
+class Interrupts:
+    """What signals have come, and what becomes of them.
+
+    Attributes:
+        received: the first signal's number, 0 before one came.
+    """
+
+    def __init__(self) -> None:
+        self.received = 0
+        self._deferring = False
+        self._heard: float | None = None
+
+    def defer(self, notice: str) -> None:
+        """From now on a signal is only noted: who works looks at ``received`` and ends in time.
+
+        Args:
+            notice: said when a signal comes, after its name.
+        """
+        self._deferring, self._notice = True, notice
+
+    def stop_deferring(self) -> None:
+        """From now on a signal ends the process at once again."""
+        self._deferring = False
+
+    @contextlib.contextmanager
+    def deferred(self, notice: str) -> Iterator[None]:
+        """Defer while this lasts."""
+        self.defer(notice)
+        try:
+            yield
+        finally:
+            self.stop_deferring()
+
+    def anywhere(self) -> int:
+        """The signal that this or any other process of the run has received, 0 for none.
+
+        Collective over all ranks, so that they agree on the step to end at.
+        """
+        import torch
+
+        if not torch.distributed.is_initialized():
+            return self.received
+        on_gpu = torch.distributed.get_backend() == "nccl"
+        asked = torch.tensor(self.received, device=torch.cuda.current_device() if on_gpu else "cpu")
+        torch.distributed.all_reduce(asked, torch.distributed.ReduceOp.MAX)
+        return int(asked)
+
+    def ended(self, number: int) -> Interrupted:
+        """The exception to raise when the work is safe; the process ends even if its way out is blocked."""
+        _later(LEAVE_SECONDS, number)
+        return Interrupted(128 + number)
+
+    def note(self, number: int, frame: FrameType | None) -> None:
+        """The handler, in the main thread."""
+        if self.received:
+            return
+        self.received = number
+        if not self._deferring:
+            _say(2, f"{signal.Signals(number).name}: ended; what is finished is kept")
+            raise Interrupted(128 + number)
+        _say(1, f"{signal.Signals(number).name}: {self._notice}; the same again ends at once")
+
+    def hear(self, descriptor: int) -> None:
+        """The thread: what the main thread may be too busy for. Returns when the pipe is closed."""
+        while numbers := os.read(descriptor, 64):
+            for number in numbers:
+                if number in SIGNALS:
+                    self._count(number)
+        os.close(descriptor)
+
+    def _count(self, number: int) -> None:
+        now = time.monotonic()
+        if self._heard is None:
+            self._heard = now
+            if not self._deferring:
+                _later(LEAVE_SECONDS, number)
+        elif now - self._heard > BURST_SECONDS:
+            _say(2, f"{signal.Signals(number).name} again: ended at once")
+            os._exit(128 + number)
+
+
+def _later(seconds: float, number: int) -> None:
+    timer = threading.Timer(seconds, os._exit, (128 + number,))
+    timer.daemon = True
+    timer.start()
+
+
+def _say(descriptor: int, line: str) -> None:
+    """Past Python's buffers, which may be in the middle of a write; once on every machine."""
+    if os.environ.get("LOCAL_RANK", "0") == "0":
+        with contextlib.suppress(OSError):
+            os.write(descriptor, f"{line}\n".encode())
+
+
+_current: Interrupts | None = None
+_restore: dict[int, Any] = {}
+
+
+@contextlib.contextmanager
+def ending_on_signals() -> Iterator[Interrupts]:
+    """Handle the signals while this lasts; inside another such context, and outside the main thread, that one's."""
+    global _current
+    if _current is not None:
+        yield _current
+        return
+    interrupts = Interrupts()
+    if threading.current_thread() is not threading.main_thread():
+        yield interrupts
+        return
+    end, begin = os.pipe()
+    os.set_blocking(begin, False)
+    threading.Thread(target=interrupts.hear, args=(end,), name="signals", daemon=True).start()
+    wakeup = signal.set_wakeup_fd(begin, warn_on_full_buffer=False)
+    _restore.update({number: signal.signal(number, interrupts.note) for number in SIGNALS})
+    _current = interrupts
+    try:
+        yield interrupts
+    finally:
+        _current = None
+        for number, handler in _restore.items():
+            signal.signal(number, signal.SIG_DFL if handler is None else handler)
+        _restore.clear()
+        signal.set_wakeup_fd(wakeup)
+        os.close(begin)
+
+
+def _leave_to_parent() -> None:
+    """A forked child has the handlers and the pipe of its parent, which would take the child's signals for its own."""
+    global _current
+    if _current is not None:
+        _current = None
+        signal.set_wakeup_fd(-1)
+        for number in _restore:
+            signal.signal(number, signal.default_int_handler if number == signal.SIGINT else signal.SIG_DFL)
+        _restore.clear()
+
+
+os.register_at_fork(after_in_child=_leave_to_parent)
