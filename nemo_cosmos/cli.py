@@ -120,7 +120,8 @@ def _end_children() -> None:
         from multiprocessing import active_children
 
         for child in active_children():
-            child.kill()
+            if child.daemon:
+                child.kill()
 
 
 def _words() -> list[str]:

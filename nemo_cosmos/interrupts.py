@@ -16,6 +16,8 @@ from types import FrameType
 from typing import Any
 
 SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1)
+WITH_SAVE = "ending after this step, with a save"
+"""What a training says when a signal comes."""
 BURST_SECONDS = 3.0
 """A terminal and torchrun both pass on a Ctrl-C; signals so close together count as one."""
 LEAVE_SECONDS = 10.0
@@ -77,6 +79,12 @@ class Interrupts:
         """The exception to raise when the work is safe; the process ends even if its way out is blocked."""
         _later(LEAVE_SECONDS, number)
         return Interrupted(128 + number)
+
+    def ended_with_save(self, number: int, step: int, *, is_first: bool) -> Interrupted:
+        """The same after a training's last save, which the first process names."""
+        if is_first:
+            print(f"{signal.Signals(number).name}: ended at step {step}, which is saved", flush=True)
+        return self.ended(number)
 
     def note(self, number: int, frame: FrameType | None) -> None:
         """The handler, in the main thread."""

@@ -35,16 +35,25 @@ def checkpoint_file(folder: Path, step: int) -> Path:
 
 
 def latest_checkpoint(folder: Path) -> Path | None:
-    """The file named in latest_checkpoint.txt; InputError when it names none or one that is gone."""
+    """The file named in latest_checkpoint.txt, None where there is no save; InputError when it names none or one that
+    is gone, or is missing beside saves."""
     marker = folder / LATEST
+    saves = sorted(file.name for file in folder.glob("iter_*.pt"))
     if not marker.is_file():
+        if saves:
+            raise InputError(
+                f"{marker} is missing beside {', '.join(saves)}: write {saves[-1]} into it to go on from there, or "
+                "choose another output_dir"
+            )
         return None
     name = marker.read_text(encoding="utf-8", errors="replace").strip()
     if name != Path(name).name or not name.isprintable() or not name.endswith(".pt"):
         raise InputError(f"{marker} names {name[:100]!r}: expected iter_N.pt; write the name of a save there")
     file = folder / name
     if not file.is_file():
-        raise InputError(f"{marker} names {file.name}, which is missing: restore it or delete {marker}")
+        raise InputError(
+            f"{marker} names {file.name}, which is missing: write one of {', '.join(saves) or 'the saves'} there"
+        )
     return file
 
 
@@ -68,9 +77,9 @@ def save_checkpoint(
     file = checkpoint_file(folder, step)
     temporary = file.with_name(f".{file.name}.tmp")
     torch.save(content, temporary)
-    os.replace(temporary, file)
     if exported is not None:
         export_parts(exported, folder, step)
+    os.replace(temporary, file)
     marker = folder / f".{LATEST}.tmp"
     marker.write_text(file.name + "\n")
     os.replace(marker, folder / LATEST)
