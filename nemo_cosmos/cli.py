@@ -91,7 +91,7 @@ def main() -> None:
     sys.argv[1:] = _words()
     show_any_name()
     try:
-        with ending_on_signals():
+        with ending_on_signals(whole_process=True):
             app()
     except InputError as error:
         if _first_to_say(str(error)):

@@ -11,7 +11,7 @@ import os
 import signal
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from types import FrameType
 from typing import Any
 
@@ -39,6 +39,7 @@ class Interrupts:
         self.received = 0
         self._deferring = False
         self._heard: float | None = None
+        self._timers: list[threading.Timer] = []
 
     def defer(self, notice: str) -> None:
         """From now on a signal is only noted: who works looks at ``received`` and ends in time.
@@ -54,12 +55,18 @@ class Interrupts:
 
     @contextlib.contextmanager
     def deferred(self, notice: str) -> Iterator[None]:
-        """Defer while this lasts."""
+        """Defer while this lasts; a signal that nobody inside has looked at ends the process afterwards."""
         self.defer(notice)
         try:
             yield
         finally:
             self.stop_deferring()
+        self.end_if_asked()
+
+    def end_if_asked(self) -> None:
+        """Raise what ends the process if a signal came while it was deferred."""
+        if self.received:
+            raise self.ended(self.received)
 
     def anywhere(self) -> int:
         """The signal that this or any other process of the run has received, 0 for none.
@@ -77,7 +84,7 @@ class Interrupts:
 
     def ended(self, number: int) -> Interrupted:
         """The exception to raise when the work is safe; the process ends even if its way out is blocked."""
-        _later(LEAVE_SECONDS, number)
+        self._leave_in_time(number)
         return Interrupted(128 + number)
 
     def ended_with_save(self, number: int, step: int, *, is_first: bool) -> Interrupted:
@@ -108,17 +115,21 @@ class Interrupts:
         now = time.monotonic()
         if self._heard is None:
             self._heard = now
-            if not self._deferring:
-                _later(LEAVE_SECONDS, number)
+            self._leave_in_time(number, lambda: not self._deferring)
         elif now - self._heard > BURST_SECONDS:
             _say(2, f"{signal.Signals(number).name} again: ended at once")
             os._exit(128 + number)
 
+    def _leave_in_time(self, number: int, due: Callable[[], bool] = lambda: True) -> None:
+        timer = threading.Timer(LEAVE_SECONDS, lambda: os._exit(128 + number) if due() else None)
+        timer.daemon = True
+        timer.start()
+        self._timers.append(timer)
 
-def _later(seconds: float, number: int) -> None:
-    timer = threading.Timer(seconds, os._exit, (128 + number,))
-    timer.daemon = True
-    timer.start()
+    def stay(self) -> None:
+        """The process goes on after all: somebody has caught what was to end it."""
+        for timer in self._timers:
+            timer.cancel()
 
 
 def _say(descriptor: int, line: str) -> None:
@@ -133,8 +144,13 @@ _restore: dict[int, Any] = {}
 
 
 @contextlib.contextmanager
-def ending_on_signals() -> Iterator[Interrupts]:
-    """Handle the signals while this lasts; inside another such context, and outside the main thread, that one's."""
+def ending_on_signals(*, whole_process: bool = False) -> Iterator[Interrupts]:
+    """Handle the signals while this lasts; inside another such context, that one does, and outside the main thread
+    nobody.
+
+    Args:
+        whole_process: nothing comes after this, so that an end that was due stays so.
+    """
     global _current
     if _current is not None:
         yield _current
@@ -152,23 +168,26 @@ def ending_on_signals() -> Iterator[Interrupts]:
     try:
         yield interrupts
     finally:
-        _current = None
-        for number, handler in _restore.items():
-            signal.signal(number, signal.SIG_DFL if handler is None else handler)
-        _restore.clear()
-        signal.set_wakeup_fd(wakeup)
+        if not whole_process:
+            interrupts.stay()
+        _give_back(wakeup)
         os.close(begin)
+
+
+def _give_back(wakeup: int = -1) -> None:
+    """Handlers as they were before."""
+    global _current
+    _current = None
+    for number, handler in _restore.items():
+        signal.signal(number, signal.SIG_DFL if handler is None else handler)
+    _restore.clear()
+    signal.set_wakeup_fd(wakeup)
 
 
 def _leave_to_parent() -> None:
     """A forked child has the handlers and the pipe of its parent, which would take the child's signals for its own."""
-    global _current
     if _current is not None:
-        _current = None
-        signal.set_wakeup_fd(-1)
-        for number in _restore:
-            signal.signal(number, signal.default_int_handler if number == signal.SIGINT else signal.SIG_DFL)
-        _restore.clear()
+        _give_back()
 
 
 os.register_at_fork(after_in_child=_leave_to_parent)

@@ -37,6 +37,7 @@ from nemo_cosmos.data.manifest import (
 from nemo_cosmos.data.sample import LatentSample, Origin, TokenizerIdentity
 from nemo_cosmos.data.typed import from_json, parse_json
 from nemo_cosmos.errors import InputError, explain_os_error
+from nemo_cosmos.interrupts import Interrupted
 
 SAMPLES_PER_SHARD = 64
 FULL_VERIFY_BYTES = 1 << 30
@@ -174,6 +175,7 @@ class ShardWriter:
         numbers = [int(f.name.split("-")[2].split(".")[0]) for f in self.path.glob(f"shard-{rank:04d}-*.tar")]
         self._next = max(numbers, default=-1) + 1
         self._shard: _OpenShard | None = None
+        self._adding = False
 
     def write(self, sample: LatentSample) -> None:
         """Append one sample; the shard is closed when it holds ``samples_per_shard``."""
@@ -191,9 +193,11 @@ class ShardWriter:
                 self._next += 1
             if sample.key in self._shard.index.keys:
                 raise InputError(f"sample key {sample.key!r} was written twice")
+            self._adding = True
             self._shard.add(sample)
             if self._shard.index.samples >= self.samples_per_shard:
                 self._finish_shard()
+            self._adding = False
         except OSError as error:
             self.discard()
             raise disk_error(error, self.path) from error
@@ -228,6 +232,9 @@ class ShardWriter:
     ) -> None:
         if kind is None:
             self.close()
+        elif issubclass(kind, Interrupted) and not self._adding:
+            # The samples of the open shard are finished work.
+            self._finish_shard()
         else:
             self.discard()
 

@@ -33,3 +33,4 @@ class SignalCallback(pl.Callback):
         """A signal during the last save; collective."""
         self.on_train_batch_end(trainer)
         self.interrupts.stop_deferring()
+        self.interrupts.end_if_asked()
