@@ -33,10 +33,12 @@ class Interrupts:
 
     Attributes:
         received: the first signal's number, 0 before one came.
+        leaving: it ended what was going on, at once.
     """
 
     def __init__(self) -> None:
         self.received = 0
+        self.leaving = False
         self._deferring = False
         self._heard: float | None = None
         self._timers: list[threading.Timer] = []
@@ -99,6 +101,7 @@ class Interrupts:
             return
         self.received = number
         if not self._deferring:
+            self.leaving = True
             _say(2, f"{signal.Signals(number).name}: ended; what is finished is kept")
             raise Interrupted(128 + number)
         _say(1, f"{signal.Signals(number).name}: {self._notice}; the same again ends at once")
@@ -149,7 +152,7 @@ def ending_on_signals(*, whole_process: bool = False) -> Iterator[Interrupts]:
     nobody.
 
     Args:
-        whole_process: nothing comes after this, so that an end that was due stays so.
+        whole_process: nothing comes after this: an end that is due stays so, and more signals do not hurry it.
     """
     global _current
     if _current is not None:
@@ -167,11 +170,16 @@ def ending_on_signals(*, whole_process: bool = False) -> Iterator[Interrupts]:
     _current = interrupts
     try:
         yield interrupts
+    except Exception:
+        if not interrupts.leaving:
+            raise
+        # An import that was cut short, or a library that turns one exception into another.
+        raise Interrupted(128 + interrupts.received) from None
     finally:
-        if not whole_process:
+        if not (whole_process and interrupts.received):
             interrupts.stay()
-        _give_back(wakeup)
-        os.close(begin)
+            _give_back(wakeup)
+            os.close(begin)
 
 
 def _give_back(wakeup: int = -1) -> None:

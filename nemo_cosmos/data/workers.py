@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import functools
 import multiprocessing.forkserver
+import multiprocessing.resource_tracker
 import os
 import select
 import signal
@@ -53,6 +54,7 @@ def close_readers(loader: DataLoader[Any] | None) -> None:
 
 def _start_server() -> None:
     """The signals that launchers send to all processes of a run must not end the server under its readers."""
+    multiprocessing.resource_tracker.ensure_running()  # On its start it lets SIGTERM through again.
     before = signal.pthread_sigmask(signal.SIG_BLOCK, (signal.SIGTERM, signal.SIGUSR1))
     try:
         multiprocessing.forkserver.ensure_running()

@@ -174,7 +174,7 @@ class TokenizerTrainer:
                 if self.step % config.checkpoint.every_n_steps == 0 or last:
                     self._save()
                 bar.update()
-                self._end_if_asked()
+                self._end_if_asked(bar)
         bar.close()
         target = self._write_tokenizer()
         if self.records is not None:
@@ -186,11 +186,12 @@ class TokenizerTrainer:
         close_readers(self.loader)
         self.workers.leave()
 
-    def _end_if_asked(self) -> None:
+    def _end_if_asked(self, bar: Any) -> None:
         """Collective: all processes end after a save when one has been asked to."""
         if number := self.interrupts.anywhere():
             if self.saved_step != self.step:
                 self._save()
+            bar.close()
             raise self.interrupts.ended_with_save(number, self.step, is_first=self.workers.is_main)
 
     def _train_step(self, batches: Iterator[Tensor]) -> dict[str, Any]:
