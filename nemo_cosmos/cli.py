@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import signal
 import sys
 import tempfile
 import warnings
@@ -119,9 +120,11 @@ def _end_children() -> None:
     if "multiprocessing" in sys.modules:
         from multiprocessing import active_children
 
-        for child in active_children():
-            if child.daemon:
-                child.kill()
+        readers = [child for child in active_children() if child.daemon]
+        if readers:
+            signal.signal(signal.SIGCHLD, signal.SIG_DFL)  # The DataLoader's handler would complain.
+        for reader in readers:
+            reader.kill()
 
 
 def _words() -> list[str]:

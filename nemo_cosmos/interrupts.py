@@ -18,6 +18,7 @@ from typing import Any
 SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1)
 WITH_SAVE = "ending after this step, with a save"
 """What a training says when a signal comes."""
+_AT_ONCE = "ended; what is finished is kept"
 BURST_SECONDS = 3.0
 """A terminal and torchrun both pass on a Ctrl-C; signals so close together count as one."""
 LEAVE_SECONDS = 10.0
@@ -65,6 +66,15 @@ class Interrupts:
             self.stop_deferring()
         self.end_if_asked()
 
+    @contextlib.contextmanager
+    def unbroken(self) -> Iterator[None]:
+        """What is done inside is done before a signal ends the process at once."""
+        if self._deferring:
+            yield
+            return
+        with self.deferred(_AT_ONCE):
+            yield
+
     def end_if_asked(self) -> None:
         """Raise what ends the process if a signal came while it was deferred."""
         if self.received:
@@ -102,9 +112,10 @@ class Interrupts:
         self.received = number
         if not self._deferring:
             self.leaving = True
-            _say(2, f"{signal.Signals(number).name}: ended; what is finished is kept")
+            _say(2, f"{signal.Signals(number).name}: {_AT_ONCE}")
             raise Interrupted(128 + number)
-        _say(1, f"{signal.Signals(number).name}: {self._notice}; the same again ends at once")
+        again = "" if self._notice == _AT_ONCE else "; the same again ends at once"
+        _say(1 if again else 2, f"{signal.Signals(number).name}: {self._notice}{again}")
 
     def hear(self, descriptor: int) -> None:
         """The thread: what the main thread may be too busy for. Returns when the pipe is closed."""
@@ -180,6 +191,11 @@ def ending_on_signals(*, whole_process: bool = False) -> Iterator[Interrupts]:
             interrupts.stay()
             _give_back(wakeup)
             os.close(begin)
+
+
+def unbroken() -> contextlib.AbstractContextManager[None]:
+    """What is done inside is done before a signal ends the process at once."""
+    return contextlib.nullcontext() if _current is None else _current.unbroken()
 
 
 def _give_back(wakeup: int = -1) -> None:

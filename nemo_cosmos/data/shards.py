@@ -37,7 +37,7 @@ from nemo_cosmos.data.manifest import (
 from nemo_cosmos.data.sample import LatentSample, Origin, TokenizerIdentity
 from nemo_cosmos.data.typed import from_json, parse_json
 from nemo_cosmos.errors import InputError, explain_os_error
-from nemo_cosmos.interrupts import Interrupted
+from nemo_cosmos.interrupts import Interrupted, unbroken
 
 SAMPLES_PER_SHARD = 64
 FULL_VERIFY_BYTES = 1 << 30
@@ -175,7 +175,6 @@ class ShardWriter:
         numbers = [int(f.name.split("-")[2].split(".")[0]) for f in self.path.glob(f"shard-{rank:04d}-*.tar")]
         self._next = max(numbers, default=-1) + 1
         self._shard: _OpenShard | None = None
-        self._adding = False
 
     def write(self, sample: LatentSample) -> None:
         """Append one sample; the shard is closed when it holds ``samples_per_shard``."""
@@ -187,20 +186,22 @@ class ShardWriter:
                 f"height, width) with {self.tokenizer.latent_channels} channels for tokenizer {self.tokenizer}"
             )
         try:
-            if self._shard is None:
-                name = f"shard-{self.rank:04d}-{self._next:06d}.tar"
-                self._shard = _OpenShard(self.path, name, self.tokenizer, self.text_encoder)
-                self._next += 1
-            if sample.key in self._shard.index.keys:
-                raise InputError(f"sample key {sample.key!r} was written twice")
-            self._adding = True
-            self._shard.add(sample)
-            if self._shard.index.samples >= self.samples_per_shard:
-                self._finish_shard()
-            self._adding = False
+            with unbroken():
+                self._add(sample)
         except OSError as error:
             self.discard()
             raise disk_error(error, self.path) from error
+
+    def _add(self, sample: LatentSample) -> None:
+        if self._shard is None:
+            name = f"shard-{self.rank:04d}-{self._next:06d}.tar"
+            self._shard = _OpenShard(self.path, name, self.tokenizer, self.text_encoder)
+            self._next += 1
+        if sample.key in self._shard.index.keys:
+            raise InputError(f"sample key {sample.key!r} was written twice")
+        self._shard.add(sample)
+        if self._shard.index.samples >= self.samples_per_shard:
+            self._finish_shard()
 
     def _finish_shard(self) -> None:
         if self._shard is not None:
@@ -232,7 +233,7 @@ class ShardWriter:
     ) -> None:
         if kind is None:
             self.close()
-        elif issubclass(kind, Interrupted) and not self._adding:
+        elif issubclass(kind, Interrupted):
             # The samples of the open shard are finished work.
             self._finish_shard()
         else:

@@ -19,8 +19,9 @@ from nemo_cosmos.checkpoint.store import BUFFERS, CheckpointReader, read_common
 from nemo_cosmos.config import ParallelConfig
 from nemo_cosmos.training.ema import ShardedEma
 from nemo_cosmos.training.model import stages
-from nemo_cosmos.training.optimizer import CosmosOptimizer, adam_steps, set_adam_steps
+from nemo_cosmos.training.optimizer import CosmosOptimizer, adam_steps, parts, set_adam_steps
 from nemo_cosmos.training.state import RunState
+from nemo_cosmos.training.upstream import release_network
 
 ADAM_STEPS = "adam_steps"
 _COLLECTIVE_TIMEOUT = timedelta(hours=1)
@@ -35,6 +36,13 @@ class CosmosStrategy(MegatronStrategy):
     """
 
     ema: ShardedEma | None = None
+
+    def teardown(self) -> None:
+        """Let go of the network, so that a process may train again; called after errors, too."""
+        if hasattr(self, "megatron_parallel"):
+            optimizers: list[Any] = [part for wrapper in self.optimizers for part in parts(wrapper.mcore_optimizer)]  # type: ignore[attr-defined]
+            release_network(self.megatron_parallel, optimizers)
+        super().teardown()
 
     def run_state(self) -> RunState:
         """The tensors of the run on this rank."""
