@@ -120,7 +120,8 @@ def release_network(chunks: Iterable[Any], optimizers: Iterable[Any]) -> None:
             module = getattr(module, "module", None)
     for part in optimizers:
         part.optimizer.state.clear()
-        part.optimizer.param_groups.clear()
+        for group in part.optimizer.param_groups:
+            group["params"].clear()
         for name in ("shard_fp32_groups", "shard_float16_groups", "shard_fp32_from_float16_groups"):
             getattr(part, name, []).clear()
 

@@ -183,9 +183,9 @@ def test_what_cannot_change(overrides: list[str], message: str, clip: Path, run:
 def test_a_discriminator_does_not_vanish_or_change(clip: Path, tmp_path: Path) -> None:
     judged = ("loss.adversarial.enabled=true", "loss.adversarial.channels=4", "trainer.max_steps=1")
     train(configure(clip, tmp_path, *judged))
-    with pytest.raises(InputError, match="loss.adversarial.enabled=true, the configuration says false"):
+    with pytest.raises(InputError, match=r"loss\.adversarial\.enabled=true, the configuration says false"):
         train(configure(clip, tmp_path))
-    with pytest.raises(InputError, match="discriminator does not fit loss.adversarial.channels=8"):
+    with pytest.raises(InputError, match=r"discriminator does not fit loss\.adversarial.channels=8"):
         train(configure(clip, tmp_path, judged[0], "loss.adversarial.channels=8"))
 
 
