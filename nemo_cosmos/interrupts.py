@@ -42,7 +42,7 @@ class Interrupts:
         self.leaving = False
         self._deferring = False
         self._heard: float | None = None
-        self._timers: list[threading.Timer] = []
+        self._over = False
 
     def defer(self, notice: str) -> None:
         """From now on a signal is only noted: who works looks at ``received`` and ends in time.
@@ -129,21 +129,19 @@ class Interrupts:
         now = time.monotonic()
         if self._heard is None:
             self._heard = now
-            self._leave_in_time(number, lambda: not self._deferring)
+            self._leave_in_time(number, lambda: not self._deferring)  # Maybe after the handler has ended it all.
         elif now - self._heard > BURST_SECONDS:
             _say(2, f"{signal.Signals(number).name} again: ended at once")
             os._exit(128 + number)
 
     def _leave_in_time(self, number: int, due: Callable[[], bool] = lambda: True) -> None:
-        timer = threading.Timer(LEAVE_SECONDS, lambda: os._exit(128 + number) if due() else None)
+        timer = threading.Timer(LEAVE_SECONDS, lambda: os._exit(128 + number) if due() and not self._over else None)
         timer.daemon = True
         timer.start()
-        self._timers.append(timer)
 
     def stay(self) -> None:
         """The process goes on after all: somebody has caught what was to end it."""
-        for timer in self._timers:
-            timer.cancel()
+        self._over = True
 
 
 def _say(descriptor: int, line: str) -> None:

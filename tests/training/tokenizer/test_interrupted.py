@@ -22,6 +22,7 @@ from nemo_cosmos.training.tokenizer.checkpoint import latest_checkpoint, read_ch
 from nemo_cosmos.training.tokenizer.config import TokenizerTrainConfig
 from nemo_cosmos.training.tokenizer.trainer import TokenizerTrainer, train
 from nemo_cosmos.training.tokenizer.validation import Validator
+from tests.training.test_train_again import live_tensors
 
 
 @pytest.fixture(scope="module")
@@ -199,3 +200,11 @@ def test_a_second_run_in_the_folder(clip: Path, run: Path) -> None:
     with lock_folder(run, TRAINING_LOCK), pytest.raises(InputError, match="is being trained in by process"):
         train(configure(clip, run, "trainer.max_steps=5"))
     assert not (run / "checkpoints" / "iter_000000005.pt").exists()
+
+
+def test_a_second_run_in_a_process_holds_no_more(clip: Path, tmp_path: Path) -> None:
+    held = []
+    for name, precision in (("first", "fp32"), ("again", "fp32"), ("bf16", "bf16")):
+        train(configure(clip, tmp_path / name, "trainer.max_steps=1", f"trainer.precision={precision}"))
+        held.append(live_tensors())
+    assert held[1] == held[0] and held[2] == held[0]
