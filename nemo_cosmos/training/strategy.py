@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from lightning.pytorch.plugins.io import TorchCheckpointIO
 from megatron.core.distributed import DistributedDataParallelConfig
+from megatron.core.num_microbatches_calculator import destroy_num_microbatches_calculator
 from nemo.lightning.pytorch.strategies import MegatronStrategy
 from rich.console import Console
 
@@ -43,6 +44,8 @@ class CosmosStrategy(MegatronStrategy):
             optimizers: list[Any] = [part for wrapper in self.optimizers for part in parts(wrapper.mcore_optimizer)]  # type: ignore[attr-defined]
             release_network(self.megatron_parallel, optimizers)
         super().teardown()
+        # NeMo refuses another batch size while the one before is remembered.
+        destroy_num_microbatches_calculator()
 
     def run_state(self) -> RunState:
         """The tensors of the run on this rank."""

@@ -28,7 +28,6 @@ def train_each(configs: list[TrainConfig]) -> None:
         train(cfg)
         held.append(live_tensors())
     assert held[1] == held[0], held
-    assert max(count for _, count in held) < 1_000_000, held
 
 
 def test_what_a_run_held_is_free_afterwards(tmp_path: Path) -> None:
