@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import signal
 import sys
 import tempfile
 import warnings
@@ -32,6 +33,7 @@ from nemo_cosmos.commands import (
     validate,
 )
 from nemo_cosmos.errors import InputError, explain_os_error, show_any_name
+from nemo_cosmos.interrupts import ending_on_signals
 
 app = typer.Typer(
     name="nemo-cosmos",
@@ -90,7 +92,8 @@ def main() -> None:
     sys.argv[1:] = _words()
     show_any_name()
     try:
-        app()
+        with ending_on_signals(whole_process=True):
+            app()
     except InputError as error:
         if _first_to_say(str(error)):
             print(f"error: {error}", file=sys.stderr, flush=True)
@@ -108,6 +111,20 @@ def main() -> None:
         if _first_to_say(message):
             print(f"error: {message}", file=sys.stderr, flush=True)
         sys.exit(2)
+    finally:
+        _end_children()
+
+
+def _end_children() -> None:
+    """Processes that read ahead for a command that has failed or was interrupted; a finished one has none left."""
+    if "multiprocessing" in sys.modules:
+        from multiprocessing import active_children
+
+        readers = [child for child in active_children() if child.daemon]
+        if readers:
+            signal.signal(signal.SIGCHLD, signal.SIG_DFL)  # The DataLoader's handler would complain.
+        for reader in readers:
+            reader.kill()
 
 
 def _words() -> list[str]:

@@ -40,6 +40,7 @@ from nemo_cosmos.data.manifest import (
 from nemo_cosmos.data.sample import LatentSample, Origin, TokenizerIdentity
 from nemo_cosmos.data.typed import from_json, parse_json
 from nemo_cosmos.errors import InputError, explain_os_error
+from nemo_cosmos.interrupts import Interrupted, unbroken
 
 SAMPLES_PER_SHARD = 64
 FULL_VERIFY_BYTES = 1 << 30
@@ -191,18 +192,22 @@ class ShardWriter:
                 f"height, width) with {self.tokenizer.latent_channels} channels for tokenizer {self.tokenizer}"
             )
         try:
-            if self._shard is None:
-                name = f"shard-{self.rank:04d}-{self._next:06d}.tar"
-                self._shard = _OpenShard(self.path, name, self.tokenizer, self.text_encoder)
-                self._next += 1
-            if sample.key in self._shard.keys:
-                raise InputError(f"sample key {sample.key!r} was written twice")
-            self._shard.add(sample)
-            if self._shard.index.samples >= self.samples_per_shard:
-                self._finish_shard()
+            with unbroken():
+                self._add(sample)
         except OSError as error:
             self.discard()
             raise disk_error(error, self.path) from error
+
+    def _add(self, sample: LatentSample) -> None:
+        if self._shard is None:
+            name = f"shard-{self.rank:04d}-{self._next:06d}.tar"
+            self._shard = _OpenShard(self.path, name, self.tokenizer, self.text_encoder)
+            self._next += 1
+        if sample.key in self._shard.keys:
+            raise InputError(f"sample key {sample.key!r} was written twice")
+        self._shard.add(sample)
+        if self._shard.index.samples >= self.samples_per_shard:
+            self._finish_shard()
 
     def _finish_shard(self) -> None:
         if self._shard is not None:
@@ -234,6 +239,9 @@ class ShardWriter:
     ) -> None:
         if kind is None:
             self.close()
+        elif issubclass(kind, Interrupted):
+            # The samples of the open shard are finished work.
+            self._finish_shard()
         else:
             self.discard()
 

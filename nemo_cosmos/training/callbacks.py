@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import json
-import math
 import resource
 import time
 from pathlib import Path
@@ -15,7 +13,7 @@ from megatron.core import parallel_state
 from rich.console import Console
 
 from nemo_cosmos.training.ema import ShardedEma
-from nemo_cosmos.training.metrics_file import forget_later_steps
+from nemo_cosmos.training.metrics_file import append, forget_later_steps
 from nemo_cosmos.training.model import METRICS, DenoisingModel, stages
 from nemo_cosmos.training.optimizer import CosmosOptimizer
 from nemo_cosmos.training.strategy import CosmosStrategy
@@ -126,8 +124,7 @@ class MetricsCallback(pl.Callback):
             self.encoder.seconds = 0.0
         pl_module.data_wait_seconds, self.elapsed, self.steps = 0.0, 0.0, 0
         if trainer.is_global_zero:
-            with self.path.open("a") as file:
-                file.write(json.dumps({key: finite_or_none(value) for key, value in record.items()}) + "\n")
+            append(self.path, record)
             left = (self.max_steps - step) * seconds
             Console(highlight=False, soft_wrap=True).print(
                 f"step {step}/{self.max_steps}  loss {record['loss']:.5f}  edm_mse {record['edm_mse']:.5f}  "
@@ -137,11 +134,6 @@ class MetricsCallback(pl.Callback):
             )
             for logger in trainer.loggers:
                 logger.log_metrics({k: v for k, v in record.items() if k != "step"}, step=step)
-
-
-def finite_or_none(value: float) -> float | None:
-    """JSON has no word for numbers that are not finite."""
-    return value if math.isfinite(value) else None
 
 
 def memory_bytes() -> int:

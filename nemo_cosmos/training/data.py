@@ -14,7 +14,7 @@ from torch.utils.data import DataLoader
 from nemo_cosmos.config import DataConfig
 from nemo_cosmos.data.positions import MicroBatches, PositionDataset, PositionSampler
 from nemo_cosmos.data.sample import LatentBatch, collate
-from nemo_cosmos.data.workers import end_with_this_process
+from nemo_cosmos.data.workers import close_readers, reader_options
 from nemo_cosmos.errors import InputError
 from nemo_cosmos.training.samples import Samples
 
@@ -54,6 +54,7 @@ class CosmosDataModule(pl.LightningDataModule):
             global_batch_size=config.global_batch,
             output_log=False,
         )
+        self.loader: DataLoader[Any] | None = None
 
     def train_dataloader(self) -> BatchLoader:
         """Batches of this rank from the trainer's current step on."""
@@ -69,10 +70,12 @@ class CosmosDataModule(pl.LightningDataModule):
         batches = MicroBatches(
             positions, partial(collate, text_length=config.text_length) if encoder is None else list
         )
-        options: dict[str, Any] = {}
-        if config.num_workers:
-            # Workers start from a clean server process: forking one with threads of its own can hang.
-            options = {"multiprocessing_context": "forkserver", "persistent_workers": True, "prefetch_factor": 4}
-            options["worker_init_fn"] = end_with_this_process()
-        loader = DataLoader(batches, batch_size=None, sampler=sampler, num_workers=config.num_workers, **options)
-        return BatchLoader(loader, None if encoder is None else encoder.encode)
+        options = reader_options(config.num_workers)
+        if options:
+            options["prefetch_factor"] = 4
+        self.loader = DataLoader(batches, batch_size=None, sampler=sampler, **options)
+        return BatchLoader(self.loader, None if encoder is None else encoder.encode)
+
+    def close(self) -> None:
+        """End the processes that read."""
+        close_readers(self.loader)

@@ -1,15 +1,27 @@
-"""``metrics.jsonl`` of a run that is resumed; the world models' and the tokenizers' alike."""
+"""``metrics.jsonl``; the world models' and the tokenizers' alike."""
 
 from __future__ import annotations
 
 import json
 import logging
+import math
 from pathlib import Path
 from typing import Any
 
 from nemo_cosmos.atomic import put_file
 
 logger = logging.getLogger(__name__)
+
+
+def append(path: Path, record: dict[str, float]) -> None:
+    """Add one line; numbers that are not finite become null, for which JSON has no word."""
+    with path.open("a") as file:
+        file.write(json.dumps({key: finite_or_none(value) for key, value in record.items()}) + "\n")
+
+
+def finite_or_none(value: float) -> float | None:
+    """None instead of what JSON has no word for."""
+    return value if math.isfinite(value) else None
 
 
 def forget_later_steps(path: Path, step: int) -> None:

@@ -142,7 +142,7 @@ def refuse_other_network(cfg: TrainConfig, dit: DiTConfig, save: Path) -> None:
         )
 
 
-def tell_changes(before: Path, cfg: TrainConfig) -> None:
+def tell_changes(before: Path, cfg: Any) -> None:
     """Log each setting that differs from the configuration of the run's last start; the new one takes effect."""
     try:
         saved = yaml.safe_load(before.read_text())

@@ -15,6 +15,7 @@ from nemo_cosmos.atomic import write_text
 from nemo_cosmos.config import PREVIOUS, TrainConfig, TrainerConfig, dump_config
 from nemo_cosmos.data.record import refuse_other_data
 from nemo_cosmos.errors import InputError
+from nemo_cosmos.interrupts import Interrupts, ending_on_signals
 from nemo_cosmos.models.dit import CosmosDiT, DiTConfig, LayerOptions, transformer_config
 from nemo_cosmos.models.dit.lora import LoraSpec
 from nemo_cosmos.parallel.context import pipeline_rows
@@ -42,7 +43,7 @@ def train(cfg: TrainConfig, *, callbacks: Sequence[Any] = ()) -> None:
     """Train as ``cfg`` says; under torchrun, or alone in this process.
 
     Resumes from the newest checkpoint of ``cfg.output_dir``. ``callbacks`` are Lightning callbacks that run beside
-    this package's own.
+    this package's own. SIGTERM, SIGINT and SIGUSR1 end the process while it trains, after a save.
 
     Raises:
         InputError: the configuration, the data or the layout does not fit; raised before any process group is made.
@@ -70,13 +71,14 @@ def train(cfg: TrainConfig, *, callbacks: Sequence[Any] = ()) -> None:
     else:
         refuse_other_data(folder, samples.record, allow_change=cfg.data.allow_change)
         refuse_other_network(cfg, dit, resume_from)
-    with alone_in(folder), deterministic_kernels(cfg.trainer.deterministic):
+    deterministic = deterministic_kernels(cfg.trainer.deterministic)
+    with ending_on_signals() as interrupts, alone_in(folder), deterministic:
         if is_first():
             remove_temporaries(folder)
         if resume_from is not None and is_first():
             tell_changes(folder / "config.yaml", cfg)
             name_newest(resume_from)
-        _fit(cfg, dit, samples, folder, resume_from, lora, callbacks)
+        _fit(cfg, dit, samples, folder, resume_from, lora, callbacks, interrupts)
 
 
 def launched_processes(trainer: TrainerConfig) -> int:
@@ -105,6 +107,7 @@ def _fit(
     resume_from: Path | None,
     lora: LoraSpec | None,
     callbacks: Sequence[Any],
+    interrupts: Interrupts,
 ) -> None:
     on_cpu = enable_cpu()
     if on_cpu and cfg.trainer.precision == "bf16":
@@ -114,6 +117,7 @@ def _fit(
     _single_process_environment()
     # Imported after the CPU is set up: these modules look at CUDA when they load.
     from lightning.pytorch.loggers import TensorBoardLogger
+    from lightning.pytorch.plugins.environments import TorchElasticEnvironment
     from nemo import lightning as nl
 
     from nemo_cosmos.training.bad_steps import BadStepsCallback
@@ -125,7 +129,7 @@ def _fit(
     from nemo_cosmos.training.signals import SignalCallback
     from nemo_cosmos.training.start import SetUpCallback
     from nemo_cosmos.training.strategy import build_strategy
-    from nemo_cosmos.training.upstream import patch_nemo
+    from nemo_cosmos.training.upstream import leave_signals_alone, patch_nemo
 
     patch_nemo()
     for name in ("lightning.pytorch", "nemo_logger"):
@@ -189,6 +193,10 @@ def _fit(
             verify=cfg.checkpoint.verify,  # type: ignore[arg-type]
             previous=cfg.resume == PREVIOUS,
         ),
+        # Under Slurm, too, torchrun or nobody has started the processes; its own environment would look for
+        # checkpoints of another format in the working directory.
+        plugins=[TorchElasticEnvironment()],
+        default_root_dir=str(folder),
         max_steps=cfg.trainer.max_steps,
         max_epochs=-1,
         limit_val_batches=0,
@@ -199,7 +207,7 @@ def _fit(
             metrics,
             BadStepsCallback(optimizer.bad_steps, cfg.trainer.max_bad_steps),
             checkpoint,
-            SignalCallback(checkpoint),
+            SignalCallback(checkpoint, interrupts),
             *callbacks,
         ],
         logger=TensorBoardLogger(folder, name="tensorboard", version=""),
@@ -208,7 +216,12 @@ def _fit(
         enable_model_summary=False,
         use_distributed_sampler=False,
     )
-    trainer.fit(module, data, ckpt_path=resume_from)
+    leave_signals_alone(trainer)
+    try:
+        trainer.fit(module, data, ckpt_path=resume_from)
+    finally:
+        interrupts.stop_deferring()
+        data.close()
 
 
 def _single_process_environment() -> None:

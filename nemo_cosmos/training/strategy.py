@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from lightning.pytorch.plugins.io import TorchCheckpointIO
 from megatron.core.distributed import DistributedDataParallelConfig
+from megatron.core.num_microbatches_calculator import destroy_num_microbatches_calculator
 from nemo.lightning.pytorch.strategies import MegatronStrategy
 from rich.console import Console
 
@@ -21,8 +22,9 @@ from nemo_cosmos.config import ParallelConfig
 from nemo_cosmos.training.damaged import whole_save
 from nemo_cosmos.training.ema import ShardedEma
 from nemo_cosmos.training.model import stages
-from nemo_cosmos.training.optimizer import CosmosOptimizer, adam_steps, set_adam_steps
+from nemo_cosmos.training.optimizer import CosmosOptimizer, adam_steps, parts, set_adam_steps
 from nemo_cosmos.training.state import RunState
+from nemo_cosmos.training.upstream import release_network
 
 ADAM_STEPS = "adam_steps"
 _COLLECTIVE_TIMEOUT = timedelta(hours=1)
@@ -41,6 +43,15 @@ class CosmosStrategy(MegatronStrategy):
     """Of the save that is loaded."""
     previous = False
     """Whether a damaged one is passed over."""
+
+    def teardown(self) -> None:
+        """Let go of the network, so that a process may train again; called after errors, too."""
+        if hasattr(self, "megatron_parallel"):
+            optimizers: list[Any] = [part for wrapper in self.optimizers for part in parts(wrapper.mcore_optimizer)]  # type: ignore[attr-defined]
+            release_network(self.megatron_parallel, optimizers)
+        super().teardown()
+        # NeMo refuses another batch size while the one before is remembered.
+        destroy_num_microbatches_calculator()
 
     def run_state(self) -> RunState:
         """The tensors of the run on this rank."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.util
 import sys
 import types
+from collections.abc import Iterable
 from importlib.machinery import ModuleSpec
 from typing import Any
 
@@ -94,6 +95,35 @@ def _remove_telemetry() -> None:
     from nemo.lightning.callback_group import CallbackGroup
 
     CallbackGroup.get_instance()._callbacks = []
+
+
+def leave_signals_alone(trainer: Any) -> None:
+    """Lightning 2.4 puts handlers of its own before those that are there, and under Slurm some that save a checkpoint
+    in its own format and queue the job again; here signals are ``nemo_cosmos.interrupts``' matter."""
+    trainer._signal_connector.register_signal_handlers = _nothing
+
+
+def release_network(chunks: Iterable[Any], optimizers: Iterable[Any]) -> None:
+    """Let go of a trained network, its gradients and moments.
+
+    The nodes that accumulate gradients have hooks that keep Megatron-Core's DDP, which keeps the nodes; so do the fp32
+    shards of the distributed optimizer, which are views of the weights. Both are circles through C++, which Python's
+    collector cannot see.
+
+    Args:
+        chunks: the stages in their wrappers.
+        optimizers: Megatron-Core's, without chains.
+    """
+    for module in chunks:
+        while module is not None:
+            getattr(module, "grad_accs", []).clear()
+            module = getattr(module, "module", None)
+    for part in optimizers:
+        part.optimizer.state.clear()
+        for group in part.optimizer.param_groups:
+            group["params"].clear()
+        for name in ("shard_fp32_groups", "shard_float16_groups", "shard_fp32_from_float16_groups"):
+            getattr(part, name, []).clear()
 
 
 def _gather_each_dtype_on_its_own() -> None:

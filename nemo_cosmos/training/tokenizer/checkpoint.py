@@ -10,7 +10,7 @@ from __future__ import annotations
 import logging
 import os
 import shutil
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -39,18 +39,37 @@ def checkpoint_file(folder: Path, step: int) -> Path:
 
 
 def latest_checkpoint(folder: Path) -> Path | None:
-    """The file named in latest_checkpoint.txt; InputError when it names none or one that is gone."""
+    """The file named in latest_checkpoint.txt, None where there is no save.
+
+    Raises:
+        InputError: it names no save or one that is gone, or is missing beside several.
+    """
     file = _named(folder)
     if file is not None and not file.is_file():
-        marker = folder / LATEST
-        raise InputError(f"{marker} names {file.name}, which is missing: restore it or delete {marker}")
+        raise InputError(
+            f"{folder / LATEST} names {file.name}, which is missing: restore it, or write one of these there: "
+            f"{', '.join(_saves(folder)) or 'none'}"
+        )
     return file
 
 
+def _saves(folder: Path) -> list[str]:
+    return sorted(file.name for file in folder.glob("iter_*.pt"))
+
+
 def _named(folder: Path) -> Path | None:
-    marker = folder / LATEST
+    marker, saves = folder / LATEST, _saves(folder)
     if not marker.is_file():
-        return None
+        if len(saves) > 1:
+            raise InputError(
+                f"{marker} is missing beside {', '.join(saves)}: write {saves[-1]} into it to go on from there, or "
+                "choose another output_dir"
+            )
+        if not saves:
+            return None
+        # A run that is killed within its first save may have put it in place and not named it yet.
+        logger.warning("%s is missing: going on from the only save, %s", marker, saves[0])
+        return folder / saves[0]
     name = marker.read_text(encoding="utf-8", errors="replace").strip()
     if name != Path(name).name or not name.isprintable() or not name.endswith(".pt"):
         raise InputError(f"{marker} names {name[:100]!r}: expected iter_N.pt; write the name of a save there")
@@ -72,14 +91,24 @@ def save_checkpoint(
 
     Args:
         exported: written as TorchScript beside it; complete before the checkpoint counts as the latest.
+
+    Raises:
+        InputError: it cannot be written; what was begun is deleted.
     """
     folder.mkdir(parents=True, exist_ok=True)
     file = checkpoint_file(folder, step)
-    with finished_archive(file) as temporary:
-        torch.save(content, temporary)
-    if exported is not None:
-        export_parts(exported, folder, step)
-    write_text(folder / LATEST, file.name + "\n")
+    try:
+        with finished_archive(file) as temporary:
+            torch.save(content, temporary)
+            if exported is not None:
+                export_parts(exported, folder, step)
+        write_text(folder / LATEST, file.name + "\n")
+    except (OSError, RuntimeError) as error:
+        # torch's zip writer reports a full disk as a RuntimeError.
+        remove_unfinished(folder.parent)
+        raise InputError(
+            f"{file}: could not be written ({error}); the save before is whole: free space, then start the run again"
+        ) from error
     # Later ones are of a run that was rolled back: they are written anew in time, and do not count.
     kept = [other for other in sorted(folder.glob("iter_*.pt")) if other.name <= file.name]
     for old in kept[:-keep]:
@@ -119,14 +148,17 @@ def save_to_resume(folder: Path, mode: Verify, *, previous: bool) -> tuple[Path 
     raise problem
 
 
-def pass_over(damaged: list[Path], now: Path) -> None:
-    """Keep damaged saves under names that nothing takes for a save, and let another be the newest."""
+def go_on_from(now: Path | None, damaged: Sequence[Path]) -> None:
+    """Name the save that a kill left nameless; keep damaged ones under names that nothing takes for a save."""
+    if now is None:
+        return
     for file in damaged:
         for part in sorted(file.parent.glob(f"{file.stem}*")):
             kept = set_aside(part)
             logger.warning("resume=previous: %s is kept as %s", part.name, kept)
-    if damaged:
+    if damaged or not (now.parent / LATEST).is_file():
         write_text(now.parent / LATEST, now.name + "\n")
+    if damaged:
         logger.warning("resume=previous: the run goes on from %s", now.name)
 
 

@@ -178,6 +178,8 @@ class TokenizerTrainerConfig:
     compile: bool | None = None
     """torch.compile the blocks of the network, and VGG; None: on CUDA."""
     log_every_n_steps: int = at_least(1, 100)
+    max_bad_steps: int = at_least(1, 3)
+    """Steps in a row with a loss or gradients that are not finite, after which the run ends; each is skipped."""
 
 
 @dataclass

@@ -24,7 +24,7 @@ from nemo_cosmos.config import conf_folder
 from nemo_cosmos.data.listing import expand_pattern, find_videos
 from nemo_cosmos.data.record import DataRecord
 from nemo_cosmos.data.video import probe, read_frames
-from nemo_cosmos.data.workers import end_with_this_process
+from nemo_cosmos.data.workers import reader_options
 from nemo_cosmos.errors import InputError
 from nemo_cosmos.training.tokenizer.config import TokenizerDataConfig
 
@@ -226,12 +226,16 @@ class ClipDataset(Dataset[Tensor]):
         file = int(torch.searchsorted(self.ends, index, right=True))
         return self.source.files[file], index - (int(self.ends[file - 1]) if file else 0)
 
-    def __getitem__(self, position: int) -> Tensor:
+    def window_at(self, position: int) -> tuple[Path, int]:
+        """File and first frame of the clip at a position in the run."""
         epoch, place = divmod(position, len(self))
         if epoch != self._epoch:
             generator = torch.Generator().manual_seed(self.seed * 1_000_003 + epoch)
             self._order, self._epoch = torch.randperm(len(self), generator=generator), epoch
-        path, start = self.window(int(self._order[place]))
+        return self.window(int(self._order[place]))
+
+    def __getitem__(self, position: int) -> Tensor:
+        path, start = self.window_at(position)
         frames = _read_evenly(path, start, self.config.num_frames)
         generator = torch.Generator().manual_seed((self.seed << 32) ^ position)
         return augment(frames, generator, self.config, self.source.resolution)
@@ -244,12 +248,17 @@ class PositionSampler(Sampler[int]):
         self.config, self.start_step, self.rank, self.world = config, start_step, rank, world
 
     def __iter__(self) -> Iterator[int]:
-        micro, total = self.config.micro_batch, self.config.global_batch
         step = self.start_step
         while True:
-            for start in range(self.rank * micro, total, self.world * micro):
-                yield from range(step * total + start, step * total + start + micro)
+            for batch in self.micro_batches(step):
+                yield from batch
             step += 1
+
+    def micro_batches(self, step: int) -> list[range]:
+        """Positions of this process in one optimizer step, by micro batch."""
+        micro, total = self.config.micro_batch, self.config.global_batch
+        starts = range(step * total + self.rank * micro, (step + 1) * total, self.world * micro)
+        return [range(start, start + micro) for start in starts]
 
 
 def make_loader(dataset: ClipDataset, start_step: int, rank: int, world: int) -> DataLoader[Tensor]:
@@ -268,12 +277,9 @@ def make_loader(dataset: ClipDataset, start_step: int, rank: int, world: int) ->
         dataset,
         batch_size=config.micro_batch,
         sampler=PositionSampler(config, start_step, rank, world),
-        num_workers=config.num_workers,
         pin_memory=torch.cuda.is_available(),
-        persistent_workers=config.num_workers > 0,
         # Forked from this process, a worker can wait for ever for the threads of decoders that probed the videos here.
-        multiprocessing_context="forkserver" if config.num_workers else None,
-        worker_init_fn=end_with_this_process(),
+        **reader_options(config.num_workers),
     )
 
 

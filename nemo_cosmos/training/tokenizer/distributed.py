@@ -37,6 +37,21 @@ class Workers:
             stacked /= self.world
         return dict(zip(values, stacked.tolist(), strict=True))
 
+    def any(self, value: Tensor) -> bool:
+        """Whether a condition holds in one of the processes; collective."""
+        flag = value.to(self.device, torch.int32)
+        if self.world > 1:
+            dist.all_reduce(flag, dist.ReduceOp.MAX)
+        return bool(flag)
+
+    def gather(self, values: list[str]) -> list[str]:
+        """Those of all processes; collective."""
+        if self.world == 1:
+            return values
+        everyone: list[list[str]] = [[]] * self.world
+        dist.all_gather_object(everyone, values)
+        return [value for part in everyone for value in part]
+
     def barrier(self) -> None:
         if self.world > 1:
             dist.barrier()

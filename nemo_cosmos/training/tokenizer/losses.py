@@ -41,11 +41,10 @@ class LossTerms:
     def total(self) -> Tensor:
         return torch.stack(list(self.weighted.values())).sum()
 
-    def check_finite(self, step: int) -> None:
-        """RuntimeError naming the first term that is not finite."""
-        for name, value in self.raw.items():
-            if not bool(torch.isfinite(value)):
-                raise RuntimeError(f"loss term {name!r} is {value.item()} at step {step}")
+    @property
+    def finite(self) -> Tensor:
+        """Whether every term is finite, as a scalar."""
+        return torch.isfinite(torch.stack([value.detach().float() for value in self.raw.values()])).all()
 
 
 class _Schedule(Protocol):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -22,6 +23,25 @@ def make_optimizer(module: nn.Module, config: TokenizerOptimizerConfig, device: 
         weight_decay=config.weight_decay,
         fused=device.type == "cuda",
     )
+
+
+def restore_optimizer(optimizer: torch.optim.Optimizer, saved: Mapping[str, Any]) -> None:
+    """Take moments and step counts from a save; settings and kernels stay those that the optimizer was made with.
+
+    Raises:
+        InputError: the state is of other parameters, or no optimizer's.
+    """
+    own = optimizer.state_dict()["param_groups"]
+    try:
+        groups = [{**mine, "params": given["params"]} for mine, given in zip(own, saved["param_groups"], strict=True)]
+        optimizer.load_state_dict({"state": saved["state"], "param_groups": groups})
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise InputError(f"its optimizer state is of another network or program ({error})") from error
+    for group in optimizer.param_groups:
+        for parameter in group["params"]:
+            for name, value in optimizer.state.get(parameter, {}).items():
+                if name != "step" and value.shape != parameter.shape:
+                    raise InputError(f"its optimizer state is of another network ({name} {tuple(value.shape)})")
 
 
 def lr_multiplier(config: TokenizerOptimizerConfig, step: int) -> float:

@@ -4,37 +4,39 @@ from __future__ import annotations
 
 import contextlib
 import copy
-import dataclasses
-import json
 import logging
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
+from torch.utils.data import DataLoader
 
-from nemo_cosmos.atomic import write_text
-from nemo_cosmos.config import PREVIOUS, dump_config
 from nemo_cosmos.data.record import refuse_other_data
+from nemo_cosmos.data.workers import close_readers
 from nemo_cosmos.errors import InputError
+from nemo_cosmos.interrupts import WITH_SAVE, Interrupts, ending_on_signals
 from nemo_cosmos.models.fusion import allow_repeated_backward
 from nemo_cosmos.models.tokenizer import TokenizerModule, build_tokenizer, save_tokenizer
 from nemo_cosmos.models.tokenizer.initialisation import initialise
 from nemo_cosmos.models.tokenizer.metrics import code_usage, psnr
-from nemo_cosmos.models.tokenizer.state_dict import split_weights
-from nemo_cosmos.training.metrics_file import forget_later_steps
+from nemo_cosmos.training.resume import alone_in
+from nemo_cosmos.training.skipped_steps import SkippedSteps, all_finite
 from nemo_cosmos.training.tokenizer import checkpoint as files
 from nemo_cosmos.training.tokenizer.adversarial import PatchDiscriminator3D, discriminator_loss
+from nemo_cosmos.training.tokenizer.clips import open_clips
 from nemo_cosmos.training.tokenizer.config import TokenizerTrainConfig
-from nemo_cosmos.training.tokenizer.data import CenterClips, ClipDataset, make_loader, resolve_source
+from nemo_cosmos.training.tokenizer.data import PositionSampler, make_loader
 from nemo_cosmos.training.tokenizer.distributed import Workers, join
 from nemo_cosmos.training.tokenizer.losses import LossTerms, TokenizerLoss
-from nemo_cosmos.training.tokenizer.optimizer import Ema, lr_multiplier, make_optimizer
+from nemo_cosmos.training.tokenizer.optimizer import Ema, lr_multiplier, make_optimizer, restore_optimizer
+from nemo_cosmos.training.tokenizer.records import RunRecords, peak_memory
+from nemo_cosmos.training.tokenizer.resume import Save, open_save
 from nemo_cosmos.training.tokenizer.stats import latent_statistics
-from nemo_cosmos.training.tokenizer.validation import Validator, write_animation
+from nemo_cosmos.training.tokenizer.validation import Validator
 
 logger = logging.getLogger(__name__)
 
@@ -42,20 +44,27 @@ logger = logging.getLogger(__name__)
 def train(config: TokenizerTrainConfig) -> Path:
     """Train as configured; returns the tokenizer folder ``output_dir/tokenizer``.
 
+    SIGTERM, SIGINT and SIGUSR1 end the process while it trains, after a save.
+
     Raises:
-        InputError: a setting, file or clip is wrong; said before the first step wherever that is possible.
+        InputError: a setting, file or clip is wrong, or another run is at work in the folder; said before the first
+            step wherever that is possible.
     """
-    trainer = TokenizerTrainer(config)
-    target = trainer.run()
-    trainer.workers.leave()
-    return target
+    with ending_on_signals() as interrupts:
+        trainer = TokenizerTrainer(config, interrupts)
+        try:
+            with alone_in(trainer.output_dir):
+                return trainer.run()
+        finally:
+            trainer.close()
 
 
 class TokenizerTrainer:
     """One run: network, losses, data, optimizer, moving average, checkpoints."""
 
-    def __init__(self, config: TokenizerTrainConfig) -> None:
+    def __init__(self, config: TokenizerTrainConfig, interrupts: Interrupts | None = None) -> None:
         self.config = config
+        self.interrupts = interrupts or Interrupts()
         self.output_dir = Path(config.output_dir)
         self.checkpoints = self.output_dir / "checkpoints"
         self.workers: Workers = join(config.trainer.device)
@@ -65,16 +74,22 @@ class TokenizerTrainer:
             self.precision = "bf16" if self.device.type == "cuda" else "fp32"
         torch.manual_seed(config.seed)
 
+        saved = open_save(config)
         self.module = build_tokenizer(config.model.preset, **config.model.overrides)
         self.module.check_video(torch.empty(1, 3, config.data.num_frames, *_crop(config), device="meta"))
-        self.dataset, clips, self.statistics_clips = self._open_data()
+        self.dataset, clips, self.statistics_clips = open_clips(
+            config, self.module.config, is_main=self.workers.is_main
+        )
+        self.resuming = saved is not None and not saved.of_another_run
+        if self.resuming:
+            refuse_other_data(self.output_dir, self.dataset.record, allow_change=config.data.allow_change)
         checkpointing = config.trainer.activation_checkpointing
         self.loss = TokenizerLoss(config.loss, self.module.config, checkpointing).to(self.device)
         self.loss.check_crop(*_crop(config))
         average: dict[str, Tensor] | None = None
         if config.model.init_from is None:
             initialise(self.module)
-        elif not (self.checkpoints / files.LATEST).is_file():
+        elif not self.resuming:
             average = files.load_start(self.module, config.model.init_from)
         self.module.to(self.device)
         if self.device.type == "cuda":
@@ -100,7 +115,15 @@ class TokenizerTrainer:
                 self.discriminator.parameters(), lr=adversarial.lr, betas=(0.5, 0.9), weight_decay=0.0
             )
         self.step = 0
-        self._restore()
+        self.resumed_from: Path | None = None
+        self.passed_over: tuple[Path, ...] = ()
+        self.skipped = SkippedSteps()
+        self.loader: DataLoader[Tensor] | None = None
+        if saved is not None:
+            self._restore(saved)
+            self.resumed_from = None if saved.of_another_run else saved.path
+            self.passed_over = saved.passed_over
+        del saved
         self.network: nn.Module = self.module
         self.judge: nn.Module | None = self.discriminator
         if self.workers.world > 1:
@@ -109,6 +132,7 @@ class TokenizerTrainer:
             self.network = DistributedDataParallel(self.module, device_ids=ids, broadcast_buffers=False)
             if self.discriminator is not None:
                 self.judge = DistributedDataParallel(self.discriminator, device_ids=ids)
+        self.saved_step: int | None = None
         self.validator: Validator | None = None
         if clips and self.workers.is_main:
             self.validator = Validator(
@@ -118,17 +142,22 @@ class TokenizerTrainer:
                 vgg_weights=config.loss.perceptual.weights,
                 precision=self.precision,
             )
-        self.writer: Any = None
+        self.records: RunRecords | None = None
 
     def run(self) -> Path:
         """Train to ``trainer.max_steps`` and write the tokenizer folder."""
         from tqdm import tqdm
 
         config = self.config
-        self._open_outputs()
+        if self.workers.is_main:
+            files.remove_unfinished(self.output_dir)
+            files.go_on_from(self.resumed_from, self.passed_over)
+            self.dataset.record.save(self.output_dir)
+            self.records = RunRecords(config, self.step, resuming=self.resuming)
         if self.step == 0 and config.validation.at_start:
-            self._record({"step": 0, **self._validate()})
-        loader = iter(make_loader(self.dataset, self.step, self.workers.rank, self.workers.world))
+            self._record({"step": 0} | self._validate())
+        self.loader = make_loader(self.dataset, self.step, self.workers.rank, self.workers.world)
+        batches = iter(self.loader)
         bar = tqdm(
             total=config.trainer.max_steps,
             initial=self.step,
@@ -136,24 +165,41 @@ class TokenizerTrainer:
             disable=not self.workers.is_main,
             mininterval=1.0,
         )
-        while self.step < config.trainer.max_steps:
-            record = self._train_step(loader)
-            last = self.step == config.trainer.max_steps
-            if self.step % config.validation.every_n_steps == 0 or last:
-                record |= self._validate()
-            if self.step % config.trainer.log_every_n_steps == 0 or last or "validation_psnr" in record:
-                self._record(record)
-                bar.set_postfix(loss=f"{record['loss']:.4f}", psnr=f"{record['psnr']:.2f}")
-            if self.step % config.checkpoint.every_n_steps == 0 or last:
-                self._save()
-            bar.update()
+        with self.interrupts.deferred(WITH_SAVE):
+            while self.step < config.trainer.max_steps:
+                record = self._train_step(batches)
+                last = self.step == config.trainer.max_steps
+                if self.step % config.validation.every_n_steps == 0 or last:
+                    record |= self._validate()
+                due = self.step % config.trainer.log_every_n_steps == 0 or self.skipped.current
+                if due or last or "validation_psnr" in record:
+                    self._record(record)
+                    bar.set_postfix(loss=f"{record['loss']:.4f}", psnr=f"{record['psnr']:.2f}")
+                self.skipped.tell(self.step, config.trainer.max_bad_steps, is_first=self.workers.is_main)
+                if self.step % config.checkpoint.every_n_steps == 0 or last:
+                    self._save()
+                bar.update()
+                self._end_if_asked(bar)
         bar.close()
         target = self._write_tokenizer()
-        if self.writer is not None:
-            self.writer.close()
+        if self.records is not None:
+            self.records.close()
         return target
 
-    def _train_step(self, loader: Iterator[Tensor]) -> dict[str, Any]:
+    def close(self) -> None:
+        """End what the run has started: processes that read, the group of processes."""
+        close_readers(self.loader)
+        self.workers.leave()
+
+    def _end_if_asked(self, bar: Any) -> None:
+        """Collective: all processes end after a save when one has been asked to."""
+        if number := self.interrupts.anywhere():
+            if self.saved_step != self.step:
+                self._save()
+            bar.close()
+            raise self.interrupts.ended_with_save(number, self.step, is_first=self.workers.is_main)
+
+    def _train_step(self, batches: Iterator[Tensor]) -> dict[str, Any]:
         """One optimizer step over the global batch; returns its record (averaged over all processes)."""
         config, began = self.config, time.perf_counter()
         # Reseeding per step makes dropout and posterior sampling independent of where a run was interrupted.
@@ -164,31 +210,33 @@ class TokenizerTrainer:
         self.module.train()
         micro_steps = config.data.global_batch // (config.data.micro_batch * self.workers.world)
         sums: dict[str, Tensor] = {}
+        finite: list[Tensor] = []
         data_wait = 0.0
         for micro in range(micro_steps):
             waited = time.perf_counter()
-            video = next(loader).to(self.device, non_blocking=True)
+            video = next(batches).to(self.device, non_blocking=True)
             data_wait += time.perf_counter() - waited
             with self._no_sync(micro + 1 < micro_steps):
                 values = self._forward_backward(video, micro_steps)
+            finite.append(values.pop("finite"))
             for name, value in values.items():
                 sums[name] = sums.get(name, torch.zeros((), device=self.device)) + value / micro_steps
         limit = config.optimizer.clip_grad
         norm = nn.utils.clip_grad_norm_(self.module.parameters(), limit if limit > 0 else float("inf"))
-        if not bool(torch.isfinite(norm)):
-            raise RuntimeError(f"the gradient norm is {norm.item()} at step {self.step}")
-        self.optimizer.step()
+        self._examine(finite, norm)
+        if not self.skipped.current:
+            self.optimizer.step()
+            if self._judging:
+                self.discriminator_optimizer.step()
         self.optimizer.zero_grad(set_to_none=True)
-        if self.discriminator is not None and self.step >= config.loss.adversarial.start_step:
-            self.discriminator_optimizer.step()
+        if self._judging:
             self.discriminator_optimizer.zero_grad(set_to_none=True)
         self.step += 1
-        if self.ema is not None:
+        if self.ema is not None and not self.skipped.current:
             self.ema.update(self.module)
         means = self.workers.mean(sums)
         seconds = time.perf_counter() - began
         frames = config.data.global_batch * config.data.num_frames
-        on_cuda = self.device.type == "cuda"
         return {
             "step": self.step,
             **means,
@@ -197,8 +245,36 @@ class TokenizerTrainer:
             "seconds": seconds,
             "data_wait_seconds": data_wait,
             "frames_per_second": frames / seconds,
-            "memory_bytes": torch.cuda.max_memory_allocated(self.device) if on_cuda else _peak_memory(),
+            "memory_bytes": peak_memory(self.device),
+            "skipped_steps": self.skipped.total,
         }
+
+    def _examine(self, finite: list[Tensor], norm: Tensor) -> None:
+        """Skip a step of which a loss or gradient is not finite in any process; collective.
+
+        Args:
+            finite: whether the losses of each micro batch are.
+            norm: of the gradients of the network.
+        """
+        norms = [norm]
+        if self.discriminator is not None and self._judging:
+            gradients = [p.grad for p in self.discriminator.parameters() if p.grad is not None]
+            norms.append(torch.linalg.vector_norm(torch.stack([torch.linalg.vector_norm(g) for g in gradients])))
+        fine = torch.stack([*finite, *map(torch.isfinite, norms)])
+        self.skipped.count(self.workers.any(~fine.all()))
+        if not self.skipped.current:
+            return
+        sampler = PositionSampler(self.config.data, self.step, self.workers.rank, self.workers.world)
+        batches = list(zip(sampler.micro_batches(self.step), torch.stack(finite).tolist(), strict=True))
+        windows = [(good, self.dataset.window_at(position)) for batch, good in batches for position in batch]
+        found = self.workers.gather([f"{good:d}{file.name} frame {start}" for good, (file, start) in windows])
+        # Where losses tell which samples it was, the others of the step are not named.
+        self.skipped.samples = [name[1:] for name in found if name[0] == "0"] or [name[1:] for name in found]
+
+    @property
+    def _judging(self) -> bool:
+        """Whether this step trains the discriminator."""
+        return self.discriminator is not None and self.step >= self.config.loss.adversarial.start_step
 
     def _forward_backward(self, video: Tensor, micro_steps: int) -> dict[str, Tensor]:
         config = self.config.loss
@@ -212,9 +288,8 @@ class TokenizerTrainer:
                 discriminator=self.discriminator,
                 last_layer=self.module.last_layer(),
             )
-        terms.check_finite(self.step)
         (terms.total / micro_steps).backward()
-        values = {"loss": terms.total.detach()}
+        values = {"loss": terms.total.detach(), "finite": terms.finite}
         values |= {f"loss_{name}": value.detach() for name, value in terms.raw.items()}
         values |= {f"loss_{name}_weighted": value.detach() for name, value in terms.weighted.items()}
         fake = output.reconstruction.detach()
@@ -230,6 +305,7 @@ class TokenizerTrainer:
                 judged = discriminator_loss(real, generated)
             (judged / micro_steps).backward()
             values["loss_discriminator"] = judged.detach()
+            values["finite"] = values["finite"] & torch.isfinite(judged.detach())
         return values
 
     def _autocast(self) -> torch.autocast:
@@ -244,74 +320,39 @@ class TokenizerTrainer:
                     stack.enter_context(module.no_sync())
             yield
 
-    def _open_data(self) -> tuple[ClipDataset, Sequence[Tensor], Sequence[Tensor]]:
-        config = self.config
-        source = resolve_source(config.data.train, config.data)
-        dataset = ClipDataset(source, config.data, config.seed, progress=self.workers.is_main)
-        clips: Sequence[Tensor] = []
-        if config.data.val is not None:
-            held_out = resolve_source(config.data.val, config.data)
-            try:
-                clips = CenterClips(held_out, config.data, config.validation.max_clips, progress=self.workers.is_main)
-            except InputError as error:
-                raise InputError(f"data.val={config.data.val}: {error}") from error
-        elif config.validation.lpips_weights is not None or config.validation.fvd_network is not None:
-            raise InputError("validation.lpips_weights and validation.fvd_network need data.val")
-        statistics: Sequence[Tensor] = []
-        if config.checkpoint.statistics_clips > 0 and not self.module.config.discrete and self.workers.is_main:
-            frames = self.module.config.chunk_frames
-            chunk = dataclasses.replace(config.data, num_frames=frames)
-            try:
-                statistics = CenterClips(source, chunk, config.checkpoint.statistics_clips)
-            except InputError as error:
-                raise InputError(
-                    f"the latent statistics need training videos of {frames} frames (chunk_frames): there are none; "
-                    f"set model.overrides.chunk_frames={config.data.num_frames} or checkpoint.statistics_clips=0"
-                ) from error
-        return dataset, clips, statistics
-
-    def _restore(self) -> None:
-        config = self.config
-        latest, self.damaged = files.save_to_resume(
-            self.checkpoints,
-            config.checkpoint.verify,  # type: ignore[arg-type]
-            previous=config.resume == PREVIOUS,
-        )
-        self.resumed_from = latest
-        if latest is not None and not config.resume:
-            raise InputError(
-                f"{self.checkpoints} already holds {latest.name}: resume it, or choose another output_dir"
-            )
-        if latest is None:
-            if not config.model.load_training_state:
-                return
-            if config.model.init_from is None or not Path(config.model.init_from).is_file():
-                raise InputError("model.load_training_state needs model.init_from to be an iter_*.pt file")
-            latest = Path(config.model.init_from)
-        else:
-            refuse_other_data(self.output_dir, self.dataset.record, allow_change=config.data.allow_change)
-        content = files.read_checkpoint(latest)
-        weights = split_weights(content, str(latest))
-        self.module.load_original(weights.regular, strict=True)
-        if self.ema is not None and weights.averaged:
-            self.ema.load(weights.averaged)
+    def _restore(self, saved: Save) -> None:
+        self.module.load_original(saved.weights.regular, strict=True)
+        if self.ema is not None and saved.weights.averaged:
+            self.ema.load(saved.weights.averaged)
         elif self.ema is not None:
-            logger.warning("%s has no moving average: it starts from the regular weights", latest)
-            self.ema = Ema(self.module, config.ema.decay)
+            logger.warning("%s has no moving average: it starts from the regular weights", saved.path)
+            self.ema = Ema(self.module, self.config.ema.decay)
         try:
-            self.optimizer.load_state_dict(content["optimizer"])
-        except (ValueError, KeyError) as error:
-            raise InputError(f"{latest}: its optimizer state is of another network or program ({error})") from error
-        if self.discriminator is not None:
-            if "discriminator" not in content:
-                raise InputError(f"{latest} has no discriminator; continue it with loss.adversarial.enabled=false")
-            self.discriminator.load_state_dict(content["discriminator"])
-            self.discriminator_optimizer.load_state_dict(content["discriminator_optimizer"])
-        self.step = int(content["iteration"])
+            restore_optimizer(self.optimizer, saved.content["optimizer"])
+            if self.discriminator is not None:
+                self.discriminator.load_state_dict(saved.content["discriminator"])
+                restore_optimizer(self.discriminator_optimizer, saved.content["discriminator_optimizer"])
+        except InputError as error:
+            raise InputError(f"{saved.path}: {error}") from error
+        self.step = saved.step
 
     def _save(self) -> None:
+        """Collective.
+
+        Raises:
+            InputError: some weights are not finite; the save before stays the newest.
+        """
+        weights = [*self.module.parameters(), *(self.ema.shadow.values() if self.ema is not None else ())]
+        if self.discriminator is not None:
+            weights += self.discriminator.parameters()
+        if not bool(all_finite(weights)):
+            raise InputError(
+                f"step {self.step}: some weights are not finite and are not saved; the save before is whole. Start "
+                "the run again with a lower optimizer.lr"
+            )
         if self.workers.is_main:
             content: dict[str, Any] = {
+                "config": self.module.config.as_dict(),
                 "model": files.pack_model(self.module, self.ema.shadow if self.ema is not None else None),
                 "optimizer": self.optimizer.state_dict(),
                 "scheduler": {"last_epoch": self.step},
@@ -322,15 +363,8 @@ class TokenizerTrainer:
                 content["discriminator"] = self.discriminator.state_dict()
                 content["discriminator_optimizer"] = self.discriminator_optimizer.state_dict()
             exported = self._average() if self.config.checkpoint.export_jit else None
-            try:
-                files.save_checkpoint(self.checkpoints, self.step, content, self.config.checkpoint.keep, exported)
-            except (OSError, RuntimeError) as error:
-                # torch's zip writer reports a full disk as a RuntimeError.
-                files.remove_unfinished(self.output_dir)
-                raise InputError(
-                    f"{files.checkpoint_file(self.checkpoints, self.step)}: could not be written ({error}); the save "
-                    "before is whole: free space, then start the run again"
-                ) from error
+            files.save_checkpoint(self.checkpoints, self.step, content, self.config.checkpoint.keep, exported)
+        self.saved_step = self.step
         self.workers.barrier()
 
     def _average(self) -> TokenizerModule:
@@ -345,39 +379,24 @@ class TokenizerTrainer:
     def _validate(self) -> dict[str, float]:
         """validation_* of the regular weights and validation_*_ema of the averaged ones; only on the main process."""
         result: dict[str, float] = {}
-        if self.validator is not None and self.workers.is_main:
-            result = {f"validation_{name}": value for name, value in self.validator(self.module).items()}
+        if self.validator is not None and self.records is not None:
+            found = self.validator(self.module, self._asked_to_end)
+            result = {f"validation_{name}": value for name, value in found.items()}
             if self.ema is not None:
-                result |= {f"validation_{n}_ema": value for n, value in self.validator(self._average()).items()}
+                found = self.validator(self._average(), self._asked_to_end)
+                result |= {f"validation_{n}_ema": value for n, value in found.items()}
             if self.config.validation.video and self.validator.example is not None:
-                write_animation(self.writer, "validation/input_reconstruction", self.step, *self.validator.example)
+                self.records.add_animation(self.step, *self.validator.example)
         self.workers.barrier()
         return result
 
-    def _open_outputs(self) -> None:
-        """Folder, resolved configuration, TensorBoard, and metrics.jsonl cut back to the step the run starts at."""
-        if not self.workers.is_main:
-            return
-        from torch.utils.tensorboard import SummaryWriter
-
-        self.output_dir.mkdir(parents=True, exist_ok=True)
-        write_text(self.output_dir / "config.yaml", dump_config(self.config))
-        self.dataset.record.save(self.output_dir)
-        files.remove_unfinished(self.output_dir)
-        if self.resumed_from is not None:
-            files.pass_over(self.damaged, self.resumed_from)
-        # A run that starts anew measures step 0 again, too.
-        forget_later_steps(self.output_dir / "metrics.jsonl", self.step or -1)
-        self.writer = SummaryWriter(str(self.output_dir / "tensorboard"), purge_step=self.step + 1)
-
     def _record(self, values: dict[str, Any]) -> None:
-        if not self.workers.is_main:
-            return
-        with open(self.output_dir / "metrics.jsonl", "a") as file:
-            file.write(json.dumps(values) + "\n")
-        for name, value in values.items():
-            if name != "step":
-                self.writer.add_scalar(name, value, values["step"])
+        if self.records is not None:
+            self.records.append(values)
+
+    def _asked_to_end(self) -> bool:
+        """Of this process alone: a save is more urgent than the numbers of a validation."""
+        return bool(self.interrupts.received)
 
     def _write_tokenizer(self) -> Path:
         """The folder that `prepare` and `generate` take: averaged weights, configuration, latent statistics."""
@@ -404,9 +423,3 @@ def _crop(config: TokenizerTrainConfig) -> tuple[int, int]:
     if len(crop) != 2:
         raise InputError(f"data.crop={list(crop)}: expected [height, width]")
     return crop[0], crop[1]
-
-
-def _peak_memory() -> int:
-    import resource
-
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024

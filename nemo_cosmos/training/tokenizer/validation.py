@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+from collections.abc import Callable
 from pathlib import Path
 
 import torch
@@ -43,14 +44,21 @@ class Validator:
         self.example: tuple[Tensor, Tensor] | None = None
 
     @torch.no_grad()
-    def __call__(self, module: TokenizerModule) -> dict[str, float]:
-        """psnr, ssim and, where available, lpips, rfvd, code_usage and perplexity."""
+    def __call__(self, module: TokenizerModule, stop: Callable[[], bool] = lambda: False) -> dict[str, float]:
+        """psnr, ssim and, where available, lpips, rfvd, code_usage and perplexity.
+
+        Args:
+            stop: asked before each clip; once it says so, the rest is left out and nothing is given.
+        """
         was_training = module.training
         module.eval()
         sums: dict[str, float] = {}
         indices: list[Tensor] = []
         features: tuple[list[Tensor], list[Tensor]] = ([], [])
         for number, clip in enumerate(self.clips):
+            if stop():
+                module.train(was_training)
+                return {}
             video = clip.unsqueeze(0).to(self.device)
             with torch.autocast(self.device.type, torch.bfloat16, enabled=self.precision == "bf16"):
                 output = module(video)
