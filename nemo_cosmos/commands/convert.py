@@ -8,6 +8,7 @@ from typing import Annotated
 
 import typer
 
+from nemo_cosmos.ending import report_to
 from nemo_cosmos.errors import InputError
 
 
@@ -82,6 +83,7 @@ def convert(
     if overrides and preset is None:
         raise InputError("--set changes fields of --preset, which is missing")
     dtypes = {Precision.bf16: torch.bfloat16, Precision.fp32: torch.float32}
+    report_to(target.parent)
     with log_shown():
         report = run(
             source,
