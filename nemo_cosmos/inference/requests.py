@@ -10,8 +10,8 @@ from pathlib import Path
 
 from nemo_cosmos.data.clips import list_clips, not_read
 from nemo_cosmos.data.listing import numbered_lines, require_path
-from nemo_cosmos.data.typed import parse_json
 from nemo_cosmos.errors import InputError, require_text
+from nemo_cosmos.typed import parse_json
 
 logger = logging.getLogger(__name__)
 LONGEST_NAME = 230
