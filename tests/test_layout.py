@@ -13,7 +13,8 @@ PACKAGE = Path(__file__).parents[1] / "nemo_cosmos"
 ENTRANCE = {"cli", "__main__", "commands", "recipes"}
 STAGES = {"prepare", "training", "inference", "checkpoint", "report", "benchmark"}
 MATHEMATICS = {"models", "data", "diffusion"}
-GROUND = {"parallel", "config", "compose", "errors", "conf", "hub", "lock", "ending", "secrets", "typed", "plain_yaml"}
+GROUND = {"parallel", "config", "compose", "errors", "conf", "hub", "lock"}
+GROUND |= {"ending", "secrets", "typed", "plain_yaml", "settings"}
 FLOORS = [GROUND, MATHEMATICS, STAGES, ENTRANCE]
 
 HEAVY = {"torch", "numpy", "av", "transformers", "diffusers", "nemo", "megatron", "lightning", "matplotlib", "hydra"}

@@ -193,17 +193,25 @@ class DiffusersWeights(Mapping[str, Tensor]):
 
     def shape_of(self, name: str) -> tuple[int, ...]:
         """The shape of a tensor, without reading it."""
-        key, file = self._where[name]
-        return tuple(self._open(file).get_slice(key).get_shape())
+        return tuple(self._slice(name).get_shape())
 
     def dtype_of(self, name: str) -> torch.dtype:
         """The dtype of a tensor, without reading more than nothing of it."""
+        return self._slice(name)[:0].dtype
+
+    def _slice(self, name: str) -> Any:
         key, file = self._where[name]
-        return self._open(file).get_slice(key)[:0].dtype
+        try:
+            return self._open(file).get_slice(key)
+        except SafetensorError as error:
+            raise InputError(f"{self.folder / file}: {key[:100]} cannot be read ({error})") from error
 
     def __getitem__(self, name: str) -> Tensor:
         key, file = self._where[name]
-        return self._open(file).get_tensor(key)
+        try:
+            return self._open(file).get_tensor(key)
+        except SafetensorError as error:
+            raise InputError(f"{self.folder / file}: {key[:100]} cannot be read ({error})") from error
 
 
 def build_transformer(config: DiTConfig, state: Mapping[str, Tensor]) -> CosmosTransformer3DModel:

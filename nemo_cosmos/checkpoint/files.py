@@ -16,6 +16,7 @@ from torch import Tensor
 from nemo_cosmos.checkpoint.stream import write_archive
 from nemo_cosmos.errors import InputError
 from nemo_cosmos.models.torch_files import read_parts
+from nemo_cosmos.typed import LARGEST_YAML, read_text
 
 Weights = Literal["ema", "reg"]
 
@@ -58,10 +59,10 @@ def latest_step(folder: Path) -> int | None:
     path = folder / LATEST
     if not path.exists():
         return None
-    text = path.read_text().strip()
+    text = read_text(path, LARGEST_YAML).strip()
     match = re.fullmatch(r"iter_(\d{9})(\.pt)?", text)
     if match is None:
-        raise InputError(f"{path}: found {text!r}, expected a name such as iter_000000200.pt")
+        raise InputError(f"{path}: found {text[:100]!r}, expected a name such as iter_000000200.pt")
     return int(match.group(1))
 
 

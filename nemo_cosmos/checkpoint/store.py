@@ -15,6 +15,7 @@ from torch.distributed.checkpoint import FileSystemReader, LoadPlan, LoadPlanner
 from torch.distributed.checkpoint.metadata import Metadata
 from torch.futures import Future
 
+from nemo_cosmos.checkpoint.index import check_index
 from nemo_cosmos.errors import InputError
 
 _THREADS = 4
@@ -67,6 +68,7 @@ class CheckpointReader(FileSystemReader):
             raise InputError(f"{path}: not a readable index ({type(error).__name__}: {error})") from error
         if not isinstance(index, Metadata):
             raise InputError(f"{path}: expected the index of a checkpoint, found {type(index).__name__}")
+        check_index(index, folder, str(path))
         self.index = index
 
     @property

@@ -149,4 +149,4 @@ def check_names(requests: list[GenerationRequest], where: str) -> list[Generatio
 def _resolve(given: str, folder: Path) -> Path:
     path = Path(given)
     beside = folder / path
-    return path if path.is_absolute() or path.exists() or not beside.exists() else beside
+    return path if path.is_absolute() or os.path.exists(path) or not os.path.exists(beside) else beside
