@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import math
 import os
 from collections.abc import Iterator
 from typing import Any
@@ -48,7 +49,7 @@ def _check_value(name: str, value: Any, least: float, most: float, expected: str
         _check_text(name, value)
     elif isinstance(value, int | float) and not isinstance(value, bool) and not least <= value <= most:
         shown = value if isinstance(value, float) or value.bit_length() < 200 else "a huge number"
-        finite = "" if least <= value or value < most else "a finite number, "
+        finite = "" if math.isfinite(value) else "a finite number, "
         raise InputError(f"{name}={shown}: expected {finite}{expected}")
 
 

@@ -155,6 +155,8 @@ def _fits(value: Any, hint: Any) -> bool:
 def _expected(hint: Any) -> str:
     if typing.get_origin(hint) is typing.Literal:
         return " or ".join(map(repr, typing.get_args(hint)))
+    if typing.get_origin(hint) in (types.UnionType, typing.Union):
+        return " or ".join(map(_expected, typing.get_args(hint)))
     names = {int: "a whole number", float: "a number", bool: "true or false", str: "text", type(None): "null"}
     return names.get(hint) or str(hint).replace("nemo_cosmos.", "")
 

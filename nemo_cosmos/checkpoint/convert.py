@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
 import shutil
 from collections.abc import Mapping
@@ -28,6 +27,7 @@ from nemo_cosmos.checkpoint.sources import open_weights
 from nemo_cosmos.errors import InputError
 from nemo_cosmos.models.dit import DiTConfig, LoadReport
 from nemo_cosmos.models.dit.state_dict import check, entries
+from nemo_cosmos.typed import read_object
 
 Form = Literal["pt", "run", "diffusers", "pipeline"]
 
@@ -143,10 +143,9 @@ def _write_vae(source: Path, target: Path, config: DiTConfig) -> None:
     from nemo_cosmos.models.tokenizer.diffusers_export import export_diffusers
 
     settings = source / "config.json"
-    with contextlib.suppress(OSError, json.JSONDecodeError):
-        if json.loads(settings.read_text()).get("_class_name") == "AutoencoderKLCosmos":
-            shutil.copytree(source, target)
-            return
+    if settings.exists() and read_object(settings).get("_class_name") == "AutoencoderKLCosmos":
+        shutil.copytree(source, target)
+        return
     tokenizer = load_tokenizer(source)
     if tokenizer.latent_channels != config.in_channels:
         raise InputError(

@@ -16,7 +16,7 @@ from torch.distributed.checkpoint.metadata import Metadata
 from torch.futures import Future
 
 from nemo_cosmos.checkpoint.index import check_index
-from nemo_cosmos.errors import InputError
+from nemo_cosmos.errors import InputError, require_file
 
 _THREADS = 4
 """Files that a rank reads at a time."""
@@ -102,6 +102,8 @@ def read_common(folder: Path) -> dict[str, Any]:
         InputError: the file is missing, broken, or holds anything but plain values and tensors.
     """
     path = folder / COMMON
+    if path.exists():
+        require_file(path)
     try:
         values = torch.load(path, map_location="cpu", weights_only=True)
     except FileNotFoundError:

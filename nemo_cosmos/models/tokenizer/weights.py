@@ -15,7 +15,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from nemo_cosmos.errors import InputError
+from nemo_cosmos.errors import InputError, require_file
 from nemo_cosmos.models.tokenizer.state_dict import CONSTANT_BUFFERS, split_weights
 from nemo_cosmos.models.torch_files import Parts, load_restricted
 
@@ -85,11 +85,15 @@ def read_pair(
 
 
 def load_jit(path: str | Path, device: str | torch.device = "cpu") -> torch.jit.ScriptModule:
-    """A TorchScript file; InputError when it is not one."""
+    """A TorchScript file, which is a program: the log says so; InputError when it is not one."""
+    require_file(path)
     try:
-        return torch.jit.load(str(path), map_location=device).eval()
-    except (RuntimeError, ValueError) as error:
-        raise InputError(f"{path}: not a TorchScript file ({str(error).splitlines()[0]})") from error
+        script = torch.jit.load(str(path), map_location=device).eval()
+    except Exception as error:  # torch raises many types for a broken archive; all mean the same to the user
+        reason = (str(error).splitlines() or [type(error).__name__])[0]
+        raise InputError(f"{path}: not a TorchScript file ({reason})") from error
+    logger.info("%s is TorchScript: the code in it runs, load only files that you trust", path)
+    return script
 
 
 def _read_parts(file: Path) -> Parts:
