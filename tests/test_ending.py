@@ -102,7 +102,6 @@ def test_output_that_nobody_reads_or_takes(tmp_path: Path) -> None:
         ["bash", "-c", f'"{sys.executable}" -c "$0" | head -1', code], capture_output=True, text=True, check=True
     )
     assert piped.stdout == "x" * 99 + "\n" and piped.stderr == ""
-    call = [sys.executable, "-c", code]
     with open("/dev/full", "w") as full:
         done = subprocess.run(
             [sys.executable, "-c", code], stdout=full, stderr=subprocess.PIPE, text=True, check=False

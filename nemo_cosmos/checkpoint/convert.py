@@ -24,7 +24,7 @@ from nemo_cosmos.checkpoint.files import (
 from nemo_cosmos.checkpoint.lora import MergedWeights, read_adapter
 from nemo_cosmos.checkpoint.released import ReleasedTensors
 from nemo_cosmos.checkpoint.sources import open_weights
-from nemo_cosmos.errors import InputError
+from nemo_cosmos.errors import InputError, require_replaceable
 from nemo_cosmos.models.dit import DiTConfig, LoadReport
 from nemo_cosmos.models.dit.state_dict import check, entries
 from nemo_cosmos.typed import read_object
@@ -74,6 +74,7 @@ def convert(
     target = Path(target)
     if target.exists() and not overwrite:
         raise InputError(f"{target} exists; choose another target, or allow it to be replaced (--overwrite)")
+    require_replaceable(target, folder=to != "pt")
     if (to == "pipeline") != (vae is not None and text_encoder is not None):
         raise InputError("a pipeline is made of the network, --vae and --text-encoder: give both with --to pipeline")
     found = open_weights(source, weights=weights, step=step)

@@ -14,7 +14,7 @@ from safetensors import SafetensorError
 from torch import Tensor
 
 from nemo_cosmos.checkpoint.stream import write_archive
-from nemo_cosmos.errors import InputError
+from nemo_cosmos.errors import InputError, require_replaceable
 from nemo_cosmos.models.torch_files import read_parts
 from nemo_cosmos.typed import LARGEST_YAML, read_text
 
@@ -83,6 +83,7 @@ def save_tensors(path: Path, tensors: Mapping[str, Tensor], *, description: str 
     Raises:
         InputError: the disk is full or the folder not writable; nothing is left behind.
     """
+    require_replaceable(path)
     temporary = path.with_name(f".{path.name}.tmp")
     try:
         write_archive(temporary, tensors, description=description)
@@ -100,6 +101,7 @@ def replacing_folder(folder: Path) -> Iterator[Path]:
     Raises:
         InputError: the disk is full or the folder not writable; what stood there before stays.
     """
+    require_replaceable(folder, folder=True)
     temporary = folder.with_name(f".{folder.name}.tmp")
     try:
         shutil.rmtree(temporary, ignore_errors=True)

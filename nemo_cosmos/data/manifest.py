@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from nemo_cosmos.data.sample import TokenizerIdentity
-from nemo_cosmos.errors import InputError, require_file
+from nemo_cosmos.errors import InputError, require_file, require_replaceable
 from nemo_cosmos.typed import LARGEST_INDEX, from_json, parse_json, plain_name, read_object
 
 MANIFEST_NAME = "manifest.json"
@@ -285,6 +285,7 @@ def write_json(path: Path, values: dict[str, Any]) -> None:
 
 def write_bytes(path: Path, content: bytes) -> None:
     """Write a file through a temporary name in the same folder, then rename; nothing is left behind on an error."""
+    require_replaceable(path)
     handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name[:40]}.", suffix=".tmp")
     try:
         with os.fdopen(handle, "wb") as file:

@@ -16,7 +16,7 @@ import numpy as np
 from torch import Tensor
 
 from nemo_cosmos.data.video.colour import convert
-from nemo_cosmos.errors import InputError
+from nemo_cosmos.errors import InputError, require_replaceable
 
 CONTAINERS = {".mp4": "mp4", ".m4v": "mp4", ".mov": "mov", ".mkv": "matroska", ".avi": "avi"}
 """Suffixes of files that H.264 can be written to, with FFmpeg's names of the formats."""
@@ -129,6 +129,7 @@ def _output(path: Path) -> Iterator[Any]:
 @contextlib.contextmanager
 def _finished_file(path: Path) -> Iterator[Path]:
     """A temporary name beside ``path``; renamed to it at the end, deleted on an error."""
+    require_replaceable(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.stem[:40]}.", suffix=".tmp")
     os.close(handle)

@@ -19,7 +19,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from nemo_cosmos.errors import InputError
+from nemo_cosmos.errors import InputError, require_replaceable
 from nemo_cosmos.models.tokenizer.autoencoder import TokenizerModule
 from nemo_cosmos.models.tokenizer.config import PRESETS, TokenizerConfig
 from nemo_cosmos.models.tokenizer.latent_stats import cv8x8x8_statistics
@@ -139,6 +139,7 @@ def write_statistics(folder: str | Path, mean: Tensor, std: Tensor) -> Path:
 
 def replace_folder(temporary: Path, target: Path) -> None:
     """Rename ``temporary`` to ``target``; a former ``target`` is moved aside first and deleted last."""
+    require_replaceable(target, folder=True)
     old = target.with_name(f".{target.name}.old{os.getpid()}")
     if target.exists():
         os.replace(target, old)

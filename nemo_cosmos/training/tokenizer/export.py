@@ -6,7 +6,7 @@ import logging
 import warnings
 from pathlib import Path
 
-from nemo_cosmos.errors import InputError
+from nemo_cosmos.errors import InputError, require_replaceable, require_writable
 from nemo_cosmos.models.tokenizer import TokenizerModule, VideoTokenizer, load_tokenizer, save_tokenizer
 from nemo_cosmos.models.tokenizer.diffusers_export import export_diffusers
 from nemo_cosmos.models.tokenizer.jit import export_jit
@@ -50,6 +50,8 @@ def export(source: Path, target: Path, *, form: str, name: str | None = None, re
     """
     if form not in FORMATS:
         raise InputError(f"format {form!r}: expected one of {', '.join(FORMATS)}")
+    require_replaceable(target, folder=True)
+    require_writable(target.parent)
     tokenizer = open_source(source, name=name, regular=regular)
     if form == "diffusers":
         return [export_diffusers(tokenizer, target)]
