@@ -1,6 +1,7 @@
 # make setup   an environment in .venv with the package and its pinned dependencies
 # make demo    the whole way on a machine without a GPU: clips, tokenizer, shards, training, generated video, report
 # make test    the test suite
+# make fuzz    damaged files for every reader, ten minutes each
 # make lint    ruff
 # make types   mypy
 SHELL := /bin/bash
@@ -15,7 +16,7 @@ PYTHON ?= $(shell for p in python3.11 python3.12 python3.10 python3; do \
 	&& { echo $$p; break; }; done)
 DATA ?=
 
-.PHONY: setup demo test lint types clean
+.PHONY: setup demo test fuzz lint types clean
 
 setup: $(VENV)/.installed
 
@@ -32,6 +33,9 @@ demo: setup
 
 test: setup
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest
+
+fuzz: setup
+	OMP_NUM_THREADS=1 $(BIN)/python -m tests.fuzz.run $(FUZZ)
 
 lint: setup
 	$(BIN)/ruff check .

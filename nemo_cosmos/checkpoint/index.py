@@ -22,32 +22,28 @@ from nemo_cosmos.typed import plain_name
 MOST_AXES = 16
 
 
-def check_index(index: Metadata, folder: Path, where: str) -> None:
+def check_index(index: Metadata, where: str) -> None:
     """Look at every entry before anything is read or allocated by it.
 
     Args:
-        folder: of the files that hold the tensors; missing ones are named when they are read.
         where: names the index in errors.
 
     Raises:
-        InputError: a record is incomplete or of another type, names a file elsewhere or a place beyond its file, or
+        InputError: a record is incomplete or of another type, names a file elsewhere, or
             tells of a tensor that is larger than what is stored of it.
     """
     tensors, stored = getattr(index, "state_dict_metadata", None), getattr(index, "storage_data", None)
     if not isinstance(tensors, dict) or not isinstance(stored, dict):
         raise InputError(f"{where} is damaged: it does not say what is stored where")
     lengths: dict[str, int] = {}
-    sizes: dict[str, int | None] = {}
+    plain: set[str] = set()
     for key, info in stored.items():
         name = key.fqn if isinstance(key, MetadataIndex) else None
         file, start, length = (getattr(info, part, None) for part in ("relative_path", "offset", "length"))
         if type(name) is not str or type(file) is not str or not _is_size((start, length)):
             raise InputError(f"{where} is damaged: a place of {str(name)[:100]!r} is no file, start and length")
-        if file not in sizes:
-            sizes[file] = _size(folder / plain_name(file, where))
-        size = sizes[file]
-        if size is not None and start + length > size:  # type: ignore[operator]
-            raise InputError(f"{folder / file} has {size} bytes, {where} expects more: one of them is damaged")
+        if file not in plain:
+            plain.add(plain_name(file, where))
         if getattr(info, "transform_descriptors", None):
             raise InputError(f"{where}: {name[:100]!r} is stored in a form that is not read here")
         lengths[name] = lengths.get(name, 0) + length  # type: ignore[operator]
@@ -82,5 +78,10 @@ def _is_size(values: Any) -> bool:
     return len(numbers) <= MOST_AXES and all(type(number) is int and 0 <= number < 2**62 for number in numbers)
 
 
-def _size(path: Path) -> int | None:
-    return path.stat().st_size if path.is_file() else None
+def check_size(index: Metadata, name: str, folder: Path) -> None:
+    """InputError where a tensor is told to have more bytes than its files, before memory is taken for it."""
+    files = {i.relative_path: i.length for key, i in index.storage_data.items() if key.fqn == name}
+    for file, length in files.items():
+        path = folder / file
+        if path.is_file() and length > path.stat().st_size:
+            raise InputError(f"{folder}: {name} cannot be read ({file} has {path.stat().st_size} bytes, not {length})")

@@ -68,7 +68,7 @@ class CheckpointReader(FileSystemReader):
             raise InputError(f"{path}: not a readable index ({type(error).__name__}: {error})") from error
         if not isinstance(index, Metadata):
             raise InputError(f"{path}: expected the index of a checkpoint, found {type(index).__name__}")
-        check_index(index, folder, str(path))
+        check_index(index, str(path))
         self.index = index
 
     @property

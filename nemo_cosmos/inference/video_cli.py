@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import os
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -128,7 +129,7 @@ def _plan(videos: list[Path], output_dir: str | None, save_input: bool) -> list[
     """Names of the outputs; InputError where one would replace an input or the output of another video."""
     from nemo_cosmos.data.video import CONTAINERS
 
-    owners = {video.resolve(): video for video in videos}
+    owners = {os.path.realpath(video): video for video in videos}
     jobs = []
     for video in videos:
         folder = Path(output_dir) if output_dir else video.parent / "reconstructions"
@@ -138,8 +139,8 @@ def _plan(videos: list[Path], output_dir: str | None, save_input: bool) -> list[
         for target in (job.target, job.copy):
             if target is None:
                 continue
-            other = owners.setdefault(target.resolve(), video)
-            if target.resolve() == other.resolve():
+            other = owners.setdefault(os.path.realpath(target), video)
+            if os.path.realpath(target) == os.path.realpath(other):
                 raise InputError(
                     f"{target} would replace an input video: give another --output_dir or --video_pattern"
                 )

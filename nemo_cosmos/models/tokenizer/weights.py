@@ -85,15 +85,19 @@ def read_pair(
 
 
 def load_jit(path: str | Path, device: str | torch.device = "cpu") -> torch.jit.ScriptModule:
-    """A TorchScript file, which is a program: the log says so; InputError when it is not one."""
+    """A TorchScript file; InputError when it is not one. Who runs it calls :func:`tell_that_it_runs`."""
     require_file(path)
     try:
-        script = torch.jit.load(str(path), map_location=device).eval()
+        return torch.jit.load(str(path), map_location=device).eval()
     except Exception as error:  # torch raises many types for a broken archive; all mean the same to the user
         reason = (str(error).splitlines() or [type(error).__name__])[0]
         raise InputError(f"{path}: not a TorchScript file ({reason})") from error
-    logger.info("%s is TorchScript: the code in it runs, load only files that you trust", path)
-    return script
+
+
+def tell_that_it_runs(*paths: str | Path) -> None:
+    """One line of the log for each TorchScript file that is run: it is a program."""
+    for path in paths:
+        logger.info("%s is TorchScript: the code in it runs, take only files that you trust", path)
 
 
 def _read_parts(file: Path) -> Parts:

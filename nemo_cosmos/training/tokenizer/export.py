@@ -51,6 +51,8 @@ def export(source: Path, target: Path, *, form: str, name: str | None = None, re
     if form not in FORMATS:
         raise InputError(f"format {form!r}: expected one of {', '.join(FORMATS)}")
     require_replaceable(target, folder=True)
+    if form != "jit" and target.is_dir() and any(target.iterdir()) and not (target / "config.json").is_file():
+        raise InputError(f"{target} holds other files and would be replaced: name another folder")
     require_writable(target.parent)
     tokenizer = open_source(source, name=name, regular=regular)
     if form == "diffusers":
