@@ -2,6 +2,7 @@
 # make demo    the whole way on a machine without a GPU: clips, tokenizer, shards, training, generated video, report
 # make test    the test suite
 # make test-faults   kills, damaged files, signals, full disks: the long form of what docs/faults.md lists
+# make fuzz    damaged files for every reader, ten minutes each
 # make lint    ruff
 # make types   mypy
 SHELL := /bin/bash
@@ -16,7 +17,7 @@ PYTHON ?= $(shell for p in python3.11 python3.12 python3.10 python3; do \
 	&& { echo $$p; break; }; done)
 DATA ?=
 
-.PHONY: setup demo test test-faults lint types clean
+.PHONY: setup demo test test-faults fuzz lint types clean
 
 setup: $(VENV)/.installed
 
@@ -36,6 +37,9 @@ test: setup
 
 test-faults: setup
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -v tests/faults -m "faults or not faults"
+
+fuzz: setup
+	OMP_NUM_THREADS=1 $(BIN)/python -m tests.fuzz.run $(FUZZ)
 
 lint: setup
 	$(BIN)/ruff check .

@@ -16,14 +16,14 @@ torchrun --nproc_per_node=8 examples/text2world.py --num_gpus 8 --checkpoint_dir
 import sys
 
 from nemo_cosmos.commands.options import run_tool
-from nemo_cosmos.data.listing import parse_paths
-from nemo_cosmos.inference.known_flags import build_parser, run_script
 
 
 def main() -> None:
-    arguments = parse_paths(build_parser("Text2World", __doc__ or ""), sys.argv[1:])
-    run_tool(lambda: run_script("Text2World", arguments))
+    from nemo_cosmos.data.listing import parse_paths
+    from nemo_cosmos.inference.known_flags import build_parser, run_script
+
+    run_script("Text2World", parse_paths(build_parser("Text2World", __doc__ or ""), sys.argv[1:]))
 
 
 if __name__ == "__main__":
-    main()
+    run_tool(main)

@@ -16,6 +16,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from nemo_cosmos.errors import require_replaceable
+
 _PREFIX = 40
 """Characters of a name that stand in the temporary one; file systems take 255 bytes."""
 _NOT_FLUSHABLE = (errno.EINVAL, errno.ENOTSUP, errno.EBADF)
@@ -39,14 +41,24 @@ def flush(path: Path) -> None:
 
 
 def put_file(temporary: Path, path: Path) -> None:
-    """Rename a complete file; one that has the name is replaced."""
+    """Rename a complete file; one that has the name is replaced.
+
+    Raises:
+        InputError: something else has the name, a folder or a device.
+    """
+    require_replaceable(path)
     flush(temporary)
     os.replace(temporary, path)
     flush(path.parent)
 
 
 def put_folder(temporary: Path, path: Path) -> None:
-    """Rename a complete folder; one that has the name is moved aside first and deleted last."""
+    """Rename a complete folder; one that has the name is moved aside first and deleted last.
+
+    Raises:
+        InputError: something else has the name, a file or a device.
+    """
+    require_replaceable(path, folder=True)
     for folder, _, files in os.walk(temporary):
         for name in files:
             flush(Path(folder, name))

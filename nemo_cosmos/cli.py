@@ -5,16 +5,13 @@ Nothing heavy is imported here or at the top of a command's module, so that ever
 
 from __future__ import annotations
 
-import hashlib
 import os
 import signal
 import sys
-import tempfile
-import warnings
-from pathlib import Path
 from typing import Annotated, Any
 
 import typer
+from typer.core import TyperGroup
 
 from nemo_cosmos import __version__
 from nemo_cosmos.commands import (
@@ -32,11 +29,40 @@ from nemo_cosmos.commands import (
     train,
     validate,
 )
-from nemo_cosmos.errors import InputError, explain_os_error, show_any_name
+from nemo_cosmos.ending import refuse, run_to_end
 from nemo_cosmos.interrupts import ending_on_signals
+
+
+class _Verbs(TyperGroup):
+    """Mistakes in the options are one line like all others, and other exceptions come through as they are."""
+
+    def main(self, args: Any = None, *rest: Any, **extra: Any) -> Any:
+        words = list(sys.argv[1:] if args is None else args)
+        try:
+            with self.make_context("nemo-cosmos", words) as context:
+                self.invoke(context)
+        except typer.Exit as ended:
+            sys.exit(ended.exit_code)
+        except Exception as error:
+            if not hasattr(error, "format_message"):
+                raise
+            _refuse_usage(error)
+        sys.exit(0)
+
+
+def _refuse_usage(error: Any) -> None:
+    """End with what typer found wrong with the words of the command line."""
+    context: Any = getattr(error, "ctx", None)
+    if type(error).__name__ == "NoArgsIsHelpError":
+        print(context.get_help())
+        sys.exit(2)
+    command = context.command_path if context else "nemo-cosmos"
+    refuse(f"{error.format_message().rstrip('.')}; {command} --help shows what it takes")
+
 
 app = typer.Typer(
     name="nemo-cosmos",
+    cls=_Verbs,
     help="Post-trains NVIDIA Cosmos world models and their video tokenizers.",
     no_args_is_help=True,
     add_completion=False,
@@ -58,16 +84,6 @@ app.command(no_args_is_help=True)(convert.convert)
 app.add_typer(experiments.app, name="experiments")
 app.command()(bench.bench)
 
-_LEFT_OUT = {
-    name: f"the package {package} is not installed, and {use} needs it; run pip install {package}"
-    for name, package, use in (
-        ("av", "av", "reading and writing videos"),
-        ("PIL", "pillow", "reading and writing images"),
-        ("diffusers", "diffusers", "this"),
-    )
-}
-"""By module: what to say on a machine that was set up for training from shards alone."""
-
 
 def _print_version(wanted: bool) -> None:
     if wanted:
@@ -86,31 +102,14 @@ def _options(
 
 def main() -> None:
     """Runs the command line; a mistake of the user ends with one line on stderr and exit status 2."""
-    # Megatron-Core says on import that it would prefer packages which this project does without on purpose.
-    warnings.filterwarnings("ignore", message=".*Transformer Engine and Apex are not installed")
-    warnings.filterwarnings("ignore", message="The pynvml package is deprecated", category=FutureWarning)
+    run_to_end(_run)
+
+
+def _run() -> None:
     sys.argv[1:] = _words()
-    show_any_name()
     try:
         with ending_on_signals(whole_process=True):
             app()
-    except InputError as error:
-        if _first_to_say(str(error)):
-            print(f"error: {error}", file=sys.stderr, flush=True)
-        sys.exit(2)
-    except ModuleNotFoundError as error:
-        if error.name not in _LEFT_OUT:
-            raise
-        if _first_to_say(error.name):
-            print(f"error: {_LEFT_OUT[error.name]}", file=sys.stderr, flush=True)
-        sys.exit(2)
-    except OSError as error:
-        message = explain_os_error(error)
-        if message is None:
-            raise
-        if _first_to_say(message):
-            print(f"error: {message}", file=sys.stderr, flush=True)
-        sys.exit(2)
     finally:
         _end_children()
 
@@ -141,16 +140,3 @@ def _options_of(command: Any) -> set[str]:
     """Names of all options of a command and of those below it."""
     own = {name for parameter in command.params for name in (*parameter.opts, *parameter.secondary_opts)}
     return own.union({"--help"}, *map(_options_of, getattr(command, "commands", {}).values()))
-
-
-def _first_to_say(message: str) -> bool:
-    """Whether no other process that the same launcher started on this machine has said this already."""
-    if int(os.environ.get("LOCAL_WORLD_SIZE", "1")) == 1:
-        return True
-    launch = f"{os.getppid()} {os.environ.get('TORCHELASTIC_RESTART_COUNT')} {os.environ.get('MASTER_PORT')} {message}"
-    mark = Path(tempfile.gettempdir()) / f"nemo-cosmos-error-{hashlib.sha256(launch.encode()).hexdigest()[:16]}"
-    try:
-        mark.touch(exist_ok=False)
-    except FileExistsError:
-        return False
-    return True

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
+import os
 import re
 import types
 import typing
@@ -19,6 +20,8 @@ from pathlib import Path
 from typing import Any, TypeVar, cast
 
 from nemo_cosmos.errors import InputError
+from nemo_cosmos.settings import check_settings, plain_interpolation
+from nemo_cosmos.typed import read_yaml
 
 if typing.TYPE_CHECKING:
     from hydra.core.override_parser.types import Override
@@ -70,17 +73,19 @@ def load_config(schema: type[T], overrides: Sequence[str], *, root: str = "train
     lines, experiment = _prepare_overrides(schema, keys, overrides, root)
     ConfigStore.instance().store(name="schema", node=schema)
     try:
-        with initialize_config_dir(str(conf_folder()), version_base="1.3"):
+        with plain_interpolation(), initialize_config_dir(str(conf_folder()), version_base="1.3"):
             composed = compose(root, overrides=lines)
-        merged = cast(DictConfig, OmegaConf.merge(OmegaConf.structured(schema), composed))
-        if experiment is not None and "experiment" in keys:
-            merged.experiment = experiment
-        _reject_missing(merged, keys, root)
-        OmegaConf.resolve(merged)
-        config = cast(T, OmegaConf.to_object(merged))
+            merged = cast(DictConfig, OmegaConf.merge(OmegaConf.structured(schema), composed))
+            if experiment is not None and "experiment" in keys:
+                merged.experiment = experiment
+            _reject_missing(merged, keys, root)
+            OmegaConf.resolve(merged)
+            config = cast(T, OmegaConf.to_object(merged))
     except (HydraException, OmegaConfBaseException) as error:
         raise InputError(_explain(error, keys)) from error
-    _check_limits(config)
+    except RecursionError as error:
+        raise InputError("the settings are nested too deeply, or refer to each other in a circle") from error
+    check_settings(config)
     return config
 
 
@@ -88,15 +93,28 @@ def read_config(schema: type[T], path: str | Path) -> T:
     """Reads a file written by `dump_config` back into its schema; InputError when it does not fit."""
     from omegaconf import OmegaConf
     from omegaconf.errors import OmegaConfBaseException
-    from yaml import YAMLError
 
-    if not Path(path).is_file():
+    if not os.path.exists(path):
         raise InputError(f"{path}: no such configuration file")
+    values = read_yaml(Path(path))
+    if not isinstance(values, dict):
+        raise InputError(f"{path}: expected settings, found {type(values).__name__}")
     try:
-        config = cast(T, OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(schema), OmegaConf.load(path))))
-    except (OmegaConfBaseException, YAMLError) as error:
+        with plain_interpolation():
+            merged = OmegaConf.merge(OmegaConf.structured(schema), OmegaConf.create(values))
+            OmegaConf.resolve(merged)
+            config = cast(T, OmegaConf.to_object(merged))
+    except OmegaConfBaseException as error:
         raise InputError(f"{path}: {_explain(error, list(_keys(schema)))}") from error
-    _check_limits(config)
+    except RecursionError as error:
+        raise InputError(f"{path}: nested too deeply, or values that refer to each other") from error
+    except (TypeError, ValueError) as error:
+        # OmegaConf meets keys and values of the wrong kinds in its own way.
+        raise InputError(f"{path}: not the settings of a run ({error})") from error
+    try:
+        check_settings(config)
+    except InputError as error:
+        raise InputError(f"{path}: {error}") from error
     return config
 
 
@@ -215,24 +233,6 @@ def _reject_missing(config: Any, keys: list[str], root: str) -> None:
         raise InputError(f"no value for {', '.join(missing)}; give it as {missing[0]}=VALUE")
 
 
-def _check_limits(config: Any, prefix: str = "") -> None:
-    """Holds the values to the choices and minima that the schema's fields state."""
-    for item in dataclasses.fields(config):
-        value, name = getattr(config, item.name), prefix + item.name
-        if dataclasses.is_dataclass(value):
-            _check_limits(value, f"{name}.")
-        choices = item.metadata.get("choices")
-        if choices and value not in choices:
-            raise InputError(f"{name}={value}: expected one of {', '.join(map(_as_written, choices))}")
-        minimum = item.metadata.get("minimum")
-        if minimum is not None and not value >= minimum:
-            raise InputError(f"{name}={value}: expected at least {minimum}")
-
-
-def _as_written(value: Any) -> str:
-    return str(value).lower() if isinstance(value, bool) else str(value)
-
-
 def _did_you_mean(word: str, words: Sequence[str]) -> str:
     """`: did you mean X?` with the nearest word, or a full stop when none is near."""
     words = [other for other in words if not word.startswith(f"{other}.")]
@@ -254,6 +254,11 @@ def _explain(error: Exception, keys: list[str]) -> str:
     from omegaconf.errors import ConfigAttributeError, ConfigKeyError, OmegaConfBaseException
 
     cause: BaseException | None = error
+    while cause is not None:
+        if isinstance(cause, InputError):
+            return str(cause)
+        cause = cause.__cause__
+    cause = error
     while cause is not None and not isinstance(cause, OmegaConfBaseException):
         cause = cause.__cause__
     if cause is None:

@@ -16,6 +16,8 @@ from nemo_cosmos.compose import (
     load_config,
     read_config,
 )
+from nemo_cosmos.settings import ABOVE_ZERO, BELOW_ONE
+from nemo_cosmos.typed import LARGEST
 
 __all__ = [
     "MISSING",
@@ -50,8 +52,19 @@ def choice(default: str | bool, *choices: str | bool) -> Any:
     return field(default=default, metadata={"choices": choices})
 
 
-def at_least(minimum: float, default: Any) -> Any:
-    return field(default=default, metadata={"minimum": minimum})
+def at_least(minimum: float, default: Any, maximum: float | None = None) -> Any:
+    """A number from ``minimum`` to ``maximum``, both allowed; of a list, every element."""
+    return between(minimum, LARGEST if maximum is None else maximum, default)
+
+
+def between(minimum: float, maximum: float, default: Any) -> Any:
+    """:func:`at_least` with the default last, which a list gives as a function."""
+    kind: dict[str, Any] = {"default_factory": default} if callable(default) else {"default": default}
+    return field(**kind, metadata={"minimum": minimum, "maximum": maximum})
+
+
+LARGEST_SEED = 2**32 - 1
+LARGEST_STEP = 10**15
 
 
 @dataclass
@@ -74,15 +87,15 @@ class ModelConfig:
 class ConditionConfig:
     """Conditioning of Video2World on the first latent frames; networks without a condition mask do not read it."""
 
-    min_frames: int = at_least(0, 0)
+    min_frames: int = between(0, 10**4, 0)
     """Fewest conditioned latent frames, drawn uniformly per sample."""
-    max_frames: int = at_least(0, 2)
+    max_frames: int = between(0, 10**4, 2)
     """Most conditioned latent frames, inclusive."""
-    augment_sigma_mean: float = -3.0
+    augment_sigma_mean: float = between(-20, 20, -3.0)
     """Mean of ln sigma of the noise added to the conditioned frames."""
-    augment_sigma_std: float = at_least(0, 2.0)
+    augment_sigma_std: float = between(0, 20, 2.0)
     """Standard deviation of ln sigma of that noise."""
-    augment_sigma_multiplier: float = at_least(0, 1.0)
+    augment_sigma_multiplier: float = between(0, 1e4, 1.0)
     """Factor on that sigma."""
     compute_loss_for_condition_region: bool = False
     """False: conditioned frames count with zero error."""
@@ -92,17 +105,17 @@ class ConditionConfig:
 class DiffusionConfig:
     """EDM training: noise distribution and loss."""
 
-    p_mean: float = 0.0
+    p_mean: float = between(-20, 20, 0.0)
     """Mean of ln sigma."""
-    p_std: float = at_least(0, 1.0)
+    p_std: float = between(0, 20, 1.0)
     """Standard deviation of ln sigma."""
-    sigma_multiplier: float = at_least(0, 1.0)
+    sigma_multiplier: float = between(ABOVE_ZERO, 1e4, 1.0)
     """Factor on sigma: 4.0 for the released Video2World models, 1.0 for Text2World."""
-    sigma_data: float = at_least(0, 0.5)
+    sigma_data: float = between(ABOVE_ZERO, 1e4, 0.5)
     """Standard deviation of the latents as the network sees them."""
     loss_add_logvar: bool = True
     """Weigh the loss with the learned log-variance head; the loss can become negative."""
-    text_dropout: float = at_least(0, 0.2)
+    text_dropout: float = between(0, 1, 0.2)
     """Probability of training a sample without its caption."""
     condition: ConditionConfig = field(default_factory=ConditionConfig)
 
@@ -114,13 +127,13 @@ class DataConfig:
     path: str = MISSING
     """With `mode: cached` a folder of shards written by `prepare`; with `mode: online` videos and captions as
     `prepare` reads them: a folder or a `.jsonl` file."""
-    micro_batch: int = at_least(1, 1)
+    micro_batch: int = between(1, 2**20, 1)
     """Samples of one forward pass of one data-parallel replica."""
-    global_batch: int = at_least(1, 1)
+    global_batch: int = between(1, 2**24, 1)
     """Samples of one optimizer step over all replicas."""
-    num_workers: int = at_least(0, 2)
+    num_workers: int = between(0, 256, 2)
     """Reader processes per training process."""
-    text_length: int = at_least(1, 512)
+    text_length: int = between(1, 2**16, 512)
     """Text tokens of a sample; shorter captions are padded with zeros."""
     shuffle: bool = True
     """Another order every epoch, by `seed`."""
@@ -136,9 +149,9 @@ class DataConfig:
     """Online only: folder of the video tokenizer."""
     text_encoder: str | None = None
     """Online only: T5 folder or repository that embeds the captions; none: the pickles in `path`/t5_xxl."""
-    num_frames: int | None = None
+    num_frames: int | None = between(1, 2**14, None)
     """Online only: pixel frames of a sample, taken from the beginning of each clip."""
-    size: list[int] | None = None
+    size: list[int] | None = between(8, 2**14, None)
     """Online only: height and width in pixels that clips are scaled and cropped to."""
 
 
@@ -146,24 +159,24 @@ class DataConfig:
 class OptimizerConfig:
     """AdamW, gradient clipping and the warm-up/linear schedule."""
 
-    lr: float = at_least(0, 2**-14.3)
+    lr: float = between(0, 10, 2**-14.3)
     """Peak learning rate."""
-    weight_decay: float = at_least(0, 0.1)
+    weight_decay: float = between(0, 1e3, 0.1)
     """Decoupled decay of every parameter."""
-    beta1: float = at_least(0, 0.9)
-    beta2: float = at_least(0, 0.99)
-    eps: float = at_least(0, 1e-10)
-    clip_grad: float = at_least(0, 1.0)
+    beta1: float = between(0, BELOW_ONE, 0.9)
+    beta2: float = between(0, BELOW_ONE, 0.99)
+    eps: float = between(0, 1, 1e-10)
+    clip_grad: float = between(0, 1e12, 1.0)
     """Largest global L2 norm of the gradient; 0 does not clip."""
-    warmup_steps: int = at_least(0, 2500)
+    warmup_steps: int = between(0, LARGEST_STEP, 2500)
     """Steps over which the rate rises from `warmup_start` to `f_max`."""
-    warmup_start: float = at_least(0, 1e-6)
+    warmup_start: float = between(0, 1, 1e-6)
     """Fraction of `lr` at step 0."""
-    f_max: float = at_least(0, 1.0)
+    f_max: float = between(0, 1e3, 1.0)
     """Fraction of `lr` at the end of the warm-up."""
-    f_min: float = at_least(0, 1.0)
+    f_min: float = between(0, 1e3, 1.0)
     """Fraction of `lr` at step `cycle_steps`, reached linearly."""
-    cycle_steps: int = at_least(1, 10**13)
+    cycle_steps: int = between(1, LARGEST_STEP, 10**13)
     """Step at which `f_min` is reached."""
 
 
@@ -172,7 +185,7 @@ class EmaConfig:
     """Exponential moving average of the weights with the power schedule."""
 
     enabled: bool = True
-    rate: float = at_least(0, 0.1)
+    rate: float = between(ABOVE_ZERO, 1, 0.1)
     """Width of the average relative to the number of steps so far."""
 
 
@@ -180,20 +193,20 @@ class EmaConfig:
 class TrainerConfig:
     """Length, processes and precision of the run."""
 
-    max_steps: int = at_least(1, 2000)
+    max_steps: int = between(1, LARGEST_STEP, 2000)
     """Optimizer steps, counted from the very first start of the run."""
-    devices: int | None = None
+    devices: int | None = between(1, 2**16, None)
     """Processes per node; `nemo-cosmos train` starts them where no launcher did. None: as many as were started."""
-    num_nodes: int | None = None
+    num_nodes: int | None = between(1, 2**16, None)
     """Nodes; none: as many as the launcher started."""
     precision: str = choice("bf16", "fp32", "bf16")
     """Precision of the network; optimizer, EMA and loss stay in fp32."""
     deterministic: bool = False
     """Only kernels that add in a fixed order: on GPUs too, a run resumed in the same layout equals an uninterrupted
     one bit for bit. Slower: flash attention instead of cuDNN's."""
-    log_every_n_steps: int = at_least(1, 1)
+    log_every_n_steps: int = between(1, LARGEST_STEP, 1)
     """Steps between two lines of `metrics.jsonl`."""
-    max_bad_steps: int = at_least(1, 3)
+    max_bad_steps: int = between(1, LARGEST_STEP, 3)
     """Steps in a row with a loss or gradients that are not finite, after which the run ends; each is skipped."""
 
 
@@ -201,22 +214,22 @@ class TrainerConfig:
 class ParallelConfig:
     """How the network and a sample are spread over processes; never changes the result."""
 
-    tensor: int = at_least(1, 1)
+    tensor: int = between(1, 2**16, 1)
     """Tensor-parallel size; divides the attention heads."""
     sequence: bool = False
     """Sequence parallelism of the parts between the tensor-parallel ones."""
-    pipeline: int = at_least(1, 1)
+    pipeline: int = between(1, 2**16, 1)
     """Pipeline stages."""
-    virtual_pipeline: int | None = None
+    virtual_pipeline: int | None = between(1, 2**12, None)
     """Interleaved chunks per stage; none: plain schedule."""
-    context: int = at_least(1, 1)
+    context: int = between(1, 2**16, 1)
     """Context-parallel size: processes that share the tokens of one sample."""
     context_backend: str = choice("auto", "auto", "all_to_all", "all_gather", "transformer_engine")
     distributed_optimizer: bool = True
     """Optimizer state sharded over the data-parallel processes."""
     recompute: str = choice("none", "none", "selective", "full")
     """Activations computed again in the backward pass instead of kept."""
-    recompute_layers: int | None = None
+    recompute_layers: int | None = between(1, 2**12, None)
     """With `recompute: full`, the number of layers per stage it applies to; none: all."""
 
 
@@ -224,8 +237,8 @@ class ParallelConfig:
 class CheckpointConfig:
     """What is saved, and how often."""
 
-    every_n_steps: int = at_least(1, 200)
-    keep: int = at_least(1, 3)
+    every_n_steps: int = between(1, LARGEST_STEP, 200)
+    keep: int = between(1, 10**6, 3)
     """Newest distributed checkpoints that stay on disk."""
     export: bool = True
     """Write regular and EMA weights in the released `.pt` key layout beside each save."""
@@ -239,8 +252,8 @@ class LoraConfig:
     """Low-rank adapters instead of training every weight."""
 
     enabled: bool = False
-    rank: int = at_least(1, 8)
-    alpha: float = at_least(0, 8.0)
+    rank: int = between(1, 2**16, 8)
+    alpha: float = between(0, 1e6, 8.0)
     """Adapters are scaled by alpha / rank."""
     targets: list[str] = field(
         default_factory=lambda: ["to_q", "to_k", "to_v", "to_out.0", "ff.net.0.proj", "ff.net.2"]
@@ -258,7 +271,7 @@ class TrainConfig:
     group: str = MISSING
     name: str = "${experiment}"
     output_dir: str = "${oc.env:OUTPUT_ROOT,checkpoints}/${project}/${group}/${name}"
-    seed: int = at_least(0, 0)
+    seed: int = between(0, LARGEST_SEED, 0)
     """Keys the initialisation, the sample order and, with the sample position, all noise."""
     resume: bool | str = choice(True, True, False, PREVIOUS)
     """Continue from the newest checkpoint in `output_dir`; false with one present is an error; `previous` takes the

@@ -70,6 +70,24 @@ def require_file(path: str | PathLike[str], what: str = "") -> None:
     raise InputError(f"{what}{path} {reason}")
 
 
+def require_replaceable(path: str | PathLike[str], *, folder: bool = False) -> None:
+    """InputError unless nothing has the name, or a regular file, or a folder where one is to be written.
+
+    A rename would put a file in the place of a device or pipe, and a folder in the place of a file.
+    """
+    try:
+        mode = os.stat(path).st_mode
+    except FileNotFoundError:
+        return
+    except (OSError, ValueError) as error:
+        reason = getattr(error, "strerror", None) or error
+        raise InputError(f"{path} cannot be written: {reason}; name another path") from error
+    if not (stat.S_ISDIR(mode) if folder else stat.S_ISREG(mode)):
+        expected = "a folder" if folder else "a file"
+        kind = "a folder" if stat.S_ISDIR(mode) else "a file" if stat.S_ISREG(mode) else "a device or pipe"
+        raise InputError(f"{path} is {kind}, expected {expected} or nothing there; name another path")
+
+
 def show_any_name() -> None:
     """Let standard output escape names that are not UTF-8, as standard error does, instead of failing on them."""
     if isinstance(sys.stdout, io.TextIOWrapper):

@@ -11,6 +11,7 @@ import pytest
 
 from nemo_cosmos import atomic
 from nemo_cosmos.atomic import finished_file, finished_folder, put_folder, write_bytes, write_json, write_text
+from nemo_cosmos.errors import InputError
 
 
 def names(folder: Path) -> list[str]:
@@ -67,11 +68,25 @@ def test_a_failure_leaves_the_folder_before(tmp_path: Path) -> None:
 def test_a_folder_takes_the_place_of_another(tmp_path: Path) -> None:
     (tmp_path / ".folder.tmp").mkdir()
     (tmp_path / ".folder.tmp" / "left by a kill").touch()
-    (tmp_path / "folder").write_text("a file in the way")
     for number in range(2):
         with finished_folder(tmp_path / "folder") as folder:
             (folder / f"file{number}").touch()
         assert names(tmp_path) == ["folder", f"folder/file{number}"]
+
+
+def test_what_is_no_folder_or_no_file_is_not_replaced(tmp_path: Path) -> None:
+    """Least of all a device: root may rename those."""
+    (tmp_path / "file").write_text("mine")
+    os.mkfifo(tmp_path / "pipe")
+    for name in ("file", "pipe"):
+        with pytest.raises(InputError, match="expected a folder"), finished_folder(tmp_path / name) as folder:
+            (folder / "new").touch()
+    (tmp_path / "folder").mkdir()
+    for name in ("folder", "pipe"):
+        with pytest.raises(InputError, match="expected a file"):
+            atomic.write_text(tmp_path / name, "new")
+    assert names(tmp_path) == ["file", "folder", "pipe"]
+    assert (tmp_path / "file").read_text() == "mine"
 
 
 def test_a_kill_between_two_renames_loses_neither_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

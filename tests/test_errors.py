@@ -12,7 +12,7 @@ import pytest
 
 from nemo_cosmos import cli
 from nemo_cosmos.commands.options import run_tool
-from nemo_cosmos.errors import explain_os_error
+from nemo_cosmos.errors import InputError, explain_os_error, require_replaceable
 
 
 @pytest.mark.parametrize(
@@ -85,3 +85,17 @@ def test_paths_that_begin_with_a_dash_are_paths(
     with pytest.raises(SystemExit) as ended:
         cli.main()
     assert ended.value.code == 0
+
+
+def test_only_files_and_folders_give_way_to_new_ones(tmp_path: Path) -> None:
+    file, folder, pipe = tmp_path / "file", tmp_path / "folder", tmp_path / "pipe"
+    file.touch()
+    folder.mkdir()
+    os.mkfifo(pipe)
+    require_replaceable(file)
+    require_replaceable(folder, folder=True)
+    for kind in (False, True):
+        require_replaceable(tmp_path / "nothing", folder=kind)
+        for path in (pipe, Path("/dev/null"), folder if not kind else file, file / "below", tmp_path / ("x" * 300)):
+            with pytest.raises(InputError, match="name another path"):
+                require_replaceable(path, folder=kind)

@@ -10,10 +10,11 @@ import argparse
 from pathlib import Path
 
 from nemo_cosmos.commands.options import run_tool
+from nemo_cosmos.ending import Flags
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = Flags(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--model_sizes", nargs="*", default=["7B", "14B"], help="7B 14B")
     parser.add_argument(
         "--model_types",

@@ -13,10 +13,11 @@ import sys
 
 from nemo_cosmos.commands.options import run_tool
 from nemo_cosmos.data.listing import parse_paths
+from nemo_cosmos.ending import Flags
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = Flags(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--dataset_path", default="datasets/hdvila", help="folder with metas/*.txt")
     parser.add_argument("--max_length", type=int, default=512, help="text tokens kept")
     parser.add_argument("--pretrained_model_name_or_path", default="google-t5/t5-11b", help="T5 folder or repository")

@@ -25,6 +25,8 @@ from gpu_checks.machine import NAN, GpuMonitor, Machine
 from gpu_checks.steps import adapters, generation, prepare, tokenizer_training
 from gpu_checks.training import post_training
 
+from nemo_cosmos.ending import Flags, run_to_end
+
 STEPS: dict[str, Callable[[Context, Sequence[int]], None]] = {
     "prepare": prepare,
     "tokenizer": tokenizer_training,
@@ -50,7 +52,7 @@ def run_step(context: Context, name: str, gpus: Sequence[int]) -> None:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = Flags(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     names = f"one of {', '.join(STEPS)}; may be repeated"
     parser.add_argument("--only", action="append", choices=STEPS, metavar="NAME", help=names)
     parser.add_argument("--layers", type=int, help="train fewer layers of the 7B than fit")
@@ -99,4 +101,4 @@ def print_table(context: Context, seconds: float) -> None:
 
 
 if __name__ == "__main__":
-    main()
+    run_to_end(main)

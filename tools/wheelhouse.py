@@ -17,6 +17,7 @@ import subprocess
 import sys
 import tempfile
 from pathlib import Path
+from typing import NoReturn
 
 PLATFORMS = ["2_39", "2_35", "2_34", "2_31", "2_28", "2_27", "2_24", "2_17"]
 LARGER, SOURCE_ONLY = "all", "source only"
@@ -25,6 +26,7 @@ LARGER, SOURCE_ONLY = "all", "source only"
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.error = refuse  # type: ignore[method-assign]
     parser.add_argument("output", type=Path, help="folder that receives the wheels")
     parser.add_argument("--size", default="train", choices=["train", LARGER], help="what will run (%(default)s)")
     parser.add_argument("--python", default="3.12", help="Python version of the node (%(default)s)")
@@ -54,6 +56,12 @@ def main() -> None:
     print(f"{arguments.output}: {len(list(arguments.output.glob('*.whl')))} wheels, {size / 1e6:.1f} MB")
 
 
+def refuse(message: str) -> NoReturn:
+    """End with one line; this script stands alone, for machines that have nothing installed yet."""
+    print(f"error: {message}", file=sys.stderr)
+    raise SystemExit(2)
+
+
 def read_list(pinned: Path, size: str) -> tuple[list[str], list[str]]:
     """The requirements of a size: those that have a wheel, and those that come as source only."""
     wheels, sources = [], []
@@ -65,4 +73,9 @@ def read_list(pinned: Path, size: str) -> tuple[list[str], list[str]]:
 
 
 if __name__ == "__main__":
-    main()
+    try:
+        main()
+    except subprocess.CalledProcessError as error:
+        refuse(f"pip ended with status {error.returncode}; its own lines above say why")
+    except (OSError, UnicodeDecodeError) as error:
+        refuse(str(error))

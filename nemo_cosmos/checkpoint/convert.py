@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
-import json
 import shutil
 from collections.abc import Mapping
 from pathlib import Path
@@ -27,9 +25,10 @@ from nemo_cosmos.checkpoint.lora import MergedWeights, read_adapter
 from nemo_cosmos.checkpoint.released import ReleasedTensors
 from nemo_cosmos.checkpoint.sources import open_weights
 from nemo_cosmos.checksums import Verify, seal_folder
-from nemo_cosmos.errors import InputError
+from nemo_cosmos.errors import InputError, require_replaceable
 from nemo_cosmos.models.dit import DiTConfig, LoadReport
 from nemo_cosmos.models.dit.state_dict import check, entries
+from nemo_cosmos.typed import read_object
 
 Form = Literal["pt", "run", "diffusers", "pipeline"]
 
@@ -78,6 +77,7 @@ def convert(
     target = Path(target)
     if target.exists() and not overwrite:
         raise InputError(f"{target} exists; choose another target, or allow it to be replaced (--overwrite)")
+    require_replaceable(target, folder=to != "pt")
     if (to == "pipeline") != (vae is not None and text_encoder is not None):
         raise InputError("a pipeline is made of the network, --vae and --text-encoder: give both with --to pipeline")
     found = open_weights(source, weights=weights, step=step, verify_files=verify)
@@ -151,10 +151,9 @@ def _write_vae(source: Path, target: Path, config: DiTConfig) -> None:
     from nemo_cosmos.models.tokenizer.diffusers_export import export_diffusers
 
     settings = source / "config.json"
-    with contextlib.suppress(OSError, json.JSONDecodeError):
-        if json.loads(settings.read_text()).get("_class_name") == "AutoencoderKLCosmos":
-            shutil.copytree(source, target)
-            return
+    if settings.exists() and read_object(settings).get("_class_name") == "AutoencoderKLCosmos":
+        shutil.copytree(source, target)
+        return
     tokenizer = load_tokenizer(source)
     if tokenizer.latent_channels != config.in_channels:
         raise InputError(

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -15,6 +15,7 @@ from torch import Tensor
 from nemo_cosmos.errors import InputError
 from nemo_cosmos.models.dit.config import DiTConfig
 from nemo_cosmos.models.dit.state_dict import check, original_shapes
+from nemo_cosmos.typed import from_json, plain_name, read_object
 
 if TYPE_CHECKING:
     from diffusers import CosmosTransformer3DModel
@@ -92,7 +93,16 @@ def config_from_diffusers(folder: Path) -> DiTConfig:
         InputError: another class, or a form of it that Cosmos 1.0 and 2.0 do not have.
     """
     path = transformer_folder(folder) / "config.json"
-    values = json.loads(path.read_text())
+    values = read_object(path)
+    try:
+        return _network_of(values, path)
+    except InputError as error:
+        raise InputError(str(error) if str(path) in str(error) else f"{path}: {error}") from error
+    except (TypeError, ValueError, LookupError) as error:
+        raise InputError(f"{path}: not the settings of a {CLASS_NAME} ({type(error).__name__}: {error})") from error
+
+
+def _network_of(values: dict[str, Any], path: Path) -> DiTConfig:
     if values.get("_class_name") != CLASS_NAME:
         raise InputError(f"{path}: found the class {values.get('_class_name')!r}, expected {CLASS_NAME}")
     learnable = values.get("extra_pos_embed_type") == "learnable"
@@ -104,12 +114,14 @@ def config_from_diffusers(folder: Path) -> DiTConfig:
     patch = list(values.get("patch_size", (1, 2, 2)))
     if other or extra not in (0, 1) or patch[0] != 1 or patch[1] != patch[2]:
         raise InputError(f"{path}: not a network of Cosmos 1.0 or 2.0 ({other or values})")
-    heads = values["num_attention_heads"]
-    frames, height, width = values.get("max_size", (128, 240, 240))
+    heads, width = values["num_attention_heads"], values["attention_head_dim"]
+    if type(heads) is not int or type(width) is not int:
+        raise InputError(f"{path}: num_attention_heads and attention_head_dim have to be whole numbers")
+    max_frames, max_height, max_width = values.get("max_size", (128, 240, 240))
     rope = values.get("rope_scale", (2.0, 1.0, 1.0))
     return DiTConfig(
         family="predict1" if learnable else "predict2",
-        hidden_size=heads * values["attention_head_dim"],
+        hidden_size=heads * width,
         num_layers=values["num_layers"],
         num_attention_heads=heads,
         in_channels=out_channels,
@@ -118,9 +130,9 @@ def config_from_diffusers(folder: Path) -> DiTConfig:
         text_width=values.get("text_embed_dim", 1024),
         adaln_lora_dim=values.get("adaln_lora_dim", 256),
         patch_size=patch[1],
-        max_frames=frames,
-        max_height=height,
-        max_width=width,
+        max_frames=max_frames,
+        max_height=max_height,
+        max_width=max_width,
         rope_ratio=(rope[0], rope[1], rope[2]),
         rope_uses_fps=learnable,
         position_embedding="learnable" if learnable else "none",
@@ -137,6 +149,14 @@ def is_diffusers_folder(folder: Path) -> bool:
     return (transformer_folder(folder) / "config.json").is_file()
 
 
+@dataclass
+class _Index:
+    """What says which file of several holds a tensor."""
+
+    weight_map: dict[str, str]
+    metadata: Any = None
+
+
 class DiffusersWeights(Mapping[str, Tensor]):
     """The tensors of a diffusers folder under their released names, read one at a time."""
 
@@ -150,7 +170,8 @@ class DiffusersWeights(Mapping[str, Tensor]):
     def _index(self) -> dict[str, str]:
         index, single = self.folder / f"{WEIGHTS}.safetensors.index.json", f"{WEIGHTS}.safetensors"
         if index.is_file():
-            return json.loads(index.read_text())["weight_map"]
+            found = from_json(_Index, read_object(index), str(index)).weight_map
+            return {name: plain_name(file, f"{index}: {name[:100]}") for name, file in found.items()}
         if not (self.folder / single).is_file():
             raise InputError(f"{self.folder}: neither {single} nor {index.name} in it")
         return dict.fromkeys(self._open(single).keys(), single)
@@ -172,17 +193,25 @@ class DiffusersWeights(Mapping[str, Tensor]):
 
     def shape_of(self, name: str) -> tuple[int, ...]:
         """The shape of a tensor, without reading it."""
-        key, file = self._where[name]
-        return tuple(self._open(file).get_slice(key).get_shape())
+        return tuple(self._slice(name).get_shape())
 
     def dtype_of(self, name: str) -> torch.dtype:
         """The dtype of a tensor, without reading more than nothing of it."""
+        return self._slice(name)[:0].dtype
+
+    def _slice(self, name: str) -> Any:
         key, file = self._where[name]
-        return self._open(file).get_slice(key)[:0].dtype
+        try:
+            return self._open(file).get_slice(key)
+        except SafetensorError as error:
+            raise InputError(f"{self.folder / file}: {key[:100]} cannot be read ({error})") from error
 
     def __getitem__(self, name: str) -> Tensor:
         key, file = self._where[name]
-        return self._open(file).get_tensor(key)
+        try:
+            return self._open(file).get_tensor(key)
+        except SafetensorError as error:
+            raise InputError(f"{self.folder / file}: {key[:100]} cannot be read ({error})") from error
 
 
 def build_transformer(config: DiTConfig, state: Mapping[str, Tensor]) -> CosmosTransformer3DModel:

@@ -17,8 +17,9 @@ from torch import Tensor
 from nemo_cosmos.atomic import finished_folder, flush, write_text
 from nemo_cosmos.checkpoint.stream import write_archive
 from nemo_cosmos.checksums import beside, put_archive
-from nemo_cosmos.errors import InputError
+from nemo_cosmos.errors import InputError, require_replaceable
 from nemo_cosmos.models.torch_files import read_parts
+from nemo_cosmos.typed import LARGEST_YAML, read_text
 
 Weights = Literal["ema", "reg"]
 
@@ -61,10 +62,10 @@ def latest_step(folder: Path) -> int | None:
     path = folder / LATEST
     if not path.exists():
         return None
-    text = path.read_text().strip()
+    text = read_text(path, LARGEST_YAML).strip()
     match = re.fullmatch(r"iter_(\d{9})(\.pt)?", text)
     if match is None:
-        raise InputError(f"{path}: found {text!r}, expected a name such as iter_000000200.pt")
+        raise InputError(f"{path}: found {text[:100]!r}, expected a name such as iter_000000200.pt")
     return int(match.group(1))
 
 
@@ -92,6 +93,7 @@ def save_tensors(path: Path, tensors: Mapping[str, Tensor], *, description: str 
     Raises:
         InputError: the disk is full or the folder not writable; nothing is left behind.
     """
+    require_replaceable(path)
     temporary = path.with_name(f".{path.name}.tmp")
     try:
         write_archive(temporary, tensors, description=description)
@@ -109,6 +111,7 @@ def replacing_folder(folder: Path) -> Iterator[Path]:
     Raises:
         InputError: the disk is full or the folder not writable; what stood there before stays.
     """
+    require_replaceable(folder, folder=True)
     try:
         with finished_folder(folder) as temporary:
             yield temporary

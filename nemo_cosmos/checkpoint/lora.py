@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -21,6 +20,7 @@ from nemo_cosmos.errors import InputError
 from nemo_cosmos.models.dit import DiTConfig
 from nemo_cosmos.models.dit.lora import LoraSpec, adapter_entries
 from nemo_cosmos.models.dit.state_dict import MAX_NAMED
+from nemo_cosmos.typed import read_object
 
 SPEC_FILE = "lora_config.json"
 """In a run's checkpoints folder: the adapters that its saves hold."""
@@ -43,8 +43,7 @@ def read_spec(folder: Path) -> LoraSpec | None:
     path = folder / SPEC_FILE
     if not path.is_file():
         return None
-    values = json.loads(path.read_text())
-    return LoraSpec(values["rank"], values["alpha"], tuple(values["targets"]))
+    return _spec(read_object(path), ("rank", "alpha", "targets"), path)
 
 
 def save_adapter(folder: Path, spec: LoraSpec, tensors: Mapping[str, Tensor], *, base: str | None = None) -> None:
@@ -92,7 +91,7 @@ def read_adapter(folder: str | Path, *, verify_files: Verify = "auto") -> tuple[
     for name in (PEFT_CONFIG, PEFT_WEIGHTS):
         if not (folder / name).is_file():
             raise InputError(f"{folder / name}: no such file; expected a PEFT folder with {PEFT_CONFIG}")
-    config: dict[str, Any] = json.loads((folder / PEFT_CONFIG).read_text())
+    config = read_object(folder / PEFT_CONFIG)
     plain = {"peft_type": "LORA", "bias": "none", "use_dora": False, "fan_in_fan_out": False,
              "use_rslora": False, "modules_to_save": None, "rank_pattern": {}, "alpha_pattern": {}}  # fmt: skip
     other = [f"{key}={config[key]!r}" for key, value in plain.items() if config.get(key, value) not in (value, None)]
@@ -102,9 +101,19 @@ def read_adapter(folder: str | Path, *, verify_files: Verify = "auto") -> tuple[
         stored = load_file(folder / PEFT_WEIGHTS)
     except (OSError, SafetensorError) as error:
         raise InputError(f"{folder / PEFT_WEIGHTS}: not a readable safetensors file ({error})") from error
-    targets = config["target_modules"]
-    spec = LoraSpec(config["r"], config["lora_alpha"], (targets,) if isinstance(targets, str) else tuple(targets))
+    spec = _spec(config, ("r", "lora_alpha", "target_modules"), folder / PEFT_CONFIG)
     return spec, {_plain_name(name): tensor for name, tensor in stored.items()}
+
+
+def _spec(values: dict[str, Any], names: tuple[str, str, str], file: Path) -> LoraSpec:
+    """Rank, alpha and targets of a file under the names it has for them."""
+    if missing := [name for name in names if name not in values]:
+        raise InputError(f"{file}: the key {missing[0]!r} is missing")
+    rank, alpha, targets = (values[name] for name in names)
+    try:
+        return LoraSpec(rank, alpha, (targets,) if isinstance(targets, str) else targets)
+    except InputError as error:
+        raise InputError(f"{file}: {error}") from error
 
 
 def _plain_name(name: str) -> str:

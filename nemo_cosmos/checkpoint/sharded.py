@@ -44,6 +44,7 @@ from torch.distributed.checkpoint.state_dict_saver import save
 from torch.distributed.checkpoint.storage import WriteResult
 from torch.futures import Future
 
+from nemo_cosmos.checkpoint.index import check_size
 from nemo_cosmos.checkpoint.store import CheckpointReader, HashingFileSystem, write_format
 from nemo_cosmos.checksums import MANIFEST, Checksum, write_manifest
 from nemo_cosmos.errors import InputError
@@ -153,6 +154,7 @@ def whole_tensor(reader: CheckpointReader, key: str, stored: TensorStorageMetada
     Raises:
         InputError: its file is missing or broken.
     """
+    check_size(reader.index, key, reader.folder)
     tensor = torch.empty(stored.size, dtype=stored.properties.dtype)
     shape = tuple(stored.size)
     planner = _LoadPlanner([TensorPart(key, tensor, shape, (0,) * len(shape), shape)])

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -35,6 +34,7 @@ from nemo_cosmos.errors import InputError
 from nemo_cosmos.models.dit import DiTConfig
 from nemo_cosmos.models.dit.lora import LoraSpec, adapter_entries
 from nemo_cosmos.models.dit.state_dict import Entry, entries
+from nemo_cosmos.typed import read_object
 
 
 @dataclass(frozen=True)
@@ -112,9 +112,9 @@ def read_model_config(folder: Path) -> DiTConfig:
     if not file.is_file():
         raise InputError(f"{file}: not found; give a run folder that nemo-cosmos train has saved to, or a .pt file")
     try:
-        return DiTConfig.from_dict(json.loads(file.read_text()))
-    except json.JSONDecodeError as error:
-        raise InputError(f"{file}: not readable ({error})") from error
+        return DiTConfig.from_dict(read_object(file))
+    except InputError as error:
+        raise InputError(str(error) if str(file) in str(error) else f"{file}: {error}") from error
 
 
 def _run_state(folder: Path, step: int, weights: Weights, verify_files: Verify) -> tuple[Mapping[str, Tensor], bool]:

@@ -19,8 +19,9 @@ from torch.distributed.checkpoint.metadata import Metadata
 from torch.futures import Future
 
 from nemo_cosmos.atomic import write_bytes
+from nemo_cosmos.checkpoint.index import check_index
 from nemo_cosmos.checksums import Checksum, HashingFile, of_archive, of_files
-from nemo_cosmos.errors import InputError
+from nemo_cosmos.errors import InputError, require_file
 
 _THREADS = 4
 """Files that a rank reads at a time."""
@@ -74,6 +75,7 @@ class CheckpointReader(FileSystemReader):
             raise InputError(f"{path}: not a readable index ({type(error).__name__}: {error})") from error
         if not isinstance(index, Metadata):
             raise InputError(f"{path}: expected the index of a checkpoint, found {type(index).__name__}")
+        check_index(index, str(path))
         self.index = index
 
     @property
@@ -128,6 +130,8 @@ def read_common(folder: Path) -> dict[str, Any]:
         InputError: the file is missing, broken, or holds anything but plain values and tensors.
     """
     path = folder / COMMON
+    if path.exists():
+        require_file(path)
     try:
         values = torch.load(path, map_location="cpu", weights_only=True)
     except FileNotFoundError:

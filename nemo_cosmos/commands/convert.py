@@ -8,7 +8,9 @@ from typing import Annotated
 
 import typer
 
+from nemo_cosmos.ending import report_to
 from nemo_cosmos.errors import InputError
+from nemo_cosmos.typed import parse_yaml
 
 
 class Form(str, Enum):
@@ -78,7 +80,6 @@ def convert(
             raise InputError(f"{target}: say what to write with --to run, --to diffusers or --to pipeline")
         to = Form.pt
     import torch
-    import yaml
 
     from nemo_cosmos.checkpoint.convert import convert as run
     from nemo_cosmos.inference.logs import log_shown
@@ -88,10 +89,11 @@ def convert(
         key, equals, value = setting.partition("=")
         if not equals:
             raise InputError(f"--set {setting}: expected KEY=VALUE, for example num_layers=4")
-        overrides[key] = yaml.safe_load(value)
+        overrides[key] = parse_yaml(value, f"--set {key}")
     if overrides and preset is None:
         raise InputError("--set changes fields of --preset, which is missing")
     dtypes = {Precision.bf16: torch.bfloat16, Precision.fp32: torch.float32}
+    report_to(target.parent)
     with log_shown():
         report = run(
             source,

@@ -8,6 +8,8 @@ from typing import Annotated
 
 import typer
 
+from nemo_cosmos.ending import report_to
+
 
 class Sampler(str, Enum):
     edm_euler = "edm-euler"
@@ -240,6 +242,7 @@ def generate(
     from nemo_cosmos.inference.logs import log_shown
     from nemo_cosmos.inference.requests import collect_requests
 
+    report_to(output)
     requests = collect_requests(
         prompt=prompt, visual_input=visual_input, source=source, batch=batch, limit=limit, name=name
     )

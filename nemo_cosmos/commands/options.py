@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Callable
 
-from nemo_cosmos.errors import InputError, explain_os_error, show_any_name
+from nemo_cosmos.ending import run_to_end
+from nemo_cosmos.errors import InputError
 
 
 def parse_size(text: str) -> tuple[int, int]:
@@ -16,17 +16,6 @@ def parse_size(text: str) -> tuple[int, int]:
     return int(parts[0]), int(parts[1])
 
 
-def run_tool(main: Callable[[], None]) -> None:
-    """Run a script of `tools/`; a mistake of the user ends with one line on stderr and exit status 2."""
-    show_any_name()
-    try:
-        main()
-    except InputError as error:
-        print(f"error: {error}", file=sys.stderr, flush=True)
-        sys.exit(2)
-    except OSError as error:
-        message = explain_os_error(error)
-        if message is None:
-            raise
-        print(f"error: {message}", file=sys.stderr, flush=True)
-        sys.exit(2)
+def run_tool(main: Callable[[], object]) -> None:
+    """Run a script of `tools/` or `examples/`; a mistake of the user ends with one line and exit status 2."""
+    run_to_end(main)

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from nemo_cosmos.commands.options import parse_size
+from nemo_cosmos.ending import report_to
 
 if TYPE_CHECKING:
     from nemo_cosmos.prepare.encode import PrepareResult
@@ -75,6 +76,7 @@ def prepare(
 
     [bold]Example:[/bold] nemo-cosmos prepare datasets/hdvila datasets/hdvila_shards --tokenizer checkpoints/Cosmos-Tokenize1-CV8x8x8-720p --text-encoder google-t5/t5-11b --frames 121 --size 704x1280
     """  # noqa: E501
+    report_to(out)
     height_width = parse_size(size)
     from nemo_cosmos.data.clips import find_clips, not_read
 

@@ -7,6 +7,8 @@ from typing import Annotated
 
 import typer
 
+from nemo_cosmos.errors import require_replaceable
+
 
 def preview(
     shards: Annotated[Path, typer.Argument(help="Folder of shards made by `nemo-cosmos prepare`.")],
@@ -31,6 +33,7 @@ def preview(
 
     place = resolve_device(device)
     page = shards / "preview.html" if out is None else out
+    require_replaceable(page)
     video_tokenizer = load_tokenizer(tokenizer, device=place, dtype=resolve_dtype("auto", place))
     with Progress(transient=True) as progress:
         task = progress.add_task("decoding", total=limit)

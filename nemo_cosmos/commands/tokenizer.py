@@ -8,6 +8,8 @@ from typing import Annotated
 
 import typer
 
+from nemo_cosmos.ending import report_to
+
 app = typer.Typer(
     help="Train, export and measure the Cosmos video tokenizers.", no_args_is_help=True, rich_markup_mode="rich"
 )
@@ -42,6 +44,7 @@ def train(
     if dryrun:
         print(dump_config(config), end="")
         return
+    report_to(config.output_dir)
     from nemo_cosmos.inference.logs import log_shown
     from nemo_cosmos.training.tokenizer.trainer import train as run
 

@@ -8,6 +8,8 @@ from typing import Annotated
 
 import typer
 
+from nemo_cosmos.ending import report_to
+
 
 def train(
     overrides: Annotated[
@@ -31,6 +33,7 @@ def train(
     if dryrun:
         print(dump_config(config), end="")
         return
+    report_to(config.output_dir)
     if "WORLD_SIZE" not in os.environ and (config.trainer.devices or 1) > 1 and (config.trainer.num_nodes or 1) == 1:
         launcher = ["-m", "torch.distributed.run", "--standalone", f"--nproc_per_node={config.trainer.devices}"]
         os.execv(sys.executable, [sys.executable, *launcher, "-m", "nemo_cosmos", "train", *overrides])

@@ -30,8 +30,8 @@ from nemo_cosmos.data.listing import (
     walk_files,
 )
 from nemo_cosmos.data.shards import safe_key
-from nemo_cosmos.data.typed import parse_json
 from nemo_cosmos.errors import InputError, require_text
+from nemo_cosmos.typed import parse_json
 
 __all__ = ["Clip", "find_clips", "find_videos", "list_clips", "not_read", "read_caption_file"]
 

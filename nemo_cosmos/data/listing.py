@@ -10,7 +10,7 @@ from collections import Counter
 from collections.abc import Container, Iterable, Iterator, Sequence
 from pathlib import Path, PurePath
 
-from nemo_cosmos.errors import InputError, require_text
+from nemo_cosmos.errors import InputError, require_file, require_text
 
 VIDEO_SUFFIXES = (".mp4", ".mov", ".mkv", ".webm", ".avi", ".m4v")
 """Files that count as videos when a folder is searched, in any case."""
@@ -87,6 +87,7 @@ def numbered_lines(path: Path) -> Iterator[tuple[int, str]]:
     Raises:
         InputError: the file is missing, unreadable or not UTF-8.
     """
+    require_file(path)
     try:
         with path.open(encoding="utf-8-sig") as lines:
             for number, line in enumerate(lines, start=1):

@@ -15,8 +15,8 @@ from typing import Any
 
 from nemo_cosmos.atomic import write_json
 from nemo_cosmos.data.sample import Origin, TokenizerIdentity
-from nemo_cosmos.data.typed import from_json, parse_json, plain_name
-from nemo_cosmos.errors import InputError
+from nemo_cosmos.errors import InputError, require_file
+from nemo_cosmos.typed import LARGEST_INDEX, from_json, parse_json, plain_name, read_object
 
 MANIFEST_NAME = "manifest.json"
 INDEX_SUFFIX = ".index.json"
@@ -202,10 +202,10 @@ def index_name(shard: str) -> str:
 def read_index(path: str | Path, sha256: str | None = None) -> ShardIndex:
     """Read one shard's index; InputError when it is missing, damaged, or its checksum is not ``sha256``."""
     path = Path(path)
-    try:
-        content = path.read_bytes()
-    except FileNotFoundError as error:
-        raise InputError(f"{path} is missing; run `nemo-cosmos prepare` again") from error
+    if not path.exists():
+        raise InputError(f"{path} is missing; run `nemo-cosmos prepare` again")
+    require_file(path)
+    content = path.read_bytes()
     if sha256 is not None and hashlib.sha256(content).hexdigest() != sha256:
         raise InputError(f"checksum of {path} differs from the manifest's; run `nemo-cosmos prepare` again")
     try:
@@ -303,13 +303,7 @@ def merge_manifest(
 
 def read_json(path: Path) -> dict[str, Any]:
     """Read a JSON object; InputError names the file when it is none."""
-    try:
-        values = parse_json(path.read_text(encoding="utf-8-sig"))
-    except (OSError, ValueError) as error:
-        raise InputError(f"{path} cannot be read as JSON: {error}") from error
-    if not isinstance(values, dict):
-        raise InputError(f"{path}: expected a JSON object, found {type(values).__name__}")
-    return values
+    return read_object(path, LARGEST_INDEX)
 
 
 def _shard_info(path: Path, index: ShardIndex) -> ShardInfo:

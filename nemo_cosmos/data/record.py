@@ -8,8 +8,8 @@ from pathlib import Path
 
 from nemo_cosmos.atomic import write_json
 from nemo_cosmos.data.manifest import read_json
-from nemo_cosmos.data.typed import from_json
 from nemo_cosmos.errors import InputError
+from nemo_cosmos.typed import from_json
 
 logger = logging.getLogger(__name__)
 RECORD_NAME = "data.json"

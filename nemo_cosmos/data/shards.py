@@ -38,9 +38,9 @@ from nemo_cosmos.data.manifest import (
     read_index,
 )
 from nemo_cosmos.data.sample import LatentSample, Origin, TokenizerIdentity
-from nemo_cosmos.data.typed import from_json, parse_json
 from nemo_cosmos.errors import InputError, explain_os_error
 from nemo_cosmos.interrupts import Interrupted, unbroken
+from nemo_cosmos.typed import from_json, parse_json
 
 SAMPLES_PER_SHARD = 64
 FULL_VERIFY_BYTES = 1 << 30

@@ -7,18 +7,18 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any, Literal
 
-import yaml
-
 from nemo_cosmos.data.manifest import Manifest, one_rate
 from nemo_cosmos.data.record import recorded_rates
 from nemo_cosmos.data.sample import TokenizerIdentity
 from nemo_cosmos.data.video import FITS, Fit
 from nemo_cosmos.errors import InputError
+from nemo_cosmos.typed import check_fields, read_yaml
 
 Sampler = Literal["edm-euler", "res-2ab"]
 SAMPLERS: tuple[Sampler, ...] = ("edm-euler", "res-2ab")
 DEFAULT_FPS = 24.0
 """Frame rate told to the network when neither the user nor the input names one."""
+LARGEST_SIDE, MOST_FRAMES, MOST_STEPS, MOST_FPS = 2**14, 10**6, 10_000, 1000
 RELEASED_SIZE = (704, 1280)
 RELEASED_TEXT_LENGTH = 512
 
@@ -67,15 +67,18 @@ class GenerationConfig:
     crf: int = 18
 
     def __post_init__(self) -> None:
+        check_fields(self, {}, "")
+
         def require(name: str, condition: bool, expected: str) -> None:
             if not condition:
                 raise InputError(f"{name}={getattr(self, name)!r}: expected {expected}")
 
         for name in ("height", "width", "num_frames", "chunk_frames", "overlap_frames", "num_input_frames"):
-            value = getattr(self, name)
-            require(name, value is None or value >= 1, "at least 1")
-        require("num_steps", self.num_steps >= 2, "at least 2")
-        require("fps", self.fps is None or 0 < self.fps < math.inf, "a positive frame rate")
+            value, most = getattr(self, name), LARGEST_SIDE if name in ("height", "width") else MOST_FRAMES
+            require(name, value is None or 1 <= value <= most, f"at least 1 and at most {most}")
+        require("num_steps", 2 <= self.num_steps <= MOST_STEPS, f"at least 2 and at most {MOST_STEPS}")
+        require("guidance", math.isfinite(self.guidance) and abs(self.guidance) <= 1000, "a number from -1000 to 1000")
+        require("fps", self.fps is None or 0 < self.fps <= MOST_FPS, f"a positive frame rate of at most {MOST_FPS}")
         require("seed", 0 <= self.seed < 2**32, "0 up to 2^32 - 1")
         require("crf", 0 <= self.crf <= 51, "0 up to 51")
         require("input_from", self.input_from in ("start", "end"), "start or end")
@@ -126,13 +129,19 @@ def weight_defaults(path: str | Path, config: GenerationConfig) -> WeightDefault
     folder = next((f for f in (path, *path.parents[:2]) if (f / "config.yaml").is_file()), None)
     if folder is None:
         return WeightDefaults()
-    values = yaml.safe_load((folder / "config.yaml").read_text(encoding="utf-8")) or {}
-    text_length = _select(values, "data.text_length", RELEASED_TEXT_LENGTH)
-    sigma_data = _select(values, "diffusion.sigma_data", None)
+    try:
+        return _run_defaults(folder, read_yaml(folder / "config.yaml"), config)
+    except (TypeError, LookupError) as error:
+        raise InputError(f"{folder / 'config.yaml'}: not the settings of a run ({error})") from error
+
+
+def _run_defaults(folder: Path, values: Any, config: GenerationConfig) -> WeightDefaults:
+    text_length = _number(folder, values, "data.text_length", int, RELEASED_TEXT_LENGTH)
+    sigma_data = _number(folder, values, "diffusion.sigma_data", float, None)
     if _select(values, "data.mode", "cached") == "online":
         return WeightDefaults(
-            size=tuple(_select(values, "data.size", RELEASED_SIZE)),
-            num_frames=_select(values, "data.num_frames", None),
+            size=_size(folder, _select(values, "data.size", RELEASED_SIZE)),
+            num_frames=_number(folder, values, "data.num_frames", int, None),
             text_length=text_length,
             sigma_data=sigma_data,
             fps=one_rate(recorded_rates(folder)),
@@ -177,6 +186,21 @@ def _training_rate(shards: Manifest, folder: Path) -> float | None:
 def settings_record(config: GenerationConfig) -> dict[str, Any]:
     """The settings as plain values, for the record beside an output."""
     return {f.name: getattr(config, f.name) for f in fields(config)}
+
+
+def _number(folder: Path, values: Any, key: str, kind: type, default: Any) -> Any:
+    """A positive number of a run's settings."""
+    value = _select(values, key, default)
+    allowed = (int, float) if kind is float else (int,)
+    if value is not None and (type(value) not in allowed or not 0 < value < 2**31):
+        raise InputError(f"{folder / 'config.yaml'}: {key}={str(value)[:80]}: expected a positive number")
+    return value
+
+
+def _size(folder: Path, value: Any) -> tuple[int, int]:
+    if len(value) != 2 or not all(type(number) is int and 0 < number <= LARGEST_SIDE for number in value):
+        raise InputError(f"{folder / 'config.yaml'}: data.size={str(value)[:80]}: expected height and width")
+    return value[0], value[1]
 
 
 def _select(values: Any, key: str, default: Any) -> Any:

@@ -34,7 +34,7 @@ def job_record(job: GenerationJob, dtype: torch.dtype) -> dict[str, Any]:
     return {
         "weights": str(job.weights),
         "weights_files": fingerprint(*_weight_files(job.weights, job.kind), deep=True),
-        "checkpoint": None if latest is None else latest.read_text().strip(),
+        "checkpoint": None if latest is None else latest.read_text(errors="replace").strip(),
         "kind": job.kind,
         "preset": job.preset,
         "tokenizer": str(job.tokenizer),
@@ -106,6 +106,6 @@ def _weight_files(weights: Path, kind: str) -> list[Path]:
     latest = _latest(weights)
     if latest is None:
         return [weights, weights.with_name(f"{weights.name}_{kind}_model.pt")]
-    name = latest.read_text().strip().removesuffix(".pt")
+    name = latest.read_text(errors="replace").strip().removesuffix(".pt")
     exported = latest.parent / f"{name}_{kind}_model.pt"
     return [exported if exported.is_file() else latest.parent / name, latest.parent / MODEL_CONFIG]

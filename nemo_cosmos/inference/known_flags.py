@@ -6,6 +6,7 @@ import argparse
 from pathlib import Path
 from typing import Literal
 
+from nemo_cosmos.ending import Flags, report_to
 from nemo_cosmos.errors import InputError
 from nemo_cosmos.inference.config import GenerationConfig
 from nemo_cosmos.inference.job import GenerationJob, JobSummary, Part, run_job
@@ -30,9 +31,7 @@ _UPSAMPLERS: dict[Kind, str] = {
 
 def build_parser(kind: Kind, description: str) -> argparse.ArgumentParser:
     """The parser of one script; ``description`` is shown as it is, with its example."""
-    parser = argparse.ArgumentParser(
-        description=description, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
-    )
+    parser = Flags(description=description, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False)
     add = parser.add_argument
     default_dit = f"Cosmos-Predict1-7B-{kind}"
     add("--checkpoint_dir", default="checkpoints", help="root of all weights (%(default)s)")
@@ -87,6 +86,7 @@ def run_script(kind: Kind, arguments: argparse.Namespace) -> JobSummary:
     Raises:
         InputError: flags that contradict each other, or a folder that is not there.
     """
+    report_to(arguments.video_save_folder)
     root = Path(arguments.checkpoint_dir)
     requests = _requests(kind, arguments)
     weights = _below(root, arguments.diffusion_transformer_dir, "--diffusion_transformer_dir")

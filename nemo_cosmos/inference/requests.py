@@ -10,8 +10,8 @@ from pathlib import Path
 
 from nemo_cosmos.data.clips import list_clips, not_read
 from nemo_cosmos.data.listing import numbered_lines, require_path
-from nemo_cosmos.data.typed import parse_json
 from nemo_cosmos.errors import InputError, require_text
+from nemo_cosmos.typed import parse_json
 
 logger = logging.getLogger(__name__)
 LONGEST_NAME = 230
@@ -149,4 +149,4 @@ def check_names(requests: list[GenerationRequest], where: str) -> list[Generatio
 def _resolve(given: str, folder: Path) -> Path:
     path = Path(given)
     beside = folder / path
-    return path if path.is_absolute() or path.exists() or not beside.exists() else beside
+    return path if path.is_absolute() or os.path.exists(path) or not os.path.exists(beside) else beside

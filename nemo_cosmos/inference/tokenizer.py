@@ -20,7 +20,7 @@ from nemo_cosmos.errors import InputError
 from nemo_cosmos.models.tokenizer import TokenizerConfig, TokenizerModule
 from nemo_cosmos.models.tokenizer.checks import check_indices, check_latent, check_video, checked_values
 from nemo_cosmos.models.tokenizer.state_dict import compare, infer_config
-from nemo_cosmos.models.tokenizer.weights import load_jit, read_pair, read_weights
+from nemo_cosmos.models.tokenizer.weights import load_jit, read_pair, read_weights, tell_that_it_runs
 
 logger = logging.getLogger(__name__)
 
@@ -78,6 +78,7 @@ class TokenizerCodec:
         if full is not None:
             codec = cls.from_weights([full], name=expected, device=where, dtype=dtype)
             script = load_jit(full, where).to(dtype)
+            tell_that_it_runs(full)
             codec._autoencode = lambda video: script(video)[0]
             return codec
         if encoder is None or decoder is None:
@@ -85,6 +86,7 @@ class TokenizerCodec:
         for file in (encoder, decoder):
             verify(file)
         enc, dec, state = read_pair(encoder, decoder, where)
+        tell_that_it_runs(encoder, decoder)
         enc, dec = enc.to(dtype), dec.to(dtype)
         config = _identify(state, expected, f"{encoder} and {decoder}")
         with torch.device("meta"):

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import os
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -14,7 +15,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from nemo_cosmos.data.listing import expand_pattern, parse_paths
-from nemo_cosmos.errors import InputError, explain_os_error, show_any_name
+from nemo_cosmos.ending import Flags, report_to, run_to_end
+from nemo_cosmos.errors import InputError
 from nemo_cosmos.inference.logs import log_shown
 
 if TYPE_CHECKING:
@@ -29,7 +31,7 @@ EXAMPLE = """example:
 
 def build_parser() -> argparse.ArgumentParser:
     """The command's flags."""
-    parser = argparse.ArgumentParser(
+    parser = Flags(
         prog="python -m nemo_cosmos.inference.video_cli",
         description="Reconstruct videos with a Cosmos tokenizer, window by window, and write them as H.264.",
         epilog=EXAMPLE,
@@ -90,6 +92,7 @@ def run(argv: Sequence[str]) -> list[Path]:
     if args.temporal_window < 1:
         raise InputError(f"temporal window of {args.temporal_window} frames: expected at least 1")
     jobs = _plan(videos, args.output_dir, args.save_input)
+    report_to(jobs[0].target.parent)
 
     import torch
 
@@ -126,7 +129,7 @@ def _plan(videos: list[Path], output_dir: str | None, save_input: bool) -> list[
     """Names of the outputs; InputError where one would replace an input or the output of another video."""
     from nemo_cosmos.data.video import CONTAINERS
 
-    owners = {video.resolve(): video for video in videos}
+    owners = {os.path.realpath(video): video for video in videos}
     jobs = []
     for video in videos:
         folder = Path(output_dir) if output_dir else video.parent / "reconstructions"
@@ -136,8 +139,8 @@ def _plan(videos: list[Path], output_dir: str | None, save_input: bool) -> list[
         for target in (job.target, job.copy):
             if target is None:
                 continue
-            other = owners.setdefault(target.resolve(), video)
-            if target.resolve() == other.resolve():
+            other = owners.setdefault(os.path.realpath(target), video)
+            if os.path.realpath(target) == os.path.realpath(other):
                 raise InputError(
                     f"{target} would replace an input video: give another --output_dir or --video_pattern"
                 )
@@ -181,19 +184,12 @@ def _reconstruct(job: _Job, codec: TokenizerCodec, args: argparse.Namespace, tit
 
 def main() -> None:
     """The command line; a mistake of the user ends with one line on stderr and exit status 2."""
-    show_any_name()
-    try:
-        with log_shown():
-            run(sys.argv[1:])
-    except InputError as error:
-        print(f"error: {error}", file=sys.stderr)
-        sys.exit(2)
-    except OSError as error:
-        message = explain_os_error(error)
-        if message is None:
-            raise
-        print(f"error: {message}", file=sys.stderr)
-        sys.exit(2)
+    run_to_end(_run_logged)
+
+
+def _run_logged() -> None:
+    with log_shown():
+        run(sys.argv[1:])
 
 
 if __name__ == "__main__":

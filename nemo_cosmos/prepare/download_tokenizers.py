@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import argparse
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from nemo_cosmos.ending import Flags
 from nemo_cosmos.errors import InputError
 from nemo_cosmos.hub import Fetch, Repository, fetch_repository
 
@@ -53,15 +52,11 @@ def download(types: Sequence[str], checkpoint_dir: str | Path, fetch: Fetch | No
 
 def main(argv: Sequence[str] | None = None) -> None:
     """The command line of tools/download_tokenizer_checkpoints.py."""
-    parser = argparse.ArgumentParser(
+    parser = Flags(
         description=__doc__,
         epilog="example: python tools/download_tokenizer_checkpoints.py --tokenizer_types CV8x8x8-720p DV8x16x16-720p",
     )
     parser.add_argument("--tokenizer_types", nargs="*", default=list(VIDEO_TYPES + IMAGE_TYPES), metavar="TYPE")
     parser.add_argument("--checkpoint_dir", default="checkpoints")
     args = parser.parse_args(argv)
-    try:
-        download(args.tokenizer_types, args.checkpoint_dir)
-    except InputError as error:
-        print(f"error: {error}", file=sys.stderr)
-        sys.exit(2)
+    download(args.tokenizer_types, args.checkpoint_dir)

@@ -21,6 +21,7 @@ from nemo_cosmos.data.listing import numbered_lines, parse_paths
 from nemo_cosmos.data.manifest import read_json
 from nemo_cosmos.data.shards import disk_error
 from nemo_cosmos.data.video import cut
+from nemo_cosmos.ending import Flags
 from nemo_cosmos.errors import InputError
 
 LIST_NAME = "hdvila-100M.jsonl"
@@ -182,7 +183,7 @@ def main(description: str, arguments: Sequence[str] | None = None, downloader: D
     Raises:
         InputError: nothing to do, no list, or not one clip to show for it.
     """
-    parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = Flags(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--dataset_path", default="datasets/hdvila", help=f"folder with {LIST_NAME}")
     parser.add_argument(
         "--N_videos", type=int, default=128, help="videos to have, one clip each; goes on until so many succeed"

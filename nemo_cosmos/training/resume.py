@@ -10,8 +10,6 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from nemo_cosmos.checkpoint.files import (
     LATEST,
     MODEL_CONFIG,
@@ -28,6 +26,7 @@ from nemo_cosmos.errors import InputError
 from nemo_cosmos.lock import TRAINING_LOCK, lock_folder
 from nemo_cosmos.models.dit import DiTConfig
 from nemo_cosmos.training.damaged import earlier_saves, look_at
+from nemo_cosmos.typed import parse_yaml, read_yaml
 
 logger = logging.getLogger(__name__)
 
@@ -145,12 +144,12 @@ def refuse_other_network(cfg: TrainConfig, dit: DiTConfig, save: Path) -> None:
 def tell_changes(before: Path, cfg: Any) -> None:
     """Log each setting that differs from the configuration of the run's last start; the new one takes effect."""
     try:
-        saved = yaml.safe_load(before.read_text())
-    except (OSError, yaml.YAMLError, UnicodeDecodeError) as error:
+        saved = read_yaml(before)
+    except InputError as error:
         logger.warning("%s: what has changed in the settings is not known (%s)", before, error)
         return
     before_flat = _flat(saved) if isinstance(saved, dict) else {}
-    for key, value in _flat(yaml.safe_load(dump_config(cfg))).items():
+    for key, value in _flat(parse_yaml(dump_config(cfg), "the settings")).items():
         if (old := before_flat.get(key, value)) != value:
             logger.warning("%s=%s, it was %s before", key, value, old)
 

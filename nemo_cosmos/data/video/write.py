@@ -15,7 +15,7 @@ from torch import Tensor
 
 from nemo_cosmos.atomic import finished_file
 from nemo_cosmos.data.video.colour import convert
-from nemo_cosmos.errors import InputError
+from nemo_cosmos.errors import InputError, require_replaceable
 
 CONTAINERS = {".mp4": "mp4", ".m4v": "mp4", ".mov": "mov", ".mkv": "matroska", ".avi": "avi"}
 """Suffixes of files that H.264 can be written to, with FFmpeg's names of the formats."""
@@ -121,6 +121,7 @@ def _output(path: Path) -> Iterator[Any]:
     """A container to write to, in the format of the suffix; the file appears under its name when complete."""
     kind = CONTAINERS.get(path.suffix.lower(), "mp4")
     movflags = {"movflags": "+faststart"} if kind in ("mp4", "mov") else {}
+    require_replaceable(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     with finished_file(path) as temporary, av.open(str(temporary), "w", format=kind, options=movflags) as container:
         yield container

@@ -8,6 +8,26 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from nemo_cosmos.errors import InputError
+from nemo_cosmos.typed import Limits, check_fields
+
+_LIMITS: Limits = {
+    "hidden_size": (8, 1 << 16),
+    "num_layers": (1, 1024),
+    "num_attention_heads": (1, 1 << 12),
+    "in_channels": (1, 1 << 12),
+    "out_channels": (1, 1 << 12),
+    "plucker_channels": (0, 1 << 10),
+    "text_width": (1, 1 << 18),
+    "adaln_lora_dim": (1, 1 << 16),
+    "patch_size": (1, 64),
+    "max_height": (1, 1 << 14),
+    "max_width": (1, 1 << 14),
+    "max_frames": (1, 1 << 14),
+    "rope_ratio": (1e-3, 1e3),
+    "num_views": (1, 256),
+    "view_channels": (0, 1 << 10),
+}
+"""Least and most of each size; the largest released network is far from all of them."""
 
 
 @dataclass(frozen=True)
@@ -64,6 +84,8 @@ class DiTConfig:
     """Whether the view vector has a linear term in ``frame_repeat`` (Predict1 multiview)."""
 
     def __post_init__(self) -> None:
+        check_fields(self, _LIMITS, "the network's ")
+        object.__setattr__(self, "rope_ratio", tuple(self.rope_ratio))
         if self.hidden_size % self.num_attention_heads:
             raise InputError(
                 f"hidden_size={self.hidden_size} is not divisible by num_attention_heads={self.num_attention_heads}"
@@ -73,8 +95,6 @@ class DiTConfig:
                 f"a head has hidden_size / num_attention_heads = {self.head_dim} channels; "
                 "rotary embedding needs an even number of at least 8"
             )
-        if self.rope_table_dtype not in ("float32", "bfloat16"):
-            raise InputError(f"rope_table_dtype={self.rope_table_dtype!r}: expected 'float32' or 'bfloat16'")
 
     @property
     def head_dim(self) -> int:
@@ -118,10 +138,14 @@ class DiTConfig:
 
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> DiTConfig:
+        """Inverse of :meth:`to_dict`.
+
+        Raises:
+            InputError: no dictionary, an unknown or missing field, or a value of another type or out of range.
+        """
+        if not isinstance(values, dict):
+            raise InputError(f"expected the fields of a network, found {type(values).__name__}")
         cls._check_fields(values)
-        values = dict(values)
-        if "rope_ratio" in values:
-            values["rope_ratio"] = tuple(values["rope_ratio"])
         return cls(**values)
 
     @classmethod
@@ -142,9 +166,12 @@ class DiTConfig:
         known = [field.name for field in dataclasses.fields(cls)]
         for key in values:
             if key not in known:
-                near = difflib.get_close_matches(key, known, n=1, cutoff=0.3)
+                near = difflib.get_close_matches(str(key), known, n=1, cutoff=0.3)
                 hint = f" Did you mean {near[0]!r}?" if near else ""
-                raise InputError(f"unknown field {key!r} of the network.{hint} Fields: {', '.join(known)}")
+                raise InputError(f"unknown field {str(key)[:80]!r} of the network.{hint} Fields: {', '.join(known)}")
+        needed = [f.name for f in dataclasses.fields(cls) if f.default is dataclasses.MISSING]
+        if missing := [name for name in needed if name not in values]:
+            raise InputError(f"the field {missing[0]!r} of the network is missing")
 
 
 def _presets() -> dict[str, dict[str, Any]]:

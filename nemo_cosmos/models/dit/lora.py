@@ -37,6 +37,7 @@ from nemo_cosmos.models.dit.config import DiTConfig
 from nemo_cosmos.models.dit.model import CosmosDiT
 from nemo_cosmos.models.dit.sharding import global_name
 from nemo_cosmos.models.dit.state_dict import entries
+from nemo_cosmos.typed import check_fields
 
 MATRICES = {
     "self_attention.linear_qkv": ("attn1.to_q", "attn1.to_k", "attn1.to_v"),
@@ -61,6 +62,8 @@ class LoraSpec:
     targets: tuple[str, ...]
 
     def __post_init__(self) -> None:
+        check_fields(self, {"rank": (1, 1 << 16), "alpha": (0, 1e9)}, "lora.")
+        object.__setattr__(self, "targets", tuple(self.targets))
         known = [name for names in MATRICES.values() for name in names]
         unknown = [t for t in self.targets if not any(_matches(name, t) for name in known)]
         if unknown or not self.targets:
@@ -68,8 +71,6 @@ class LoraSpec:
                 f"lora.targets={list(self.targets)}: {', '.join(unknown) or 'empty'}; adapters can stand on "
                 f"{', '.join(known)}, or on an ending of these such as to_q"
             )
-        if self.rank < 1:
-            raise InputError(f"lora.rank={self.rank}: expected at least 1")
 
     @property
     def scale(self) -> float:

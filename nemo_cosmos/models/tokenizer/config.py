@@ -9,6 +9,24 @@ from dataclasses import dataclass
 from typing import Any
 
 from nemo_cosmos.errors import InputError
+from nemo_cosmos.typed import Limits, check_fields
+
+_LIMITS: Limits = {
+    "patch_size": (1, 16),
+    "temporal_compression": (1, 256),
+    "spatial_compression": (1, 256),
+    "channels": (1, 1 << 13),
+    "channels_mult": (1, 64),
+    "num_res_blocks": (1, 64),
+    "z_channels": (1, 1 << 13),
+    "latent_channels": (1, 1 << 12),
+    "in_channels": (1, 1 << 10),
+    "out_channels": (1, 1 << 10),
+    "dropout": (0, 1),
+    "levels": (2, 1 << 16),
+    "chunk_frames": (1, 1 << 14),
+}
+"""Least and most of each size; tokenizers in use are far from all of them."""
 
 
 @dataclass(frozen=True)
@@ -46,8 +64,9 @@ class TokenizerConfig:
     """Pixel frames encoded at once; latent statistics are kept per latent frame of such a chunk."""
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "channels_mult", tuple(int(m) for m in self.channels_mult))
-        object.__setattr__(self, "levels", tuple(int(level) for level in self.levels))
+        check_fields(self, _LIMITS, "tokenizer ")
+        for name in ("channels_mult", "levels"):
+            object.__setattr__(self, name, tuple(getattr(self, name)))
         for key in ("patch_size", "temporal_compression", "spatial_compression"):
             value = getattr(self, key)
             if value < 1 or value & (value - 1):
@@ -107,15 +126,20 @@ class TokenizerConfig:
     @classmethod
     def from_dict(cls, values: dict[str, Any], *, origin: str = "tokenizer configuration") -> TokenizerConfig:
         """Inverse of :meth:`as_dict`; an unknown key raises InputError naming the nearest known one."""
+        if not isinstance(values, dict):
+            raise InputError(f"{origin}: expected a dictionary of settings, found {type(values).__name__}")
         known = {f.name for f in dataclasses.fields(cls)}
         for key in values:
             if key not in known:
-                near = difflib.get_close_matches(key, known, n=1)
+                near = difflib.get_close_matches(str(key), known, n=1)
                 hint = f"; did you mean {near[0]!r}?" if near else f"; known keys: {', '.join(sorted(known))}"
-                raise InputError(f"{origin}: unknown key {key!r}{hint}")
+                raise InputError(f"{origin}: unknown key {str(key)[:80]!r}{hint}")
         if "name" not in values:
             raise InputError(f"{origin}: the key 'name' is missing")
-        return cls(**values)
+        try:
+            return cls(**values)
+        except InputError as error:
+            raise InputError(f"{origin}: {error}") from error
 
     @classmethod
     def preset(cls, preset: str, **overrides: Any) -> TokenizerConfig:
@@ -134,7 +158,8 @@ class TokenizerConfig:
             raise InputError(f"unknown tokenizer {preset!r}{hint}: expected one of {', '.join(PRESETS)}")
         values: dict[str, Any] = {"name": preset, **PRESETS[preset]}
         if overrides.get("discrete", values["discrete"]) and "levels" in overrides:
-            values["latent_channels"] = len(overrides["levels"])
+            levels = overrides["levels"]
+            values["latent_channels"] = len(levels) if isinstance(levels, list | tuple) else 0
         values.update(overrides)
         return cls.from_dict(values, origin=f"tokenizer {preset}")
 

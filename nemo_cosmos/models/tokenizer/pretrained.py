@@ -7,7 +7,6 @@ latent statistics as ``latent_stats.json`` or ``mean_std.pt``. Released folders 
 
 from __future__ import annotations
 
-import json
 import logging
 import warnings
 from collections.abc import Mapping
@@ -27,6 +26,7 @@ from nemo_cosmos.models.tokenizer.state_dict import infer_config, load_original,
 from nemo_cosmos.models.tokenizer.video_tokenizer import VideoTokenizer
 from nemo_cosmos.models.tokenizer.weights import read_weights
 from nemo_cosmos.models.torch_files import load_restricted
+from nemo_cosmos.typed import read_object
 
 logger = logging.getLogger(__name__)
 
@@ -133,15 +133,9 @@ def write_statistics(folder: str | Path, mean: Tensor, std: Tensor) -> Path:
 
 
 def _read_config(file: Path) -> dict[str, Any]:
-    if not file.is_file():
+    if not file.exists():
         raise InputError(f"{file}: missing; a tokenizer folder needs its config.json")
-    try:
-        values = json.loads(file.read_text(encoding="utf-8"))
-    except (ValueError, RecursionError, MemoryError) as error:
-        raise InputError(f"{file}: not valid JSON ({error})") from error
-    if not isinstance(values, dict):
-        raise InputError(f"{file}: expected a JSON object")
-    return values
+    return read_object(file)
 
 
 def _resolve_config(values: dict[str, Any], state_dict: Mapping[str, Tensor], folder: Path) -> TokenizerConfig:
@@ -165,7 +159,7 @@ def _read_statistics(folder: Path, config: TokenizerConfig) -> tuple[Tensor | No
     json_file, pt_file = folder / "latent_stats.json", folder / "mean_std.pt"
     if json_file.is_file():
         try:
-            values = json.loads(json_file.read_text(encoding="utf-8"))
+            values = read_object(json_file)
             mean, std = (torch.tensor(values[name], dtype=torch.float32) for name in ("mean", "std"))
         except (ValueError, LookupError, TypeError, RuntimeError, RecursionError, MemoryError, OverflowError) as error:
             raise InputError(f"{json_file}: expected the lists mean and std ({error})") from error

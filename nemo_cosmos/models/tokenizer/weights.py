@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from nemo_cosmos.checksums import Verify, verify
-from nemo_cosmos.errors import InputError
+from nemo_cosmos.errors import InputError, require_file
 from nemo_cosmos.models.tokenizer.state_dict import CONSTANT_BUFFERS, split_weights
 from nemo_cosmos.models.torch_files import Parts, load_restricted
 
@@ -89,11 +89,19 @@ def read_pair(
 
 
 def load_jit(path: str | Path, device: str | torch.device = "cpu") -> torch.jit.ScriptModule:
-    """A TorchScript file; InputError when it is not one."""
+    """A TorchScript file; InputError when it is not one. Who runs it calls :func:`tell_that_it_runs`."""
+    require_file(path)
     try:
         return torch.jit.load(str(path), map_location=device).eval()
-    except (RuntimeError, ValueError) as error:
-        raise InputError(f"{path}: not a TorchScript file ({str(error).splitlines()[0]})") from error
+    except Exception as error:  # torch raises many types for a broken archive; all mean the same to the user
+        reason = (str(error).splitlines() or [type(error).__name__])[0]
+        raise InputError(f"{path}: not a TorchScript file ({reason})") from error
+
+
+def tell_that_it_runs(*paths: str | Path) -> None:
+    """One line of the log for each TorchScript file that is run: it is a program."""
+    for path in paths:
+        logger.info("%s is TorchScript: the code in it runs, take only files that you trust", path)
 
 
 def _read_parts(file: Path) -> Parts:

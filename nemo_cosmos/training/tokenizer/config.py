@@ -5,7 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any
 
-from nemo_cosmos.config import MISSING, PREVIOUS, at_least, choice
+from nemo_cosmos.config import LARGEST_SEED, LARGEST_STEP, MISSING, PREVIOUS, between, choice
+from nemo_cosmos.settings import BELOW_ONE
 
 
 @dataclass
@@ -32,23 +33,23 @@ class TokenizerDataConfig:
     """The same for validation; none: no validation."""
     registry: str | None = None
     """YAML file that maps names to globs; none: the shipped conf/tokenizer/datasets.yaml."""
-    num_frames: int = at_least(1, 17)
+    num_frames: int = between(1, 2**14, 17)
     """Frames per clip, 1 + k * temporal compression."""
-    crop: list[int] = field(default_factory=lambda: [256, 256])
+    crop: list[int] = between(8, 2**14, lambda: [256, 256])
     """Height and width of the training crop, pixels; multiples of the spatial compression."""
-    resolution: int | None = None
+    resolution: int | None = between(16, 2**14, None)
     """Resize clips to cover this resolution class first (256, 360, 480, 512, 720, 1080); none: native size."""
-    native_crop_probability: float = at_least(0, 0.1)
+    native_crop_probability: float = between(0, 1, 0.1)
     """Share of clips cropped at native scale instead of resized, when they are large enough."""
-    reverse_probability: float = at_least(0, 0.5)
+    reverse_probability: float = between(0, 1, 0.5)
     """Share of clips played backwards."""
-    flip_probability: float = at_least(0, 0.5)
+    flip_probability: float = between(0, 1, 0.5)
     """Share of clips mirrored."""
-    micro_batch: int = at_least(1, 1)
+    micro_batch: int = between(1, 2**20, 1)
     """Clips of one forward pass of one process."""
-    global_batch: int = at_least(1, 1)
+    global_batch: int = between(1, 2**24, 1)
     """Clips of one optimizer step over all processes; more than micro_batch x processes accumulates gradients."""
-    num_workers: int = at_least(0, 2)
+    num_workers: int = between(0, 256, 2)
     """Reader processes per training process."""
     allow_change: bool = False
     """A run may be resumed on other videos than it was trained on so far; false refuses that."""
@@ -59,8 +60,8 @@ class ScheduleConfig:
     """Piecewise constant weight: values[i] before step boundaries[i], the last value afterwards."""
 
     enabled: bool = True
-    boundaries: list[int] = field(default_factory=lambda: [0])
-    values: list[float] = field(default_factory=lambda: [1.0])
+    boundaries: list[int] = between(0, LARGEST_STEP, lambda: [0])
+    values: list[float] = between(0, 1e9, lambda: [1.0])
 
 
 @dataclass
@@ -68,8 +69,8 @@ class PerceptualConfig:
     """Distance of VGG16 features, and of their Gram matrices."""
 
     enabled: bool = False
-    boundaries: list[int] = field(default_factory=lambda: [0])
-    values: list[float] = field(default_factory=lambda: [0.1])
+    boundaries: list[int] = between(0, LARGEST_STEP, lambda: [0])
+    values: list[float] = between(0, 1e9, lambda: [0.1])
     weights: str = "hub"
     """VGG16 weights: `hub` (timm/vgg16.tv_in1k), a .pth or .safetensors file, or `random` (tests only)."""
     gram: ScheduleConfig = field(
@@ -82,16 +83,16 @@ class FlowConfig:
     """Difference of the optical flow of the clip and of its reconstruction."""
 
     enabled: bool = False
-    boundaries: list[int] = field(default_factory=lambda: [250_000])
-    values: list[float] = field(default_factory=lambda: [0.0, 0.01])
+    boundaries: list[int] = between(0, LARGEST_STEP, lambda: [250_000])
+    values: list[float] = between(0, 1e9, lambda: [0.0, 0.01])
     estimator: str = "lucas_kanade"
     """`lucas_kanade` (pyramidal, no weights), `raft` (RAFT-large) or the path of a TorchScript network
     (first, second) -> flow in pixels."""
     weights: str = "hub"
     """raft: `hub` (torchvision's raft_large_C_T_SKHT_V2) or a .pth or .safetensors file."""
-    iterations: int = at_least(1, 12)
+    iterations: int = between(1, 1000, 12)
     """raft: refinements of the flow; time and memory of the term grow with them."""
-    scale: int = at_least(1, 2)
+    scale: int = between(1, 64, 2)
     """Frames are made this much smaller before the flow is estimated."""
 
 
@@ -100,11 +101,11 @@ class ConsistencyConfig:
     """L1 distance between the reconstructions of overlapping windows of a clip."""
 
     enabled: bool = False
-    boundaries: list[int] = field(default_factory=lambda: [250_000])
-    values: list[float] = field(default_factory=lambda: [0.0, 0.01])
-    num_frames: int = at_least(1, 9)
+    boundaries: list[int] = between(0, LARGEST_STEP, lambda: [250_000])
+    values: list[float] = between(0, 1e9, lambda: [0.0, 0.01])
+    num_frames: int = between(1, 2**14, 9)
     """Frames of a window, 1 + k * temporal compression."""
-    step: int = at_least(1, 4)
+    step: int = between(1, 10**4, 4)
     """Frames between two windows' starts; less than num_frames, so that they overlap."""
 
 
@@ -113,16 +114,16 @@ class AdversarialConfig:
     """3-D patch discriminator with hinge loss, feature matching and adaptive weight."""
 
     enabled: bool = False
-    boundaries: list[int] = field(default_factory=lambda: [10_000])
-    values: list[float] = field(default_factory=lambda: [0.0, 0.1])
-    feature_matching: float = at_least(0, 0.0)
+    boundaries: list[int] = between(0, LARGEST_STEP, lambda: [10_000])
+    values: list[float] = between(0, 1e9, lambda: [0.0, 0.1])
+    feature_matching: float = between(0, 1e6, 0.0)
     """Weight of the L1 distance of the discriminator's features, relative to the adversarial term."""
     adaptive: bool = True
     """Scale the term so that its gradient at the decoder's last layer is as large as the reconstruction's."""
-    channels: int = at_least(1, 64)
-    num_layers: int = at_least(1, 3)
-    lr: float = at_least(0, 1e-4)
-    start_step: int = at_least(0, 0)
+    channels: int = between(1, 2**13, 64)
+    num_layers: int = between(1, 16, 3)
+    lr: float = between(0, 10, 1e-4)
+    start_step: int = between(0, LARGEST_STEP, 0)
     """First step that trains the discriminator; let it start before the term gets weight."""
 
 
@@ -142,19 +143,19 @@ class LossConfig:
 class TokenizerOptimizerConfig:
     """AdamW with warm-up."""
 
-    lr: float = at_least(0, 1e-4)
-    beta1: float = at_least(0, 0.5)
-    beta2: float = at_least(0, 0.999)
-    eps: float = at_least(0, 1e-8)
-    weight_decay: float = at_least(0, 0.01)
-    clip_grad: float = at_least(0, 1.0)
+    lr: float = between(0, 10, 1e-4)
+    beta1: float = between(0, BELOW_ONE, 0.5)
+    beta2: float = between(0, BELOW_ONE, 0.999)
+    eps: float = between(0, 1, 1e-8)
+    weight_decay: float = between(0, 1e3, 0.01)
+    clip_grad: float = between(0, 1e12, 1.0)
     """Largest global L2 norm of the gradient; 0 does not clip."""
     schedule: str = choice("warmup", "warmup", "warmup_cosine")
-    warmup_steps: int = at_least(0, 5000)
+    warmup_steps: int = between(0, LARGEST_STEP, 5000)
     """Steps over which the rate rises from lr / warmup_steps to lr."""
-    decay_steps: int = at_least(1, 1_000_000)
+    decay_steps: int = between(1, LARGEST_STEP, 1_000_000)
     """warmup_cosine: step at which the rate reaches min_ratio x lr."""
-    min_ratio: float = at_least(0, 1e-8)
+    min_ratio: float = between(0, 1, 1e-8)
 
 
 @dataclass
@@ -162,14 +163,14 @@ class TokenizerEmaConfig:
     """Exponential moving average of the weights with a constant rate."""
 
     enabled: bool = True
-    decay: float = at_least(0, 0.9999)
+    decay: float = between(0, BELOW_ONE, 0.9999)
 
 
 @dataclass
 class TokenizerTrainerConfig:
     """Length, precision and memory of the run."""
 
-    max_steps: int = at_least(1, 10_000_000)
+    max_steps: int = between(1, LARGEST_STEP, 10_000_000)
     precision: str = choice("auto", "auto", "fp32", "bf16")
     """bf16: autocast; weights, optimizer, EMA and loss stay fp32. auto: bf16 on CUDA, fp32 on CPU."""
     device: str = choice("auto", "auto", "cpu", "cuda")
@@ -177,8 +178,8 @@ class TokenizerTrainerConfig:
     """Recompute each level, and optical flow, in the backward pass: half the memory, about a fifth more time."""
     compile: bool | None = None
     """torch.compile the blocks of the network, and VGG; None: on CUDA."""
-    log_every_n_steps: int = at_least(1, 100)
-    max_bad_steps: int = at_least(1, 3)
+    log_every_n_steps: int = between(1, LARGEST_STEP, 100)
+    max_bad_steps: int = between(1, LARGEST_STEP, 3)
     """Steps in a row with a loss or gradients that are not finite, after which the run ends; each is skipped."""
 
 
@@ -186,8 +187,8 @@ class TokenizerTrainerConfig:
 class TokenizerValidationConfig:
     """Held-out reconstruction quality with the regular and the averaged weights."""
 
-    every_n_steps: int = at_least(1, 5000)
-    max_clips: int = at_least(1, 16)
+    every_n_steps: int = between(1, LARGEST_STEP, 5000)
+    max_clips: int = between(1, 10**6, 16)
     at_start: bool = True
     """Validate before the first step of a new run."""
     lpips_weights: str | None = None
@@ -202,12 +203,12 @@ class TokenizerValidationConfig:
 class TokenizerCheckpointConfig:
     """What is saved, and how often."""
 
-    every_n_steps: int = at_least(1, 5000)
-    keep: int = at_least(1, 3)
+    every_n_steps: int = between(1, LARGEST_STEP, 5000)
+    keep: int = between(1, 10**6, 3)
     """Newest checkpoints that stay on disk."""
     export_jit: bool = True
     """Write iter_N_enc.jit, _dec.jit and _ema.jit beside each checkpoint."""
-    statistics_clips: int = at_least(0, 64)
+    statistics_clips: int = between(0, 10**6, 64)
     """Training clips for the latent statistics of the tokenizer folder written at the end; 0: none."""
     verify: str = choice("auto", "auto", "full", "size")
     """The save that a run goes on from, compared with its checksum: full reads it, size compares the size."""
@@ -223,7 +224,7 @@ class TokenizerTrainConfig:
     group: str = "tokenizer"
     name: str = "${experiment}"
     output_dir: str = "${oc.env:OUTPUT_ROOT,checkpoints}/${project}/${group}/${name}"
-    seed: int = at_least(0, 1234)
+    seed: int = between(0, LARGEST_SEED, 1234)
     resume: bool | str = choice(True, True, False, PREVIOUS)
     """Continue from the newest checkpoint in output_dir; false with one present is an error; previous takes the one
     before where the newest is damaged."""

@@ -27,6 +27,7 @@ from nemo_cosmos.data.video import probe, read_frames
 from nemo_cosmos.data.workers import reader_options
 from nemo_cosmos.errors import InputError
 from nemo_cosmos.training.tokenizer.config import TokenizerDataConfig
+from nemo_cosmos.typed import read_yaml
 
 logger = logging.getLogger(__name__)
 
@@ -80,12 +81,11 @@ def resolve_source(value: str, config: TokenizerDataConfig) -> ClipSource:
 
 def read_registry(path: str | None) -> dict[str, str]:
     """Dataset names and their globs from a YAML file."""
-    from omegaconf import OmegaConf
-
     file = Path(path) if path else conf_folder() / "tokenizer" / "datasets.yaml"
-    if not file.is_file():
-        raise InputError(f"data.registry={file}: no such file")
-    content = OmegaConf.to_container(OmegaConf.load(file))
+    try:
+        content = read_yaml(file)
+    except InputError as error:
+        raise InputError(f"data.registry={error}") from error
     if not isinstance(content, dict) or not all(isinstance(v, str) for v in content.values()):
         raise InputError(f"{file}: expected lines 'name: glob'")
     return {str(key): value for key, value in content.items()}

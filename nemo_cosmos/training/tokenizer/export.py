@@ -7,7 +7,7 @@ import warnings
 from pathlib import Path
 
 from nemo_cosmos.checksums import Verify
-from nemo_cosmos.errors import InputError
+from nemo_cosmos.errors import InputError, require_replaceable, require_writable
 from nemo_cosmos.models.tokenizer import TokenizerModule, VideoTokenizer, load_tokenizer, save_tokenizer
 from nemo_cosmos.models.tokenizer.diffusers_export import export_diffusers
 from nemo_cosmos.models.tokenizer.jit import export_jit
@@ -60,6 +60,10 @@ def export(
     """
     if form not in FORMATS:
         raise InputError(f"format {form!r}: expected one of {', '.join(FORMATS)}")
+    require_replaceable(target, folder=True)
+    if form != "jit" and target.is_dir() and any(target.iterdir()) and not (target / "config.json").is_file():
+        raise InputError(f"{target} holds other files and would be replaced: name another folder")
+    require_writable(target.parent)
     tokenizer = open_source(source, name=name, regular=regular, verify_files=verify_files)
     if form == "diffusers":
         return [export_diffusers(tokenizer, target)]

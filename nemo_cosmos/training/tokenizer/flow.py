@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from nemo_cosmos.errors import InputError
+from nemo_cosmos.models.tokenizer.weights import load_jit, tell_that_it_runs
 from nemo_cosmos.training.tokenizer.config import FlowConfig
 from nemo_cosmos.training.tokenizer.raft import load_raft
 
@@ -105,10 +106,10 @@ def make_estimator(config: FlowConfig) -> nn.Module:
             f"loss.flow.estimator={name}: expected lucas_kanade, raft or the path of a TorchScript network"
         )
     try:
-        network = torch.jit.load(name, map_location="cpu").eval()
-    except (RuntimeError, ValueError) as error:
-        reason = str(error).splitlines()[0]
-        raise InputError(f"loss.flow.estimator={name}: not a TorchScript file ({reason})") from error
+        network = load_jit(name)
+    except InputError as error:
+        raise InputError(f"loss.flow.estimator={error}") from error
+    tell_that_it_runs(name)
     for parameter in network.parameters():
         parameter.requires_grad_(False)
     return network

@@ -7,7 +7,8 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from nemo_cosmos.errors import InputError
+from nemo_cosmos.errors import InputError, require_file
+from nemo_cosmos.models.torch_files import load_restricted
 
 VGG16_PLAN: tuple[int | str, ...] = (64, 64, "M", 128, 128, "M", 256, 256, 256, "M", 512, 512, 512, "M", 512, 512, 512)
 """Convolution widths and poolings up to relu5_3 (Simonyan & Zisserman 2014, configuration D)."""
@@ -80,18 +81,16 @@ class Vgg16Features(nn.Module):
 
 def read_tensors(path: Path) -> dict[str, Tensor]:
     """A flat file of tensors, never unpickling anything else."""
-    import pickle
-
-    if not path.is_file():
-        raise InputError(f"loss weights {path}: no such file")
+    require_file(path, "loss weights ")
     if path.suffix == ".safetensors":
+        from safetensors import SafetensorError
         from safetensors.torch import load_file
 
-        return dict(load_file(path))
-    try:
-        content = torch.load(path, map_location="cpu", weights_only=True)
-    except (pickle.UnpicklingError, RuntimeError, EOFError, ValueError) as error:
-        raise InputError(f"loss weights {path}: not a file of tensors ({str(error).splitlines()[0]})") from error
+        try:
+            return dict(load_file(path))
+        except (SafetensorError, OSError) as error:
+            raise InputError(f"loss weights {path}: not a readable safetensors file ({error})") from error
+    content = load_restricted(path, mmap=False)
     if not isinstance(content, dict) or not all(isinstance(v, Tensor) for v in content.values()):
         raise InputError(f"loss weights {path}: expected a state dict of tensors")
     return content

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from nemo_cosmos.errors import InputError
 from nemo_cosmos.models.tokenizer import TokenizerModule
 from nemo_cosmos.models.tokenizer.metrics import code_usage, frechet_distance, lpips, psnr, ssim, to_uint8_levels
+from nemo_cosmos.models.tokenizer.weights import load_jit, tell_that_it_runs
 from nemo_cosmos.training.tokenizer.config import TokenizerValidationConfig
 from nemo_cosmos.training.tokenizer.perceptual import Vgg16Features, frames_of, read_tensors
 
@@ -89,9 +90,11 @@ def _load_fvd(path: str) -> torch.jit.ScriptModule:
     if not Path(path).is_file():
         raise InputError(f"validation.fvd_network={path}: no such file")
     try:
-        return torch.jit.load(path, map_location="cpu").eval()
-    except (RuntimeError, ValueError) as error:
-        raise InputError(f"validation.fvd_network={path}: not TorchScript ({str(error).splitlines()[0]})") from error
+        network = load_jit(path)
+    except InputError as error:
+        raise InputError(f"validation.fvd_network={error}") from error
+    tell_that_it_runs(path)
+    return network
 
 
 def _lpips_heads(path: Path) -> list[Tensor]:

@@ -1,0 +1,185 @@
+"""What is fuzzed: a reader, the folder it reads, and the file in it that is changed."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import pickle
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+import torch.distributed.checkpoint as dcp
+from safetensors.torch import save_file
+
+from nemo_cosmos.checkpoint.diffusers import DiffusersWeights, config_from_diffusers
+from nemo_cosmos.checkpoint.distributed import DistributedCheckpoint
+from nemo_cosmos.checkpoint.files import latest_step, read_tensors
+from nemo_cosmos.checkpoint.lora import read_adapter
+from nemo_cosmos.checkpoint.sources import read_model_config
+from nemo_cosmos.checkpoint.store import read_common
+from nemo_cosmos.compose import read_config
+from nemo_cosmos.config import TrainConfig, dump_config
+from nemo_cosmos.data.embeddings import read_embedding
+from nemo_cosmos.data.manifest import read_index
+from nemo_cosmos.data.record import read_data_record
+from nemo_cosmos.data.shards import ShardDataset, decode_sample, encode_sample
+from nemo_cosmos.inference.requests import requests_from_jsonl
+from nemo_cosmos.models.dit import DiTConfig
+from nemo_cosmos.models.tokenizer.config import TokenizerConfig
+from nemo_cosmos.models.tokenizer.pretrained import _read_config, _read_statistics, _resolve_config
+from nemo_cosmos.models.tokenizer.weights import read_weights
+from tests.training.shards import write_shards
+
+
+@dataclass(frozen=True)
+class Target:
+    """``make`` fills a folder; ``read`` reads it, of which ``files`` are changed one at a time."""
+
+    make: Callable[[Path], None]
+    files: tuple[str, ...]
+    read: Callable[[Path], object]
+
+
+def _tokenizer(folder: Path) -> None:
+    config = TokenizerConfig.preset("CV4x8x8-360p", channels=4, latent_channels=1)
+    values = {"format": "nemo_cosmos.tokenizer", "config": config.as_dict(), "sha256": "", "metadata": {}}
+    (folder / "config.json").write_text(json.dumps(values))
+    (folder / "latent_stats.json").write_text(json.dumps({"mean": [[0.0, 0.5]], "std": [[1.0, 2.0]]}))
+    save_file({"encoder.w": torch.ones(2, 3), "decoder.w": torch.ones(2)}, folder / "model.safetensors")
+
+
+def _read_tokenizer(folder: Path) -> None:
+    values = _read_config(folder / "config.json")
+    state = read_weights(folder).state
+    _read_statistics(folder, _resolve_config(values, state, folder))
+
+
+def _shards(folder: Path) -> None:
+    write_shards(folder / "shards", count=2, shape=(2, 4, 4))
+
+
+def _read_shards(folder: Path) -> None:
+    dataset = ShardDataset(folder / "shards")
+    for number in range(min(len(dataset), 4)):
+        dataset[number]
+
+
+def _read_changed_index(folder: Path) -> None:
+    """With the checksum that the manifest would have for it: a made-up folder has fitting ones."""
+    index = folder / "shards/shard-0000-000000.index.json"
+    read_index(index)
+    manifest = json.loads((folder / "shards/manifest.json").read_text())
+    manifest["shards"][0]["index_sha256"] = hashlib.sha256(index.read_bytes()).hexdigest()
+    (folder / "shards/manifest.json").write_text(json.dumps(manifest))
+    _read_shards(folder)
+
+
+def _record(folder: Path) -> None:
+    _shards(folder)
+    for name, content in zip(("tensors", "record"), encode_sample(ShardDataset(folder / "shards")[0]), strict=True):
+        (folder / name).write_bytes(content)
+
+
+def _pickle(folder: Path) -> None:
+    (folder / "a.pickle").write_bytes(pickle.dumps([np.ones((3, 4), np.float16)], protocol=4))
+    (folder / "b.pickle").write_bytes(pickle.dumps([np.ones((3, 4), np.float32)], protocol=2))
+
+
+def _save(folder: Path) -> None:
+    dcp.save({"a.b": torch.ones(4, 4), "ema.a.b": torch.ones(3)}, checkpoint_id=folder / "weights", no_dist=True)
+    torch.save({"step": 3, "buffers": {"x": torch.ones(2)}, "names": ["a"]}, folder / "common.pt")
+
+
+def _read_save(folder: Path) -> None:
+    checkpoint = DistributedCheckpoint(folder)
+    for name in checkpoint:
+        _touch({name: checkpoint[name]})
+    read_common(folder)
+
+
+def _weights(folder: Path) -> None:
+    state = {"net.a": torch.ones(3, 3), "net_ema.a": torch.ones(3, 3).bfloat16(), "logvar.0": torch.ones(2)}
+    torch.save({"model": state, "_extra_state": None}, folder / "model.pt")
+    torch.save({"net.a": torch.ones(3)}, folder / "old.pt", _use_new_zipfile_serialization=False)
+
+
+def _touch(state: Mapping[str, torch.Tensor]) -> None:
+    """Look at every value, as loading them does."""
+    for tensor in state.values():
+        tensor.float().isfinite().all()
+
+
+def _settings(folder: Path) -> None:
+    (folder / "model_config.json").write_text(json.dumps(DiTConfig.preset("tiny-video2world").to_dict()))
+    config = TrainConfig(experiment="x", group="g")
+    config.model.preset, config.data.path = "tiny-video2world", "shards"
+    (folder / "config.yaml").write_text(dump_config(config))
+    (folder / "latest_checkpoint.txt").write_text("iter_000000003.pt\n")
+    (folder / "data.json").write_text(json.dumps({"path": "a", "digest": "0", "samples": 3, "fps": [24.0]}))
+    lines = [{"prompt": "a cup", "name": "x", "seed": 3}, {"prompt": "b", "visual_input": "a.mp4"}]
+    (folder / "batch.jsonl").write_text("\n".join(map(json.dumps, lines)))
+
+
+def _diffusers(folder: Path) -> None:
+    (folder / "transformer").mkdir()
+    values = {"_class_name": "CosmosTransformer3DModel", "num_attention_heads": 2, "attention_head_dim": 16,
+              "num_layers": 1, "in_channels": 17, "out_channels": 16, "patch_size": [1, 2, 2],
+              "max_size": [128, 240, 240], "rope_scale": [2.0, 1.0, 1.0],
+              "extra_pos_embed_type": "learnable"}  # fmt: skip
+    (folder / "transformer/config.json").write_text(json.dumps(values))
+    weights = "diffusion_pytorch_model.safetensors"
+    save_file({"x": torch.ones(2, 2)}, folder / "transformer" / weights)
+    index = {"metadata": {"total_size": 16}, "weight_map": {"x": weights}}
+    (folder / f"transformer/{weights}.index.json").write_text(json.dumps(index))
+
+
+def _adapter(folder: Path) -> None:
+    values = {"peft_type": "LORA", "r": 2, "lora_alpha": 4.0, "target_modules": ["to_q"], "bias": "none"}
+    (folder / "adapter_config.json").write_text(json.dumps(values))
+    save_file({"base_model.model.a.lora_A.weight": torch.ones(2, 4)}, folder / "adapter_model.safetensors")
+
+
+TARGETS: dict[str, Target] = {
+    "manifest": Target(_shards, ("shards/manifest.json",), _read_shards),
+    "index": Target(_shards, ("shards/shard-0000-000000.index.json",), _read_changed_index),
+    "record": Target(
+        _record,
+        ("tensors", "record"),
+        lambda folder: decode_sample((folder / "tensors").read_bytes(), (folder / "record").read_bytes(), "sample"),
+    ),
+    "pickle-4": Target(_pickle, ("a.pickle",), lambda folder: read_embedding(folder / "a.pickle")),
+    "pickle-2": Target(_pickle, ("b.pickle",), lambda folder: read_embedding(folder / "b.pickle")),
+    "save": Target(_save, ("weights/.metadata", "weights/.metadata", "weights/__0_0.distcp", "common.pt"), _read_save),
+    "weights": Target(_weights, ("model.pt",), lambda folder: _touch(read_tensors(folder / "model.pt"))),
+    "old-weights": Target(_weights, ("old.pt",), lambda folder: _touch(read_tensors(folder / "old.pt"))),
+    "tokenizer": Target(_tokenizer, ("config.json", "latent_stats.json", "model.safetensors"), _read_tokenizer),
+    "model_config": Target(_settings, ("model_config.json",), read_model_config),
+    "config": Target(_settings, ("config.yaml",), lambda folder: read_config(TrainConfig, folder / "config.yaml")),
+    "batch": Target(_settings, ("batch.jsonl",), lambda folder: requests_from_jsonl(folder / "batch.jsonl")),
+    "run": Target(
+        _settings,
+        ("latest_checkpoint.txt", "data.json"),
+        lambda folder: (latest_step(folder), read_data_record(folder)),
+    ),
+    "diffusers": Target(
+        _diffusers,
+        (
+            "transformer/config.json",
+            "transformer/diffusion_pytorch_model.safetensors.index.json",
+            "transformer/diffusion_pytorch_model.safetensors",
+        ),
+        lambda folder: _touch(_all_of(DiffusersWeights(folder, config_from_diffusers(folder)))),
+    ),
+    "adapter": Target(
+        _adapter,
+        ("adapter_config.json", "adapter_model.safetensors"),
+        lambda folder: _touch(read_adapter(folder)[1]),
+    ),
+}
+
+
+def _all_of(weights: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    return {name: weights[name] for name in weights}
