@@ -4,6 +4,7 @@ import itertools
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Literal
 
 import torch
 from torch import Tensor
@@ -22,6 +23,8 @@ class Prediction:
 
 Denoiser = Callable[[Tensor, Tensor], Prediction]
 """(x (B, C, T, H, W) fp32, sigma scalar fp32 tensor) -> Prediction. Guidance and conditioning happen inside."""
+
+Sampler = Literal["edm-euler", "res-2ab"]
 
 Progress = Callable[[int, int], None]
 """Called with (evaluations done, evaluations in all)."""

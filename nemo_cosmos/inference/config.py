@@ -5,17 +5,17 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 from nemo_cosmos.data.manifest import Manifest, one_rate
 from nemo_cosmos.data.record import recorded_rates
 from nemo_cosmos.data.sample import TokenizerIdentity
 from nemo_cosmos.data.video import FITS, Fit
+from nemo_cosmos.diffusion.samplers import Sampler
 from nemo_cosmos.errors import InputError
 from nemo_cosmos.typed import check_fields, read_yaml
 
-Sampler = Literal["edm-euler", "res-2ab"]
-SAMPLERS: tuple[Sampler, ...] = ("edm-euler", "res-2ab")
+SAMPLERS: tuple[Sampler, ...] = get_args(Sampler)
 DEFAULT_FPS = 24.0
 """Frame rate told to the network when neither the user nor the input names one."""
 LARGEST_SIDE, MOST_FRAMES, MOST_STEPS, MOST_FPS = 2**14, 10**6, 10_000, 1000

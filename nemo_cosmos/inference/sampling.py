@@ -2,35 +2,23 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
 
 from nemo_cosmos.diffusion import (
     DenoiserInput,
-    EDMPreconditioning,
-    Preconditioning,
     Prediction,
-    RectifiedFlowPreconditioning,
     architecture_invariant_noise,
-    augmented_input,
     denoised,
-    edm_euler_sigmas,
     frame_indicator,
-    frame_replace_input,
     guide,
-    plain_input,
-    res_2ab_sigmas,
-    sample_edm_euler,
-    sample_res_2ab,
 )
+from nemo_cosmos.diffusion.objectives import EDMObjective, Given, Objective, RectifiedFlowObjective
 from nemo_cosmos.diffusion.samplers import Progress
-from nemo_cosmos.inference.config import GenerationConfig, Sampler
+from nemo_cosmos.inference.config import GenerationConfig
 from nemo_cosmos.models.dit.config import DiTConfig
-
-CONDITION_AUGMENT_SIGMA = 0.001
-"""Noise that Predict1 adds to given frames when sampling; below this level they are denoised with the rest."""
 
 
 @dataclass(frozen=True)
@@ -56,15 +44,12 @@ class SamplingInputs:
     padding_mask: Tensor | None = None
 
 
-def default_sampler(dit: DiTConfig) -> Sampler:
-    """The sampler of the released command lines of a family."""
-    return "edm-euler" if dit.family == "predict1" else "res-2ab"
-
-
-def preconditioning_of(dit: DiTConfig, sigma_data: float | None = None) -> Preconditioning:
-    if dit.family == "predict1":
-        return EDMPreconditioning() if sigma_data is None else EDMPreconditioning(sigma_data)
-    return RectifiedFlowPreconditioning()
+def sampling_objective(dit: DiTConfig, sigma_data: float | None = None) -> Objective:
+    """The objective of a network's preset; ``sigma_data`` is what its weights were trained with, where known."""
+    if dit.objective == "edm":
+        return EDMObjective() if sigma_data is None else EDMObjective(data_deviation=sigma_data)
+    # Multiview networks are sampled over a wider range of levels.
+    return RectifiedFlowObjective(sampling_range=(200.0, 0.01) if dit.multiview else (80.0, 0.002))
 
 
 @torch.no_grad()
@@ -83,17 +68,10 @@ def sample_latent(
     starts from the same.
     """
     device = next(network.parameters()).device
-    preconditioning = preconditioning_of(dit, sigma_data)
+    objective = sampling_objective(dit, sigma_data)
     noise = architecture_invariant_noise((1, *inputs.shape), inputs.seed, device=device)
-    denoiser = GuidedDenoiser(network, dit, preconditioning, inputs, config, noise)
-    if (config.sampler or default_sampler(dit)) == "res-2ab":
-        # Multiview Predict2 is sampled over a wider range of levels.
-        top, bottom = (200.0, 0.01) if dit.family == "predict2" and dit.multiview else (80.0, 0.002)
-        sigmas = res_2ab_sigmas(config.num_steps, sigma_max=top, sigma_min=bottom)
-        result = sample_res_2ab(denoiser, noise, sigmas, progress=progress)
-    else:
-        result = sample_edm_euler(denoiser, noise, edm_euler_sigmas(config.num_steps), progress=progress)
-    return result / preconditioning.sigma_data
+    denoiser = GuidedDenoiser(network, dit, objective, inputs, config, noise)
+    return objective.sample(denoiser, noise, config.num_steps, sampler=config.sampler, progress=progress)
 
 
 class GuidedDenoiser:
@@ -103,52 +81,32 @@ class GuidedDenoiser:
         self,
         network: nn.Module,
         dit: DiTConfig,
-        preconditioning: Preconditioning,
+        objective: Objective,
         inputs: SamplingInputs,
         config: GenerationConfig,
         noise: Tensor,
     ) -> None:
         device = noise.device
-        self.network, self.dit, self.preconditioning, self.config = network, dit, preconditioning, config
+        self.network, self.dit, self.objective, self.config = network, dit, objective, config
         self.text, self.negative_text = inputs.text.to(device), inputs.negative_text.to(device)
         self.fps = torch.tensor([inputs.fps], dtype=torch.float32, device=device)
         self.padding_mask = None if inputs.padding_mask is None else inputs.padding_mask.to(device, torch.float32)
-        self.noise = noise
-        self.clean: Tensor | None = None
+        self.given: Given | None = None
         if inputs.condition is not None:
-            given = inputs.condition.to(device, torch.float32) * preconditioning.sigma_data
-            self.clean = torch.zeros((1, *inputs.shape), device=device)
-            self.clean[:, :, : given.shape[2]] = given
-            count = torch.tensor([given.shape[2]], device=device)
-            self.indicator = frame_indicator(count, inputs.shape[1])
+            clean = torch.zeros((1, *inputs.shape), device=device)
+            count = inputs.condition.shape[2]
+            clean[:, :, :count] = objective.clean(inputs.condition.to(device))
+            indicator = frame_indicator(torch.tensor([count], device=device), inputs.shape[1])
+            self.given = Given(clean, indicator, noise)
 
     def __call__(self, x: Tensor, sigma: Tensor) -> Prediction:
         inputs = self.network_input(x, sigma.expand(1))
-        clean = denoised(self.preconditioning, inputs, self._guided_output(inputs))
+        clean = denoised(self.objective.preconditioning, inputs, self._guided_output(inputs))
         return Prediction(clean=clean, state=inputs.state)
 
     def network_input(self, x: Tensor, sigma: Tensor) -> DenoiserInput:
         """What the network is fed at state x (1, C, T, h, w) and level sigma (1,)."""
-        is_predict2 = self.dit.family == "predict2"
-        if self.clean is None:
-            return plain_input(
-                self.preconditioning, x, sigma, per_frame_time=is_predict2, with_mask=self.dit.condition_mask
-            )
-        if is_predict2:
-            return frame_replace_input(self.preconditioning, x, sigma, self.clean, self.indicator)
-        if sigma.item() <= CONDITION_AUGMENT_SIGMA:
-            # The given frames hold more noise than the state by now: all is denoised alike, the mask stays.
-            mask = self.indicator[:, None, :, None, None].expand(-1, -1, -1, *x.shape[-2:])
-            return replace(plain_input(self.preconditioning, x, sigma), condition_mask=mask)
-        return augmented_input(
-            self.preconditioning,
-            x,
-            sigma,
-            self.clean,
-            self.indicator,
-            augment_sigma=torch.full_like(sigma, CONDITION_AUGMENT_SIGMA),
-            augment_noise=self.noise,
-        )
+        return self.objective.sampling_input(x, sigma, self.given, with_mask=self.dit.condition_mask)
 
     def _guided_output(self, inputs: DenoiserInput) -> Tensor:
         """Guidance on the network's output, which equals guidance on x0: both branches share state and level."""

@@ -20,15 +20,13 @@ from torch import Tensor
 
 from nemo_cosmos.config import DiffusionConfig
 from nemo_cosmos.data.sample import LatentBatch
-from nemo_cosmos.diffusion.conditioning import augmented_input, denoised, plain_input
-from nemo_cosmos.diffusion.loss import LogVariance, denoising_loss
-from nemo_cosmos.diffusion.noise import ConditionFrames, SigmaDistribution, TrainingDraw, draw_training_noise
-from nemo_cosmos.diffusion.preconditioning import EDMPreconditioning
+from nemo_cosmos.diffusion.objectives import Objective
 from nemo_cosmos.models.dit import CosmosDiT, DiTConfig, LayerOptions, build_dit
 from nemo_cosmos.models.dit.lora import LoraSpec, add_adapters
 from nemo_cosmos.parallel.groups import ParallelGroups
+from nemo_cosmos.training.objective import training_objective
 
-METRICS = ("loss", "edm_mse", "edm_loss")
+METRICS = Objective.metric_names
 
 
 class DenoisingModel(MegatronModule):
@@ -41,15 +39,14 @@ class DenoisingModel(MegatronModule):
     def __init__(self, net: CosmosDiT, diffusion: DiffusionConfig, seed: int) -> None:
         super().__init__(net.config)
         self.net = net
-        self.diffusion = diffusion
+        self.objective = training_objective(diffusion, net.dit_config)
         self.seed = seed
         self.vp_stage = net.vp_stage
         self.pre_process, self.post_process = net.pre_process, net.post_process
         # Megatron's schedules ask for both: nothing is tied, and there is one stack of layers.
         self.share_embeddings_and_output_weights = False
         self.model_type = ModelType.encoder_or_decoder
-        self.preconditioning = EDMPreconditioning(diffusion.sigma_data)
-        self.logvar = LogVariance(seed=seed) if self.post_process and diffusion.loss_add_logvar else None
+        self.logvar = self.objective.log_variance_head(seed) if self.post_process else None
         self.finite: Tensor | None = None
         """On the last stage: whether every loss since :meth:`forget_step` was finite."""
         self.drawn: list[tuple[list[str], Tensor]] = []
@@ -58,41 +55,12 @@ class DenoisingModel(MegatronModule):
     def set_input_tensor(self, input_tensor: Tensor | list[Tensor]) -> None:
         self.net.set_input_tensor(input_tensor)
 
-    def draw(self, batch: LatentBatch) -> TrainingDraw:
-        """All that is random about a batch, the same on every rank that works on it."""
-        d, video2world = self.diffusion, self.net.dit_config.condition_mask
-        c = d.condition
-        device = batch.latent.device
-        return draw_training_noise(
-            batch.position.tolist(),
-            batch.latent.shape[1:],
-            seed=self.seed,
-            sigma=SigmaDistribution(d.p_mean, d.p_std, d.sigma_multiplier),
-            condition_frames=ConditionFrames(minimum=c.min_frames, maximum=c.max_frames) if video2world else None,
-            augment_sigma=(
-                SigmaDistribution(c.augment_sigma_mean, c.augment_sigma_std, c.augment_sigma_multiplier)
-                if video2world
-                else None
-            ),
-            text_drop_rate=d.text_dropout,
-            device=device,
-            generator_device=device.type,
-        )
-
     def forward(self, batch: LatentBatch) -> Tensor:
-        """(3,) loss, edm_mse and edm_loss on the last stage; the hidden state on the others."""
-        d = self.diffusion
-        draw = self.draw(batch)
-        clean = d.sigma_data * batch.latent.float()
-        noisy = clean + draw.sigma[:, None, None, None, None] * draw.epsilon
-        if draw.indicator is None:
-            inputs = plain_input(self.preconditioning, noisy, draw.sigma)
-        else:
-            assert draw.augment_sigma is not None and draw.augment_noise is not None
-            inputs = augmented_input(
-                self.preconditioning, noisy, draw.sigma, clean, draw.indicator,
-                augment_sigma=draw.augment_sigma, augment_noise=draw.augment_noise,
-            )  # fmt: skip
+        """The objective's metrics on the last stage, (loss, ...); the hidden state on the others."""
+        latent, objective = batch.latent, self.objective
+        draw = objective.draw(batch.position.tolist(), latent.shape[1:], seed=self.seed, device=latent.device)
+        clean = objective.clean(latent)
+        inputs = objective.training_input(clean, draw)
         output = self.net(
             inputs.sample,
             inputs.timesteps,
@@ -106,23 +74,16 @@ class DenoisingModel(MegatronModule):
         )
         if not self.post_process:
             return output
-        prediction = denoised(
-            self.preconditioning,
-            inputs,
-            output.float(),
-            replace_given=not d.condition.compute_loss_for_condition_region,
-        )
         log_variance = None
         if self.logvar is not None:
             # Every context rank computes the whole head; its gradients are summed over them.
-            log_variance = scale_gradient(
-                self.logvar(self.preconditioning.c_noise(draw.sigma)), 1 / self.net.groups.context_size
-            )
-        result = denoising_loss(prediction, clean, draw.sigma, self.preconditioning, log_variance=log_variance)
+            time = objective.preconditioning.c_noise(draw.sigma)
+            log_variance = scale_gradient(self.logvar(time), 1 / self.net.groups.context_size)
+        result = objective.loss(inputs, output, clean, draw, log_variance)
         finite = torch.isfinite(result.loss.detach())
         self.finite = finite if self.finite is None else self.finite & finite
         self.drawn.append((batch.keys, draw.sigma))
-        return torch.stack([result.loss, result.edm_mse, result.edm_loss])
+        return objective.metrics(result)
 
     def forget_step(self) -> None:
         """Begin to look at the next step."""

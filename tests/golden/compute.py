@@ -11,19 +11,8 @@ import torch
 from torch import Tensor
 
 from nemo_cosmos.config import TrainConfig, load_config
-from nemo_cosmos.diffusion import (
-    ConditionFrames,
-    DenoisingLoss,
-    EDMPreconditioning,
-    RectifiedFlowPreconditioning,
-    SigmaDistribution,
-    augmented_input,
-    denoised,
-    denoising_loss,
-    draw_training_noise,
-    frame_replace_input,
-    plain_input,
-)
+from nemo_cosmos.diffusion import ConditionFrames, DenoisingLoss, SigmaDistribution
+from nemo_cosmos.diffusion.objectives import EDMObjective, Objective, RectifiedFlowObjective
 from nemo_cosmos.inference.config import GenerationConfig
 from nemo_cosmos.inference.sampling import SamplingInputs, sample_latent
 from nemo_cosmos.models.dit import DiTConfig, build_dit
@@ -99,31 +88,18 @@ def denoising_step(
     options: dict[str, Any],
 ) -> DenoisingLoss:
     """The loss of a batch under the objective of the network's family."""
-    predict2 = config.family == "predict2"
-    preconditioning = RectifiedFlowPreconditioning() if predict2 else EDMPreconditioning()
-    given = ConditionFrames(minimum=int(predict2), maximum=2, num_views=views) if config.condition_mask else None
-    draw = draw_training_noise(
-        positions, latent.shape[1:], seed=3, text_drop_rate=0.2,
-        sigma=SigmaDistribution(multiplier=2.0, high_sigma_probability=0.05 * predict2),
-        condition_frames=given, augment_sigma=None if predict2 else SigmaDistribution(-3.0, 2.0),
-    )  # fmt: skip
-    clean = preconditioning.sigma_data * latent
-    noisy = clean + draw.sigma[:, None, None, None, None] * draw.epsilon
-    if draw.indicator is None:
-        inputs = plain_input(preconditioning, noisy, draw.sigma, per_frame_time=predict2)
-    elif predict2:
-        inputs = frame_replace_input(preconditioning, noisy, draw.sigma, clean, draw.indicator)
-    else:
-        assert draw.augment_sigma is not None and draw.augment_noise is not None
-        inputs = augmented_input(
-            preconditioning, noisy, draw.sigma, clean, draw.indicator,
-            augment_sigma=draw.augment_sigma, augment_noise=draw.augment_noise,
-        )  # fmt: skip
+    rectified = config.objective == "rectified_flow"
+    given = ConditionFrames(minimum=int(rectified), maximum=2, num_views=views) if config.condition_mask else None
+    sigma = SigmaDistribution(multiplier=2.0, high_sigma_probability=0.05 * rectified)
+    kind = RectifiedFlowObjective if rectified else EDMObjective
+    objective: Objective = kind(sigma=sigma, condition_frames=given)
+    draw = objective.draw(positions, latent.shape[1:], seed=3, device=torch.device("cpu"))
+    clean = objective.clean(latent)
+    inputs = objective.training_input(clean, draw)
     if config.condition_mask:
         options = {**options, "condition_mask": inputs.condition_mask}
     output = net(inputs.sample, inputs.timesteps, text * (~draw.drop_text)[:, None, None], **options)
-    prediction, scale = denoised(preconditioning, inputs, output), 10 if predict2 else 1
-    return denoising_loss(prediction, clean, draw.sigma, preconditioning, loss_scale=scale)
+    return objective.loss(inputs, output, clean, draw)
 
 
 def network_config(preset: str) -> DiTConfig:

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from nemo_cosmos.data.sample import TokenizerIdentity
 from nemo_cosmos.diffusion import expand_to_latent, output_for_clean
 from nemo_cosmos.errors import InputError
-from nemo_cosmos.inference.sampling import preconditioning_of
+from nemo_cosmos.inference.sampling import sampling_objective
 from nemo_cosmos.models.dit.config import DiTConfig
 
 TEXT_WIDTH = 8
@@ -39,7 +39,7 @@ class IdealNetwork(nn.Module):
                 "condition_mask": condition_mask,
             }
         )
-        p = preconditioning_of(self.dit_config)
+        p = sampling_objective(self.dit_config).preconditioning
         if timesteps.ndim == 2:
             timesteps = timesteps[:, -1]
         sigma = torch.exp(4 * timesteps) if self.dit_config.family == "predict1" else timesteps / (1 - timesteps)

@@ -3,7 +3,7 @@ import torch
 
 from nemo_cosmos.diffusion import EDMPreconditioning, architecture_invariant_noise
 from nemo_cosmos.inference.config import GenerationConfig
-from nemo_cosmos.inference.sampling import GuidedDenoiser, SamplingInputs, preconditioning_of, sample_latent
+from nemo_cosmos.inference.sampling import GuidedDenoiser, SamplingInputs, sample_latent, sampling_objective
 
 SHAPE = (16, 4, 4, 6)
 
@@ -93,7 +93,7 @@ def denoiser(fakes, given):
     dit = fakes.dit()
     noise = architecture_invariant_noise((1, *SHAPE), 3)
     return GuidedDenoiser(
-        fakes.network(dit), dit, preconditioning_of(dit), inputs(given), GenerationConfig(), noise
+        fakes.network(dit), dit, sampling_objective(dit), inputs(given), GenerationConfig(), noise
     ), noise
 
 

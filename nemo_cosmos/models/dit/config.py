@@ -30,6 +30,10 @@ _LIMITS: Limits = {
 """Least and most of each size; the largest released network is far from all of them."""
 
 
+OBJECTIVES: dict[str, Literal["edm", "rectified_flow"]] = {"predict1": "edm", "predict2": "rectified_flow"}
+"""Objective of each family, by its name in ``diffusion/objectives``."""
+
+
 @dataclass(frozen=True)
 class TokenGrid:
     """Tokens of one sample: frames × rows × columns, numbered with columns fastest."""
@@ -99,6 +103,11 @@ class DiTConfig:
     @property
     def head_dim(self) -> int:
         return self.hidden_size // self.num_attention_heads
+
+    @property
+    def objective(self) -> Literal["edm", "rectified_flow"]:
+        """What networks of this family are trained and sampled with."""
+        return OBJECTIVES[self.family]
 
     @property
     def mlp_size(self) -> int:
