@@ -156,15 +156,18 @@ class CosmosDiT(MegatronModule):
             padding_mask: (B, 1, Hpix, Wpix), 1 = padded; None means nothing is padded.
             condition_mask: (B, 1, T, H, W), 1 on given latent frames; None means none is given.
             plucker: (B, 6, T, H, W) camera rays, for networks with camera control.
-            view_ids: (B, V) for Predict2 multiview (default 0..V-1); frame_repeat: (B, V) for Predict1 multiview.
+            view_ids: (B, V) for Predict2 multiview, None for all of the network's views in order.
+            frame_repeat: (B, V) for Predict1 multiview.
 
         Returns:
             (B, 16, T, H, W) on the last pipeline stage, whole on every rank; the hidden state on the others.
         """
         grid = self.dit_config.token_grid(*x.shape[2:])
-        num_views = self._num_views(text, view_ids)
+        num_views = self._num_views(view_ids)
         if grid.frames % num_views:
             raise ValueError(f"{grid.frames} latent frames do not divide into {num_views} views")
+        if text.shape[1] % num_views:
+            raise ValueError(f"{text.shape[1]} text tokens do not divide into {num_views} views")
         split = SequenceSplit(grid.num_tokens, self.groups)
         dtype = self.config.params_dtype
         if self.pre_process:
@@ -183,14 +186,12 @@ class CosmosDiT(MegatronModule):
         out = split.gather(self.final_layer(hidden, c))
         return unpatchify(out, grid, self.dit_config.patch_size)
 
-    def _num_views(self, text: Tensor, view_ids: Tensor | None) -> int:
+    def _num_views(self, view_ids: Tensor | None) -> int:
         if not self.dit_config.multiview:
             if view_ids is not None:
                 raise ValueError("view_ids given to a network of one view")
             return 1
-        if self.dit_config.family == "predict1":
-            return self.dit_config.num_views
-        return view_ids.shape[1] if view_ids is not None else max(1, text.shape[1] // 512)
+        return self.dit_config.num_views if view_ids is None else view_ids.shape[1]
 
     def _channels(
         self,
