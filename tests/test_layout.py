@@ -14,7 +14,7 @@ ENTRANCE = {"cli", "__main__", "commands", "recipes"}
 STAGES = {"prepare", "training", "inference", "checkpoint", "report", "benchmark"}
 MATHEMATICS = {"models", "data", "diffusion"}
 GROUND = {"parallel", "config", "compose", "errors", "conf", "hub", "lock", "atomic", "checksums", "interrupts"}
-GROUND |= {"ending", "secrets", "typed", "plain_yaml", "settings", "tokenizer_identity", "upstream"}
+GROUND |= {"ending", "secrets", "typed", "plain_yaml", "settings", "tokenizer_identity", "upstream", "planning"}
 FLOORS = [GROUND, MATHEMATICS, STAGES, ENTRANCE]
 
 HEAVY = {"torch", "numpy", "av", "transformers", "diffusers", "nemo", "megatron", "lightning", "matplotlib", "hydra"}
