@@ -10,8 +10,8 @@ import pytest
 
 PACKAGE = Path(__file__).parents[1] / "nemo_cosmos"
 
-ENTRANCE = {"cli", "__main__", "commands", "recipes"}
-STAGES = {"prepare", "training", "inference", "checkpoint", "report", "benchmark"}
+ENTRANCE = {"cli", "__main__", "commands", "demo"}
+STAGES = {"prepare", "training", "inference", "checkpoint", "benchmark"}
 MATHEMATICS = {"models", "data", "diffusion"}
 GROUND = {"parallel", "config", "compose", "errors", "conf", "hub", "lock", "atomic", "checksums", "interrupts"}
 GROUND |= {"ending", "secrets", "typed", "plain_yaml", "settings", "tokenizer_identity", "upstream", "planning"}

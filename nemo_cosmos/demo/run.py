@@ -14,12 +14,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from nemo_cosmos.atomic import write_json
-from nemo_cosmos.recipes.sizes import SIZES as SIZES
-from nemo_cosmos.recipes.sizes import DemoSize
-from nemo_cosmos.recipes.steps import Step, StepLog, call_command, command_line
+from nemo_cosmos.demo.sizes import SIZES as SIZES
+from nemo_cosmos.demo.sizes import DemoSize
+from nemo_cosmos.demo.steps import Step, StepLog, call_command, command_line
 
 if TYPE_CHECKING:
-    from nemo_cosmos.report import HeldOutClip, TrainingClip
+    from nemo_cosmos.demo.report import HeldOutClip, TrainingClip
 
 
 TEXT_WIDTH = 64
@@ -192,7 +192,7 @@ def _clips_step(paths: Paths, data: Path | None, size: DemoSize) -> Step:
         ]
         shown, call = command_line(arguments, 1)
         return Step("sample-data", arguments, lambda: call_command("sample-data", call), [folder], shown)
-    from nemo_cosmos.recipes.demo_clips import cut_clips, list_clips
+    from nemo_cosmos.demo.clips import cut_clips, list_clips
 
     request = {"clips": [[str(clip.video), clip.video.stat().st_size] for clip in list_clips(data)], **asdict(size)}
     return Step(
@@ -208,7 +208,7 @@ def clip_size(data: Path | None, size: DemoSize) -> tuple[int, int]:
     """(height, width) of the demo's clips in pixels."""
     if data is None:
         return size.side, size.side
-    from nemo_cosmos.recipes.demo_clips import fitting_size, list_clips
+    from nemo_cosmos.demo.clips import fitting_size, list_clips
 
     return fitting_size(list_clips(data), size.side)
 
@@ -217,7 +217,7 @@ def _report(paths: Paths, source: str, steps: Sequence[Step], log: StepLog) -> N
     """Measures the generated clips and writes `report.html` and `summary.json`."""
     import importlib.metadata
 
-    from nemo_cosmos.report import DemoReport, StepTime, read_metrics, summary, write_demo_report
+    from nemo_cosmos.demo.report import DemoReport, StepTime, read_metrics, summary, write_demo_report
 
     start = time.perf_counter()
     pictures, count = _training_clips(paths)
@@ -242,7 +242,7 @@ def _training_clips(paths: Paths, shown: int = 24) -> tuple[list[TrainingClip], 
     """A few training clips by their middle frame, and how many there are."""
     from nemo_cosmos.data.clips import find_clips
     from nemo_cosmos.data.video import read_frames
-    from nemo_cosmos.report import TrainingClip
+    from nemo_cosmos.demo.report import TrainingClip
 
     clips = find_clips(paths.train_clips)
     chosen = clips[:: max(1, len(clips) // shown)][:shown]
@@ -259,8 +259,8 @@ def _held_out_clips(paths: Paths) -> list[HeldOutClip]:
 
     from nemo_cosmos.data.clips import find_clips
     from nemo_cosmos.data.video import read_frames
+    from nemo_cosmos.demo.report import HeldOutClip
     from nemo_cosmos.models.tokenizer.pretrained import load_tokenizer
-    from nemo_cosmos.report import HeldOutClip
 
     tokenizer = load_tokenizer(paths.tokenizer)
     (paths.root / "truth").mkdir(exist_ok=True)

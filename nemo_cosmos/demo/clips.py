@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING
 from nemo_cosmos.atomic import write_text
 from nemo_cosmos.data.clips import Clip, find_clips
 from nemo_cosmos.data.video import probe, read_frames, write_mp4
+from nemo_cosmos.demo.sizes import DemoSize
 from nemo_cosmos.errors import InputError
-from nemo_cosmos.recipes.sizes import DemoSize
 
 if TYPE_CHECKING:
     from torch import Tensor
