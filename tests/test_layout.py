@@ -11,9 +11,9 @@ import pytest
 PACKAGE = Path(__file__).parents[1] / "nemo_cosmos"
 
 ENTRANCE = {"cli", "__main__", "commands", "demo"}
-STAGES = {"prepare", "training", "inference", "checkpoint", "benchmark"}
+STAGES = {"prepare", "training", "inference", "checkpoint", "benchmark", "download"}
 MATHEMATICS = {"models", "data", "diffusion"}
-GROUND = {"parallel", "config", "compose", "errors", "conf", "hub", "lock", "atomic", "checksums", "interrupts"}
+GROUND = {"parallel", "config", "compose", "errors", "conf", "lock", "atomic", "checksums", "interrupts"}
 GROUND |= {"ending", "secrets", "typed", "plain_yaml", "settings", "tokenizer_identity", "upstream", "planning"}
 FLOORS = [GROUND, MATHEMATICS, STAGES, ENTRANCE]
 

@@ -14,9 +14,9 @@ import pytest
 from huggingface_hub.errors import GatedRepoError, RepositoryNotFoundError
 
 from nemo_cosmos.checkpoint import download
-from nemo_cosmos.checkpoint.download import diffusion_repositories
+from nemo_cosmos.download.hub import Repository, download_all
+from nemo_cosmos.download.networks import diffusion_repositories
 from nemo_cosmos.errors import InputError
-from nemo_cosmos.hub import Repository, download_all
 
 CONTENT = {"model.pt": b"weights", "config.json": b"{}", "optim.pt": b"not wanted"}
 MD5 = {"model.pt": hashlib.md5(b"weights").hexdigest()}
