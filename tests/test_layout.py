@@ -11,7 +11,7 @@ import pytest
 PACKAGE = Path(__file__).parents[1] / "nemo_cosmos"
 
 ENTRANCE = {"cli", "__main__", "commands", "demo"}
-STAGES = {"prepare", "training", "inference", "checkpoint", "benchmark", "download", "reconstruct"}
+STAGES = {"prepare", "training", "inference", "checkpoint", "bench", "download", "reconstruct"}
 MATHEMATICS = {"models", "data", "diffusion"}
 GROUND = {"parallel", "config", "compose", "errors", "conf", "lock", "atomic", "checksums", "interrupts"}
 GROUND |= {
@@ -69,7 +69,7 @@ def allowed(importer: str, imported: str) -> bool:
     floor = {name: number for number, names in enumerate(FLOORS) for name in names}
     assert importer in floor, f"{importer} is on no floor: add it to {__file__} and to the design"
     if importer in STAGES and imported in STAGES:
-        return importer in ("inference", "training", "benchmark") and imported == "checkpoint"
+        return importer in ("inference", "training", "bench") and imported == "checkpoint"
     if importer in ("data", "diffusion") and imported == "models":
         return False
     if importer == "models" and imported in ("config", "compose", "data"):
