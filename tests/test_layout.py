@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import re
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -26,6 +27,13 @@ GROUND |= {
     "logs",
 }
 FLOORS = [GROUND, MATHEMATICS, STAGES, ENTRANCE]
+
+READ_BY = {
+    "inference": ("checkpoint", "download"),
+    "training": ("checkpoint",),
+    "bench": ("checkpoint",),
+}
+"""Stages that a stage may import."""
 
 HEAVY = {"torch", "numpy", "av", "transformers", "diffusers", "nemo", "megatron", "lightning", "matplotlib", "hydra"}
 """Packages that the entrance imports only inside a verb."""
@@ -69,12 +77,19 @@ def allowed(importer: str, imported: str) -> bool:
     floor = {name: number for number, names in enumerate(FLOORS) for name in names}
     assert importer in floor, f"{importer} is on no floor: add it to {__file__} and to the design"
     if importer in STAGES and imported in STAGES:
-        return importer in ("inference", "training", "bench") and imported == "checkpoint"
+        return imported in READ_BY.get(importer, ())
     if importer in ("data", "diffusion") and imported == "models":
         return False
     if importer == "models" and imported in ("config", "compose", "data"):
         return False
     return floor[imported] <= floor[importer]
+
+
+def test_the_page_about_the_architecture_names_the_same_floors() -> None:
+    page = (PACKAGE.parent / "docs" / "architecture.md").read_text(encoding="utf-8")
+    rows = re.findall(r"^\| (\d), [a-z ]+ \| (.+) \|$", page, flags=re.M)
+    stated = {int(number) - 1: set(re.findall(r"`(\w+)`", rooms)) for number, rooms in rows}
+    assert stated == dict(enumerate(FLOORS))
 
 
 @pytest.mark.parametrize("file", files(), ids=lambda file: file.relative_to(PACKAGE).as_posix())
