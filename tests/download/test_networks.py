@@ -13,7 +13,7 @@ import httpx
 import pytest
 from huggingface_hub.errors import GatedRepoError, RepositoryNotFoundError
 
-from nemo_cosmos.checkpoint import download
+from nemo_cosmos.download import networks
 from nemo_cosmos.download.hub import Repository, download_all
 from nemo_cosmos.download.networks import diffusion_repositories
 from nemo_cosmos.errors import InputError
@@ -136,6 +136,6 @@ def test_script() -> None:
     done = subprocess.run([sys.executable, script, "--model_sizes", "8B"], capture_output=True, text=True)
     assert done.returncode == 2
     assert done.stderr.startswith("error: --model_sizes 8B")
-    assert set(download.MD5) == {f"{s}-{t}" for s in ("7B", "14B") for t in ("Text2World", "Video2World")} | {
+    assert set(networks.MD5) == {f"{s}-{t}" for s in ("7B", "14B") for t in ("Text2World", "Video2World")} | {
         f"7B-{t}World-Sample-AV-Multiview" for t in ("Text2", "Video2")
     }
