@@ -21,7 +21,7 @@ import torch
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
-from nemo_cosmos.benchmark import (
+from nemo_cosmos.bench.step import (
     Case,
     Measurement,
     build_diffusers,

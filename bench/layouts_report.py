@@ -51,10 +51,10 @@ def prediction(record: dict[str, Any], batch: int) -> tuple[float, float, float]
     from nemo_cosmos.config import TrainConfig, load_config
     from nemo_cosmos.models.dit import DiTConfig
     from nemo_cosmos.models.dit.size import network_size
-    from nemo_cosmos.parallel.cost import training_flops
     from nemo_cosmos.parallel.layout import validate_layout
-    from nemo_cosmos.parallel.memory import Workload, predict_memory
-    from nemo_cosmos.parallel.speed import predict_seconds
+    from nemo_cosmos.planning.cost import training_flops
+    from nemo_cosmos.planning.memory import Workload, predict_memory
+    from nemo_cosmos.planning.speed import predict_seconds
 
     config = load_config(TrainConfig, record["settings"])
     size = network_size(DiTConfig.preset(config.model.preset, **config.model.overrides))

@@ -121,9 +121,7 @@ def work(task_file: Path, first: int) -> None:
     write({"event": "alive"})
     import torch
 
-    from nemo_cosmos.parallel.cpu import enable_cpu
-
-    on_cpu = enable_cpu()
+    on_cpu = not torch.cuda.is_available()
     if not on_cpu:
         torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))
     import gc

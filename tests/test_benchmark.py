@@ -6,7 +6,7 @@ import pytest
 import torch
 from typer.testing import CliRunner
 
-from nemo_cosmos.benchmark import Case, build_diffusers, build_ours, kernel_kind, output_difference
+from nemo_cosmos.bench.step import Case, build_diffusers, build_ours, kernel_kind, output_difference
 from nemo_cosmos.cli import app
 from nemo_cosmos.errors import InputError
 from nemo_cosmos.models.dit import DiTConfig

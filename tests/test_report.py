@@ -12,8 +12,7 @@ import torch
 from torch import Tensor
 
 from nemo_cosmos.data.video import write_mp4
-from nemo_cosmos.errors import InputError
-from nemo_cosmos.report import (
+from nemo_cosmos.demo.report import (
     DemoReport,
     HeldOutClip,
     StepTime,
@@ -26,6 +25,7 @@ from nemo_cosmos.report import (
     summary,
     write_demo_report,
 )
+from nemo_cosmos.errors import InputError
 
 
 def moving_square(start: int, frames: int = 9, size: int = 48) -> Tensor:

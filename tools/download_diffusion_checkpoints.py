@@ -27,8 +27,8 @@ def main() -> None:
     parser.add_argument("--skip_md5", action="store_true", help="do not compare with the sums of the released files")
     arguments = parser.parse_args()
 
-    from nemo_cosmos.checkpoint.download import diffusion_repositories
-    from nemo_cosmos.hub import download_all
+    from nemo_cosmos.download.hub import download_all
+    from nemo_cosmos.download.networks import diffusion_repositories
 
     wanted = diffusion_repositories(arguments.model_sizes, arguments.model_types, Path(arguments.output_dir))
     download_all(wanted, dry_run=arguments.dry_run, check_sums=not arguments.skip_md5)

@@ -10,7 +10,7 @@ from nemo_cosmos.commands.options import run_tool
 
 
 def main() -> None:
-    from nemo_cosmos.prepare.hdvila import main as download_and_clip
+    from nemo_cosmos.download.hdvila import main as download_and_clip
 
     assert __doc__ is not None
     download_and_clip(__doc__)

@@ -11,7 +11,7 @@ __all__ = ["load_network", "load_original_file", "network_config"]
 
 
 def __getattr__(name: str) -> Any:
-    # The list of downloads lives in this package too and shall not wait for torch and Megatron.
+    # Who reads names of files alone shall not wait for torch and Megatron.
     if name in __all__:
         from nemo_cosmos.checkpoint import load
 

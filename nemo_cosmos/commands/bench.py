@@ -29,7 +29,7 @@ def bench(
     import torch
     from rich.console import Console
 
-    from nemo_cosmos.benchmark import (
+    from nemo_cosmos.bench.step import (
         Case,
         build_diffusers,
         build_ours,

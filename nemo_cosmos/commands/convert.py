@@ -82,7 +82,7 @@ def convert(
     import torch
 
     from nemo_cosmos.checkpoint.convert import convert as run
-    from nemo_cosmos.inference.logs import log_shown
+    from nemo_cosmos.logs import log_shown
 
     overrides = {}
     for setting in set_ or []:

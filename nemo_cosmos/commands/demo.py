@@ -33,6 +33,6 @@ def demo(
 
     [bold]Example:[/bold] nemo-cosmos demo --data my_clips
     """
-    from nemo_cosmos.recipes.demo import SIZES, run_demo
+    from nemo_cosmos.demo.run import SIZES, run_demo
 
     run_demo(output, data, SIZES[size.value])

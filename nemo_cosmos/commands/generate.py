@@ -239,8 +239,8 @@ def generate(
     """  # noqa: E501
     from nemo_cosmos.inference.config import GenerationConfig
     from nemo_cosmos.inference.job import GenerationJob, run_job
-    from nemo_cosmos.inference.logs import log_shown
     from nemo_cosmos.inference.requests import collect_requests
+    from nemo_cosmos.logs import log_shown
 
     report_to(output)
     requests = collect_requests(

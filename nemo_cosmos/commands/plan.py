@@ -11,9 +11,9 @@ from nemo_cosmos.errors import InputError
 
 if TYPE_CHECKING:
     from nemo_cosmos.config import TrainConfig
-    from nemo_cosmos.parallel.cost import NetworkSize
-    from nemo_cosmos.parallel.memory import Workload
-    from nemo_cosmos.parallel.plan import Plan
+    from nemo_cosmos.planning.cost import NetworkSize
+    from nemo_cosmos.planning.memory import Workload
+    from nemo_cosmos.planning.plan import Plan
 
 SHOWN = 12
 MEMORY_SIZES = ("80GB", "141GB")
@@ -47,7 +47,7 @@ def plan(
     from rich.console import Console
 
     from nemo_cosmos.config import TrainConfig, load_config
-    from nemo_cosmos.parallel.plan import make_plans, parse_memory, recommended
+    from nemo_cosmos.planning.plan import make_plans, parse_memory, recommended
 
     if experiments:
         if arguments or everything:
@@ -101,8 +101,8 @@ def workload_of(config: TrainConfig, latent: tuple[int, int, int]) -> tuple[Netw
     """Size of an experiment's network, and one micro batch of latents of (frames, height, width)."""
     from nemo_cosmos.models.dit.config import DiTConfig
     from nemo_cosmos.models.dit.size import network_size
-    from nemo_cosmos.parallel.memory import Workload
-    from nemo_cosmos.parallel.plan import adapter_parameters
+    from nemo_cosmos.planning.memory import Workload
+    from nemo_cosmos.planning.plan import adapter_parameters
 
     network = DiTConfig.preset(config.model.preset, **config.model.overrides)
     size = network_size(network)
@@ -120,7 +120,7 @@ def workload_of(config: TrainConfig, latent: tuple[int, int, int]) -> tuple[Netw
 
 def smallest_machines(config: TrainConfig) -> list[tuple[str, Plan | None]]:
     """For each of :data:`MEMORY_SIZES`, the layout on the fewest GPUs that train 121 frames of 704 x 1280 pixels."""
-    from nemo_cosmos.parallel.plan import parse_memory, smallest_machine
+    from nemo_cosmos.planning.plan import parse_memory, smallest_machine
 
     size, work = workload_of(config, RELEASED_LATENT)
     return [

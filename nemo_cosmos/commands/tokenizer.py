@@ -45,7 +45,7 @@ def train(
         print(dump_config(config), end="")
         return
     report_to(config.output_dir)
-    from nemo_cosmos.inference.logs import log_shown
+    from nemo_cosmos.logs import log_shown
     from nemo_cosmos.training.tokenizer.trainer import train as run
 
     with log_shown():
@@ -70,7 +70,7 @@ def stats(
     """  # noqa: E501
     from pathlib import Path
 
-    from nemo_cosmos.inference.logs import log_shown
+    from nemo_cosmos.logs import log_shown
     from nemo_cosmos.prepare.device import resolve_device
     from nemo_cosmos.training.tokenizer.stats import measure_folder
 
@@ -102,7 +102,7 @@ def export(
     """
     from pathlib import Path
 
-    from nemo_cosmos.inference.logs import log_shown
+    from nemo_cosmos.logs import log_shown
     from nemo_cosmos.training.tokenizer.export import export as run
 
     with log_shown():

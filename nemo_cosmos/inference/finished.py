@@ -6,17 +6,15 @@ import hashlib
 import json
 import logging
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 
 from nemo_cosmos.checkpoint.files import LATEST, MODEL_CONFIG
 from nemo_cosmos.data.embeddings import file_digest
 from nemo_cosmos.inference.config import settings_record
+from nemo_cosmos.inference.job_settings import GenerationJob
 from nemo_cosmos.inference.requests import GenerationRequest
-
-if TYPE_CHECKING:
-    from nemo_cosmos.inference.job import GenerationJob
 
 logger = logging.getLogger(__name__)
 

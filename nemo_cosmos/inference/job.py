@@ -10,84 +10,30 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from glob import escape
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import torch
 
 from nemo_cosmos.atomic import write_bytes, write_json
 from nemo_cosmos.checkpoint import load_network, network_config
-from nemo_cosmos.checksums import Verify
 from nemo_cosmos.data.video import write_mp4
 from nemo_cosmos.diffusion.samplers import Progress
 from nemo_cosmos.errors import InputError, require_file, require_writable
 from nemo_cosmos.inference.components import Component, free_memory
-from nemo_cosmos.inference.config import GenerationConfig, WeightDefaults, weight_defaults
+from nemo_cosmos.inference.config import WeightDefaults, weight_defaults
 from nemo_cosmos.inference.finished import is_finished, job_record, request_record
 from nemo_cosmos.inference.guardrail import CosmosGuardrail, Guardrail, guardrail_wanted
+from nemo_cosmos.inference.job_settings import GenerationJob, Part
 from nemo_cosmos.inference.pipeline import Models, PreparedText, WorldPipeline
 from nemo_cosmos.inference.prompts import PromptUpsampler
 from nemo_cosmos.inference.ranks import Ranks, start_ranks, stop_ranks
 from nemo_cosmos.inference.requests import GenerationRequest
 from nemo_cosmos.lock import share_folder
 from nemo_cosmos.models.dit.config import DiTConfig
-from nemo_cosmos.models.text import DEFAULT_TEXT_ENCODER, load_text_encoder
+from nemo_cosmos.models.text import load_text_encoder
 from nemo_cosmos.models.tokenizer import load_tokenizer
 
 logger = logging.getLogger(__name__)
-Part = Literal["network", "tokenizer", "text_encoder", "upsampler", "guardrail"]
-DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
-
-
-@dataclass(frozen=True)
-class GenerationJob:
-    """Where the models are and where the videos go.
-
-    Attributes:
-        weights: run folder, its ``checkpoints`` folder, or a ``.pt`` file in the released key layout.
-        tokenizer: tokenizer folder.
-        output: folder of the videos.
-        config: settings of the generation.
-        preset: network of a ``.pt`` file, for example ``predict1-7b-video2world``.
-        kind: which weights of a run, "ema" or "reg".
-        text_encoder: folder or repository of the T5 encoder.
-        upsampler: folder or repository of the prompt upsampler, None for none.
-        upsampler_word_limit: longer prompts are used as they are; None upsamples all.
-        guardrail: None runs the guardrails where they are installed.
-        offload: parts that leave the device when they are not in use.
-        dtype: of network and tokenizer; None: bfloat16 on a GPU, float32 on the CPU.
-        text_encoder_dtype: of the text encoder.
-        overwrite: make finished videos again.
-        num_gpus: expected number of processes, None for any.
-        verify: how network and tokenizer are compared with their checksums, where they have them.
-    """
-
-    weights: Path
-    tokenizer: Path
-    output: Path
-    config: GenerationConfig = field(default_factory=GenerationConfig)
-    preset: str | None = None
-    kind: Literal["ema", "reg"] = "ema"
-    text_encoder: str = DEFAULT_TEXT_ENCODER
-    upsampler: str | None = None
-    upsampler_word_limit: int | None = None
-    guardrail: bool | None = None
-    offload: frozenset[Part] = frozenset()
-    dtype: torch.dtype | None = None
-    text_encoder_dtype: torch.dtype = torch.float32
-    overwrite: bool = False
-    num_gpus: int | None = None
-    verify: Verify = "auto"
-
-    @classmethod
-    def from_names(
-        cls, *, precision: str | None = None, text_encoder_precision: str = "fp32", **values: Any
-    ) -> GenerationJob:
-        """A job whose two dtypes are named "fp32" or "bf16", as on the command line."""
-        return cls(
-            dtype=None if precision is None else DTYPES[precision],
-            text_encoder_dtype=DTYPES[text_encoder_precision],
-            **values,
-        )
 
 
 @dataclass

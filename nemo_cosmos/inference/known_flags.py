@@ -10,9 +10,9 @@ from nemo_cosmos.ending import Flags, report_to
 from nemo_cosmos.errors import InputError
 from nemo_cosmos.inference.config import GenerationConfig
 from nemo_cosmos.inference.job import GenerationJob, JobSummary, Part, run_job
-from nemo_cosmos.inference.logs import log_shown
 from nemo_cosmos.inference.prompts import default_negative_prompt
 from nemo_cosmos.inference.requests import GenerationRequest, collect_requests
+from nemo_cosmos.logs import log_shown
 from nemo_cosmos.models.text import DEFAULT_TEXT_ENCODER
 
 Kind = Literal["Video2World", "Text2World"]

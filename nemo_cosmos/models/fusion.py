@@ -9,6 +9,8 @@ from typing import Any, TypeVar
 import torch
 from torch import Tensor
 
+from nemo_cosmos.upstream.compiler import allow_many_shapes
+
 _Function = TypeVar("_Function", bound=Callable[..., Any])
 
 
@@ -27,20 +29,3 @@ def fused(function: _Function) -> _Function:
         return compiled()(x, *args, **kwargs)
 
     return dispatch  # type: ignore[return-value]
-
-
-@functools.cache
-def allow_many_shapes() -> None:
-    """Allow 64 compiled variants of a function: after 8 PyTorch would run it eagerly, several times slower."""
-    config = torch._dynamo.config
-    config.recompile_limit = max(config.recompile_limit, 64)
-
-
-def allow_repeated_backward() -> None:
-    """Let functions compiled from now on be differentiated twice (retain_graph); they keep a little more memory.
-
-    PyTorch 2.11 otherwise gives tensors that the forward pass saved to the backward pass as working memory.
-    """
-    import torch._functorch.config
-
-    torch._functorch.config.donated_buffer = False

@@ -19,7 +19,6 @@ from nemo_cosmos.interrupts import Interrupts, ending_on_signals
 from nemo_cosmos.models.dit import CosmosDiT, DiTConfig, LayerOptions, transformer_config
 from nemo_cosmos.models.dit.lora import LoraSpec
 from nemo_cosmos.parallel.context import pipeline_rows
-from nemo_cosmos.parallel.cpu import enable_cpu
 from nemo_cosmos.parallel.layout import NetworkShape, validate_layout
 from nemo_cosmos.training.deterministic import deterministic_kernels, refuse_nondeterministic
 from nemo_cosmos.training.initial_weights import check_initial_weights
@@ -35,6 +34,7 @@ from nemo_cosmos.training.resume import (
     tell_changes,
 )
 from nemo_cosmos.training.samples import Samples, open_samples
+from nemo_cosmos.upstream.run import adapted_upstream
 
 logger = logging.getLogger(__name__)
 
@@ -78,7 +78,8 @@ def train(cfg: TrainConfig, *, callbacks: Sequence[Any] = ()) -> None:
         if resume_from is not None and is_first():
             tell_changes(folder / "config.yaml", cfg)
             name_newest(resume_from)
-        _fit(cfg, dit, samples, folder, resume_from, lora, callbacks, interrupts)
+        with adapted_upstream() as on_cpu:
+            _fit(cfg, dit, samples, folder, resume_from, lora, callbacks, interrupts, on_cpu=on_cpu)
 
 
 def launched_processes(trainer: TrainerConfig) -> int:
@@ -108,14 +109,15 @@ def _fit(
     lora: LoraSpec | None,
     callbacks: Sequence[Any],
     interrupts: Interrupts,
+    *,
+    on_cpu: bool,
 ) -> None:
-    on_cpu = enable_cpu()
     if on_cpu and cfg.trainer.precision == "bf16":
         logger.warning(
             "trainer.precision=bf16 without a GPU: most CPUs compute in bf16 many times slower than in fp32"
         )
     _single_process_environment()
-    # Imported after the CPU is set up: these modules look at CUDA when they load.
+    # Imported within the adapted libraries: these modules look at CUDA when they load.
     from lightning.pytorch.loggers import TensorBoardLogger
     from lightning.pytorch.plugins.environments import TorchElasticEnvironment
     from nemo import lightning as nl
@@ -129,9 +131,8 @@ def _fit(
     from nemo_cosmos.training.signals import SignalCallback
     from nemo_cosmos.training.start import SetUpCallback
     from nemo_cosmos.training.strategy import build_strategy
-    from nemo_cosmos.training.upstream import leave_signals_alone, patch_nemo
+    from nemo_cosmos.upstream.nemo import leave_signals_alone
 
-    patch_nemo()
     for name in ("lightning.pytorch", "nemo_logger"):
         logging.getLogger(name).setLevel(logging.WARNING)
     dtype = torch.bfloat16 if cfg.trainer.precision == "bf16" else torch.float32

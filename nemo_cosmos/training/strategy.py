@@ -24,7 +24,7 @@ from nemo_cosmos.training.ema import ShardedEma
 from nemo_cosmos.training.model import stages
 from nemo_cosmos.training.optimizer import CosmosOptimizer, adam_steps, parts, set_adam_steps
 from nemo_cosmos.training.state import RunState
-from nemo_cosmos.training.upstream import release_network
+from nemo_cosmos.upstream.nemo import release_network
 
 ADAM_STEPS = "adam_steps"
 _COLLECTIVE_TIMEOUT = timedelta(hours=1)

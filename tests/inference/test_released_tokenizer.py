@@ -15,10 +15,10 @@ from nemo_cosmos.data.shards import ShardDataset
 from nemo_cosmos.data.video import read_frames, write_mp4
 from nemo_cosmos.errors import InputError
 from nemo_cosmos.inference import known_flags, video_cli
-from nemo_cosmos.inference.tokenizer import TokenizerCodec
 from nemo_cosmos.models.dit import DiTConfig, build_dit
 from nemo_cosmos.models.text import save_tiny_text_encoder
 from nemo_cosmos.models.tokenizer import TokenizerModule, VideoTokenizer, load_tokenizer
+from nemo_cosmos.reconstruct.codec import TokenizerCodec
 from tests.models.tokenizer.released import released_folder
 
 NAME = "CV8x8x8-720p"

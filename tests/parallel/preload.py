@@ -2,11 +2,11 @@
 
 import torch
 
-from nemo_cosmos.parallel.cpu import enable_cpu
+from nemo_cosmos.upstream.run import adapted_upstream
 
 torch.set_num_threads(1)
-enable_cpu()
 
-import nemo_cosmos.training.callbacks  # noqa: E402
-import nemo_cosmos.training.data  # noqa: E402
-import nemo_cosmos.training.start  # noqa: E402, F401
+with adapted_upstream():
+    import nemo_cosmos.training.callbacks
+    import nemo_cosmos.training.data
+    import nemo_cosmos.training.start  # noqa: F401

@@ -18,12 +18,12 @@ from nemo_cosmos.config import ParallelConfig, TrainConfig, experiment_names, lo
 from nemo_cosmos.errors import InputError
 from nemo_cosmos.models.dit import PRESETS, DiTConfig, LayerOptions, attention, build_dit, layer, transformer_config
 from nemo_cosmos.models.dit.size import network_size
-from nemo_cosmos.parallel.cost import NetworkSize, training_flops
 from nemo_cosmos.parallel.groups import ParallelGroups
 from nemo_cosmos.parallel.layout import Layout, NetworkShape, validate_layout
-from nemo_cosmos.parallel.memory import RESERVE_BYTES, Workload, layer_activations, predict_memory
-from nemo_cosmos.parallel.plan import adapter_parameters, make_plans, parse_memory, recommended
-from nemo_cosmos.parallel.speed import predict_seconds
+from nemo_cosmos.planning.cost import NetworkSize, training_flops
+from nemo_cosmos.planning.memory import RESERVE_BYTES, Workload, layer_activations, predict_memory
+from nemo_cosmos.planning.plan import adapter_parameters, make_plans, parse_memory, recommended
+from nemo_cosmos.planning.speed import predict_seconds
 
 GIB = 2**30
 SLICE = DiTConfig.preset("predict1-7b-video2world", num_layers=2)

@@ -32,53 +32,13 @@ from megatron.core.tensor_parallel.mappings import (
 )
 from torch import Tensor, nn
 
-from nemo_cosmos.errors import InputError
 from nemo_cosmos.models.dit.config import DiTConfig
-from nemo_cosmos.models.dit.model import CosmosDiT
+from nemo_cosmos.models.dit.lora_spec import MATRICES, LoraSpec
 from nemo_cosmos.models.dit.sharding import global_name
+from nemo_cosmos.models.dit.stage import Stage
 from nemo_cosmos.models.dit.state_dict import entries
-from nemo_cosmos.typed import check_fields
-
-MATRICES = {
-    "self_attention.linear_qkv": ("attn1.to_q", "attn1.to_k", "attn1.to_v"),
-    "self_attention.linear_proj": ("attn1.to_out.0",),
-    "cross_attention.linear_q": ("attn2.to_q",),
-    "cross_attention.linear_kv": ("attn2.to_k", "attn2.to_v"),
-    "cross_attention.linear_proj": ("attn2.to_out.0",),
-    "mlp.linear_fc1": ("ff.net.0.proj",),
-    "mlp.linear_fc2": ("ff.net.2",),
-}
-"""Matrices of a layer that can have adapters -> diffusers' names of the matrices fused in each, in order."""
 
 _MARK = ".adapters."
-
-
-@dataclass(frozen=True)
-class LoraSpec:
-    """Which matrices have adapters, and of which size; a target is a diffusers name or the end of one, as in PEFT."""
-
-    rank: int
-    alpha: float
-    targets: tuple[str, ...]
-
-    def __post_init__(self) -> None:
-        check_fields(self, {"rank": (1, 1 << 16), "alpha": (0, 1e9)}, "lora.")
-        object.__setattr__(self, "targets", tuple(self.targets))
-        known = [name for names in MATRICES.values() for name in names]
-        unknown = [t for t in self.targets if not any(_matches(name, t) for name in known)]
-        if unknown or not self.targets:
-            raise InputError(
-                f"lora.targets={list(self.targets)}: {', '.join(unknown) or 'empty'}; adapters can stand on "
-                f"{', '.join(known)}, or on an ending of these such as to_q"
-            )
-
-    @property
-    def scale(self) -> float:
-        return self.alpha / self.rank
-
-    def covers(self, name: str) -> bool:
-        """Whether the matrix with this diffusers name has an adapter."""
-        return any(_matches(name, target) for target in self.targets)
 
 
 @dataclass(frozen=True)
@@ -178,7 +138,7 @@ class MatrixAdapters(nn.ModuleDict):
         return torch.stack(ordered, dim=-2).flatten(-3)
 
 
-def add_adapters(net: CosmosDiT, spec: LoraSpec, seed: int) -> None:
+def add_adapters(net: Stage, spec: LoraSpec, seed: int) -> None:
     """Freeze ``net`` and give it adapters, which alone are trained.
 
     A is drawn from Kaiming's uniform distribution with a = √5, that is U(-1/√in, 1/√in), and B is zero, as in PEFT: at
@@ -198,7 +158,7 @@ def add_adapters(net: CosmosDiT, spec: LoraSpec, seed: int) -> None:
     _initialise(net, spec, seed)
 
 
-def adapter_parameters(net: CosmosDiT) -> Iterator[tuple[str, nn.Parameter]]:
+def adapter_parameters(net: Stage) -> Iterator[tuple[str, nn.Parameter]]:
     """(name in the whole network, parameter) of every adapter on this rank."""
     for name, parameter in net.named_parameters():
         if is_adapter(name):
@@ -210,7 +170,7 @@ def _add_output(linear: nn.Module, args: tuple[Any, ...], output: tuple[Tensor, 
 
 
 @torch.no_grad()
-def _initialise(net: CosmosDiT, spec: LoraSpec, seed: int) -> None:
+def _initialise(net: Stage, spec: LoraSpec, seed: int) -> None:
     own = dict(adapter_parameters(net))
     for entry in adapter_entries(net.dit_config, spec):
         parameter = own.get(f"{entry.ours}.lora_A")
@@ -222,10 +182,6 @@ def _initialise(net: CosmosDiT, spec: LoraSpec, seed: int) -> None:
         if getattr(parameter, "tensor_model_parallel", False):
             whole = whole.chunk(net.groups.tensor_size, dim=1)[net.groups.tensor_rank]
         parameter.copy_(whole)
-
-
-def _matches(name: str, target: str) -> bool:
-    return name == target or name.endswith(f".{target}")
 
 
 def _module_key(part: str) -> str:

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 import torch.nn.functional as F
-from megatron.core.transformer.module import MegatronModule
 from megatron.core.transformer.spec_utils import ModuleSpec, build_module
 from megatron.core.transformer.transformer_config import TransformerConfig
 from torch import Tensor, nn
@@ -33,12 +32,10 @@ from nemo_cosmos.models.dit.sharding import (
     stage_layers,
 )
 from nemo_cosmos.models.dit.specs import layer_spec
+from nemo_cosmos.models.dit.stage import Stage
 from nemo_cosmos.models.dit.state_dict import LoadReport
 from nemo_cosmos.parallel.context import SequenceSplit
 from nemo_cosmos.parallel.groups import ParallelGroups
-
-if TYPE_CHECKING:
-    from nemo_cosmos.models.dit.lora import LoraSpec
 
 
 @dataclass(frozen=True)
@@ -63,7 +60,7 @@ class FinalLayer(nn.Module):
         return self.linear(modulated_norm(x, *self.modulation(c)))
 
 
-class CosmosDiT(MegatronModule):
+class CosmosDiT(Stage):
     """Predict1 and Predict2 network, or one pipeline stage of it.
 
     The first stage embeds patches and time; the time embedding and the shared modulation then travel between stages as
@@ -94,9 +91,8 @@ class CosmosDiT(MegatronModule):
         # Megatron's training loop asks for this; nothing is tied here.
         self.share_embeddings_and_output_weights = False
         self.input_tensor: Tensor | None = None
-        self.original_extras: dict[str, Tensor] = {}
-        self.lora: LoraSpec | None = None
-        """Set by :func:`~nemo_cosmos.models.dit.lora.add_adapters`."""
+        self.original_extras = {}
+        self.lora = None
 
         width = config.hidden_size
         if pre_process:
@@ -104,7 +100,7 @@ class CosmosDiT(MegatronModule):
             self.time_embedding = TimeEmbedding(config)
             self.view_embedding = ViewEmbedding(config) if config.multiview else None
         self.rotary = RotaryTable(config)
-        self.position: nn.Module | None = None
+        self.position = None
         if config.position_embedding == "learnable":
             self.position = LearnablePosition(config)
         elif config.position_embedding == "sincos":
@@ -112,7 +108,7 @@ class CosmosDiT(MegatronModule):
 
         self.layer_numbers = stage_layers(transformer, groups, vp_stage)
         recomputed = len(self.layer_numbers) if options.recompute_layers is None else options.recompute_layers
-        self.layers: nn.ModuleList = nn.ModuleList(
+        self.layers = nn.ModuleList(
             build_module(
                 spec,
                 config=transformer,

@@ -15,7 +15,7 @@ marked ``shared``, so that the gradient norm counts a table once.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from megatron.core.transformer.transformer_block import get_num_layers_to_build
 from megatron.core.transformer.transformer_config import TransformerConfig
@@ -24,10 +24,8 @@ from megatron.core.transformer.utils import ensure_metadata_has_dp_cp_group
 from megatron.core.utils import make_sharded_tensor_for_checkpoint, make_tp_sharded_tensor_for_checkpoint
 from torch import nn
 
+from nemo_cosmos.models.dit.stage import Stage
 from nemo_cosmos.parallel.groups import ParallelGroups
-
-if TYPE_CHECKING:
-    from nemo_cosmos.models.dit.model import CosmosDiT
 
 
 def stage_layers(config: TransformerConfig, groups: ParallelGroups, vp_stage: int | None) -> range:
@@ -39,12 +37,12 @@ def stage_layers(config: TransformerConfig, groups: ParallelGroups, vp_stage: in
     return range(start, start + get_num_layers_to_build(config, vp_stage, rank))
 
 
-def stage_copy(net: CosmosDiT) -> int:
+def stage_copy(net: Stage) -> int:
     """0 on the first pipeline stage, a different positive number on every other (virtual) one."""
     return (net.vp_stage or 0) * net.groups.pipeline_size + net.groups.pipeline_rank
 
 
-def mark_replicated_parameters(net: CosmosDiT) -> None:
+def mark_replicated_parameters(net: Stage) -> None:
     """Set the attributes by which Megatron completes gradients; see the module's docstring."""
     if net.groups.splits_sequence_over_tensor:
         for parameter in net.parameters():
@@ -57,7 +55,7 @@ def mark_replicated_parameters(net: CosmosDiT) -> None:
             parameter.shared = stage_copy(net) > 0  # type: ignore[attr-defined]
 
 
-def global_name(net: CosmosDiT, name: str) -> str:
+def global_name(net: Stage, name: str) -> str:
     """``layers.<number on this stage>.…`` -> ``layers.<number in the network>.…``."""
     if not name.startswith("layers."):
         return name
@@ -65,7 +63,7 @@ def global_name(net: CosmosDiT, name: str) -> str:
     return f"layers.{net.layer_numbers[int(number)]}.{rest}"
 
 
-def sharded_state_dict_by_layer(net: CosmosDiT, prefix: str, metadata: dict[str, Any] | None) -> dict[str, Any]:
+def sharded_state_dict_by_layer(net: Stage, prefix: str, metadata: dict[str, Any] | None) -> dict[str, Any]:
     """{local key: ShardedTensor}; a sharded tensor is named by the layer's number in the whole network."""
     groups = {"tp_group": net.groups.tensor, "dp_cp_group": ensure_metadata_has_dp_cp_group(metadata)["dp_cp_group"]}
     replicated: set[nn.Parameter] = set(net.position.parameters()) if net.position is not None else set()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from nemo_cosmos.models.dit.config import DiTConfig
-from nemo_cosmos.parallel.cost import NetworkSize
+from nemo_cosmos.planning.cost import NetworkSize
 
 
 def network_size(config: DiTConfig) -> NetworkSize:

@@ -6,7 +6,6 @@ from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cache
-from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
@@ -14,9 +13,7 @@ from torch import Tensor
 from nemo_cosmos.errors import InputError
 from nemo_cosmos.models.dit.config import DiTConfig
 from nemo_cosmos.models.dit.sharding import global_name
-
-if TYPE_CHECKING:
-    from nemo_cosmos.models.dit.model import CosmosDiT
+from nemo_cosmos.models.dit.stage import Stage
 
 MAX_NAMED = 20
 
@@ -224,7 +221,7 @@ def check(config: DiTConfig, state_dict: Mapping[str, Tensor], *, strict: bool =
     return report
 
 
-def load(net: CosmosDiT, state_dict: Mapping[str, Tensor], *, strict: bool) -> LoadReport:
+def load(net: Stage, state_dict: Mapping[str, Tensor], *, strict: bool) -> LoadReport:
     """See :meth:`CosmosDiT.load_original`."""
     config = net.dit_config
     report = check(config, state_dict, strict=strict)
@@ -240,14 +237,14 @@ def load(net: CosmosDiT, state_dict: Mapping[str, Tensor], *, strict: bool) -> L
     return report
 
 
-def _copy_shard(net: CosmosDiT, parameter: Tensor, whole: Tensor) -> None:
+def _copy_shard(net: Stage, parameter: Tensor, whole: Tensor) -> None:
     if getattr(parameter, "tensor_model_parallel", False):
         dim = parameter.partition_dim  # type: ignore[attr-defined]
         whole = whole.chunk(net.groups.tensor_size, dim=dim)[net.groups.tensor_rank]
     parameter.copy_(whole)
 
 
-def export(net: CosmosDiT) -> dict[str, Tensor]:
+def export(net: Stage) -> dict[str, Tensor]:
     """See :meth:`CosmosDiT.to_original`."""
     if net.groups.tensor_size > 1 or net.groups.pipeline_size > 1:
         raise RuntimeError("the network is split over processes; export it through nemo_cosmos.checkpoint")

@@ -9,7 +9,6 @@ import torch
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from nemo_cosmos.models.fusion import allow_many_shapes
 from nemo_cosmos.models.tokenizer.checks import check_indices, check_latent, check_video, checked_values
 from nemo_cosmos.models.tokenizer.config import TokenizerConfig
 from nemo_cosmos.models.tokenizer.haar import HaarPatcher3D, HaarUnpatcher3D
@@ -24,6 +23,7 @@ from nemo_cosmos.models.tokenizer.layers import (
 )
 from nemo_cosmos.models.tokenizer.quantizer import FSQuantizer
 from nemo_cosmos.models.tokenizer.state_dict import LoadReport, load_original, to_original
+from nemo_cosmos.upstream.compiler import allow_many_shapes, compile_blocks_whole
 
 
 class TokenizerOutput(NamedTuple):
@@ -269,9 +269,7 @@ class TokenizerModule(nn.Module):
         """
         # All blocks share nn.Module's call, whose default of 8 variants would leave the later ones uncompiled.
         allow_many_shapes()
-        # Under DistributedDataParallel PyTorch would cut a block where a gradient bucket ends. Blocks are small enough
-        # for gradients to be reduced early, and the pieces' convolutions failed in their backward pass (2.11, cuDNN).
-        torch._dynamo.config.optimize_ddp = False
+        compile_blocks_whole()
         outer = [half.get_submodule(name) for half in (self.encoder, self.decoder) for name in ("conv_in", "conv_out")]
         for module in self.modules():
             if module in outer or isinstance(module, ResidualBlock | Downsample | Upsample):

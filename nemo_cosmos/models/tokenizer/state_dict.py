@@ -6,17 +6,14 @@ import hashlib
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from nemo_cosmos.errors import InputError
 from nemo_cosmos.models.tokenizer.config import PRESETS, TokenizerConfig
 from nemo_cosmos.models.torch_files import Parts, split
-
-if TYPE_CHECKING:
-    from nemo_cosmos.models.tokenizer.autoencoder import TokenizerModule
 
 CONSTANT_BUFFERS = (
     "encoder.patcher3d.wavelets",
@@ -107,8 +104,8 @@ def compare(own: Mapping[str, Tensor], given: Mapping[str, Tensor]) -> LoadRepor
     return report
 
 
-def load_original(module: TokenizerModule, state_dict: Mapping[str, Tensor], *, strict: bool = True) -> LoadReport:
-    """Copy released weights into ``module``, keeping its dtype and device.
+def load_original(module: nn.Module, state_dict: Mapping[str, Tensor], *, strict: bool = True) -> LoadReport:
+    """Copy released weights into ``module``, a tokenizer's network, keeping its dtype and device.
 
     Raises:
         InputError: with ``strict``, missing, unknown or misshapen tensors (the constant buffers may be missing).
@@ -136,7 +133,7 @@ def load_original(module: TokenizerModule, state_dict: Mapping[str, Tensor], *, 
     return report
 
 
-def to_original(module: TokenizerModule) -> dict[str, Tensor]:
+def to_original(module: nn.Module) -> dict[str, Tensor]:
     """Released key layout (315, 323, 326, 326 entries at full size), detached and contiguous."""
     out = {key: value.detach().contiguous() for key, value in module.state_dict().items()}
     key = "quantizer.implicit_codebook"

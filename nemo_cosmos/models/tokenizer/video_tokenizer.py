@@ -5,11 +5,11 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from nemo_cosmos.data.sample import TokenizerIdentity
 from nemo_cosmos.errors import InputError
 from nemo_cosmos.models.tokenizer.autoencoder import TokenizerModule
 from nemo_cosmos.models.tokenizer.checks import check_frames, check_latent, check_video, checked_values
 from nemo_cosmos.models.tokenizer.state_dict import to_original, weights_sha256
+from nemo_cosmos.tokenizer_identity import TokenizerIdentity
 
 MAX_ENCODE_CHUNKS = 8
 """Chunks per encoder call: bounds memory, as in the released tokenizer."""

@@ -19,7 +19,6 @@ from nemo_cosmos.data.record import refuse_other_data
 from nemo_cosmos.data.workers import close_readers
 from nemo_cosmos.errors import InputError
 from nemo_cosmos.interrupts import WITH_SAVE, Interrupts, ending_on_signals
-from nemo_cosmos.models.fusion import allow_repeated_backward
 from nemo_cosmos.models.tokenizer import TokenizerModule, build_tokenizer, save_tokenizer
 from nemo_cosmos.models.tokenizer.initialisation import initialise
 from nemo_cosmos.models.tokenizer.metrics import code_usage, psnr
@@ -37,6 +36,7 @@ from nemo_cosmos.training.tokenizer.records import RunRecords, peak_memory
 from nemo_cosmos.training.tokenizer.resume import Save, open_save
 from nemo_cosmos.training.tokenizer.stats import latent_statistics
 from nemo_cosmos.training.tokenizer.validation import Validator
+from nemo_cosmos.upstream.compiler import allow_repeated_backward
 
 logger = logging.getLogger(__name__)
 

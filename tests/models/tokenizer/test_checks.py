@@ -4,8 +4,8 @@ import pytest
 import torch
 
 from nemo_cosmos.errors import InputError
-from nemo_cosmos.inference.tokenizer import TokenizerCodec
 from nemo_cosmos.models.tokenizer import VideoTokenizer, build_tokenizer
+from nemo_cosmos.reconstruct.codec import TokenizerCodec
 
 SMALL = {"channels": 8, "num_res_blocks": 1, "chunk_frames": 9}
 

@@ -10,11 +10,11 @@ import torch
 
 from nemo_cosmos.checksums import verify
 from nemo_cosmos.errors import InputError
-from nemo_cosmos.inference.video_cli import run as video_cli
 from nemo_cosmos.models.tokenizer import build_tokenizer, load_tokenizer
 from nemo_cosmos.models.tokenizer.diffusers_export import export_diffusers
 from nemo_cosmos.models.tokenizer.jit import export_jit
 from nemo_cosmos.models.tokenizer.pretrained import save_tokenizer, write_statistics
+from nemo_cosmos.reconstruct.video_cli import run as video_cli
 from nemo_cosmos.training.tokenizer.export import export
 from tests.damage import DAMAGES, damage
 

@@ -10,11 +10,11 @@ import torch.distributed as dist
 import torch.nn.functional as F
 from torch.nn.parallel import DistributedDataParallel
 
-from nemo_cosmos.models.fusion import allow_repeated_backward
 from nemo_cosmos.models.tokenizer import attention, build_tokenizer
 from nemo_cosmos.models.tokenizer.haar import HaarPatcher3D, HaarUnpatcher3D
 from nemo_cosmos.models.tokenizer.jit import script_tokenizer
 from nemo_cosmos.models.tokenizer.layers import frame_norm_16_bit, fused_frame_norm
+from nemo_cosmos.upstream.compiler import allow_repeated_backward
 
 from .golden import fill_parameters, golden_video, hash_tensor
 

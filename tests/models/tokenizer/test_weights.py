@@ -15,10 +15,10 @@ from torch import nn
 
 from nemo_cosmos.checksums import beside
 from nemo_cosmos.errors import InputError
-from nemo_cosmos.inference.tokenizer import TokenizerCodec
 from nemo_cosmos.models.tokenizer import TokenizerModule, load_tokenizer
 from nemo_cosmos.models.tokenizer.jit import export_jit
 from nemo_cosmos.models.tokenizer.weights import read_weights, relative_difference
+from nemo_cosmos.reconstruct.codec import TokenizerCodec
 from tests.models.tokenizer.golden import hash_tensor
 from tests.models.tokenizer.released import released_folder, training_checkpoint, two_kinds
 

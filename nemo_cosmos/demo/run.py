@@ -14,63 +14,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from nemo_cosmos.atomic import write_json
-from nemo_cosmos.recipes.steps import Step, StepLog, call_command, command_line
+from nemo_cosmos.demo.sizes import SIZES as SIZES
+from nemo_cosmos.demo.sizes import DemoSize
+from nemo_cosmos.demo.steps import Step, StepLog, call_command, command_line
 
 if TYPE_CHECKING:
-    from nemo_cosmos.report import HeldOutClip, TrainingClip
+    from nemo_cosmos.demo.report import HeldOutClip, TrainingClip
 
-
-@dataclass(frozen=True)
-class DemoSize:
-    """How much of everything.
-
-    Attributes:
-        clips: training clips.
-        held_out: clips kept apart, to generate and to judge.
-        frames: frames of a clip, 1 + a multiple of the tokenizer's temporal compression (4).
-        side: height and width of rendered clips, pixels; a user's clips get this area.
-        tokenizer_steps: optimizer steps of the tokenizer.
-        tokenizer_cut: frames and side of the cuts of clips that the tokenizer is trained on.
-        training_steps: optimizer steps of the Video2World network.
-        batch: clips per optimizer step.
-        sampling_steps: denoising steps of generation.
-    """
-
-    clips: int
-    held_out: int
-    frames: int
-    side: int
-    tokenizer_steps: int
-    tokenizer_cut: tuple[int, int]
-    training_steps: int
-    batch: int
-    sampling_steps: int
-
-
-SIZES = {
-    "full": DemoSize(
-        clips=256,
-        held_out=8,
-        frames=17,
-        side=64,
-        tokenizer_steps=600,
-        tokenizer_cut=(5, 32),
-        training_steps=1200,
-        batch=16,
-        sampling_steps=35,
-    ),
-    "smoke": DemoSize(
-        clips=6,
-        held_out=2,
-        frames=5,
-        side=32,
-        tokenizer_steps=2,
-        tokenizer_cut=(5, 32),
-        training_steps=3,
-        batch=2,
-        sampling_steps=2,
-    ),
-}
 
 TEXT_WIDTH = 64
 """Width of the random text encoder of the demo."""
@@ -242,7 +192,7 @@ def _clips_step(paths: Paths, data: Path | None, size: DemoSize) -> Step:
         ]
         shown, call = command_line(arguments, 1)
         return Step("sample-data", arguments, lambda: call_command("sample-data", call), [folder], shown)
-    from nemo_cosmos.recipes.demo_clips import cut_clips, list_clips
+    from nemo_cosmos.demo.clips import cut_clips, list_clips
 
     request = {"clips": [[str(clip.video), clip.video.stat().st_size] for clip in list_clips(data)], **asdict(size)}
     return Step(
@@ -258,7 +208,7 @@ def clip_size(data: Path | None, size: DemoSize) -> tuple[int, int]:
     """(height, width) of the demo's clips in pixels."""
     if data is None:
         return size.side, size.side
-    from nemo_cosmos.recipes.demo_clips import fitting_size, list_clips
+    from nemo_cosmos.demo.clips import fitting_size, list_clips
 
     return fitting_size(list_clips(data), size.side)
 
@@ -267,7 +217,7 @@ def _report(paths: Paths, source: str, steps: Sequence[Step], log: StepLog) -> N
     """Measures the generated clips and writes `report.html` and `summary.json`."""
     import importlib.metadata
 
-    from nemo_cosmos.report import DemoReport, StepTime, read_metrics, summary, write_demo_report
+    from nemo_cosmos.demo.report import DemoReport, StepTime, read_metrics, summary, write_demo_report
 
     start = time.perf_counter()
     pictures, count = _training_clips(paths)
@@ -292,7 +242,7 @@ def _training_clips(paths: Paths, shown: int = 24) -> tuple[list[TrainingClip], 
     """A few training clips by their middle frame, and how many there are."""
     from nemo_cosmos.data.clips import find_clips
     from nemo_cosmos.data.video import read_frames
-    from nemo_cosmos.report import TrainingClip
+    from nemo_cosmos.demo.report import TrainingClip
 
     clips = find_clips(paths.train_clips)
     chosen = clips[:: max(1, len(clips) // shown)][:shown]
@@ -309,8 +259,8 @@ def _held_out_clips(paths: Paths) -> list[HeldOutClip]:
 
     from nemo_cosmos.data.clips import find_clips
     from nemo_cosmos.data.video import read_frames
+    from nemo_cosmos.demo.report import HeldOutClip
     from nemo_cosmos.models.tokenizer.pretrained import load_tokenizer
-    from nemo_cosmos.report import HeldOutClip
 
     tokenizer = load_tokenizer(paths.tokenizer)
     (paths.root / "truth").mkdir(exist_ok=True)

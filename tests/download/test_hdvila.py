@@ -9,8 +9,8 @@ import torch
 
 from nemo_cosmos.data.clips import find_clips
 from nemo_cosmos.data.video import probe, read_frames, write_mp4
+from nemo_cosmos.download.hdvila import DownloadError, main, parse_time, read_list
 from nemo_cosmos.errors import InputError
-from nemo_cosmos.prepare.hdvila import DownloadError, main, parse_time, read_list
 from tests.data.odd_videos import PATCHES, encode, numbered, numbers, patches, patches_of, set_matrix, stored_for
 
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
+from nemo_cosmos.download.hub import Repository
 from nemo_cosmos.errors import InputError
-from nemo_cosmos.hub import Repository
 
 SIZES = ("7B", "14B")
 TYPES = ("Text2World", "Video2World", "Text2World-Sample-AV-Multiview", "Video2World-Sample-AV-Multiview")

@@ -8,10 +8,10 @@ from dataclasses import dataclass, replace
 
 from nemo_cosmos.config import ParallelConfig
 from nemo_cosmos.errors import InputError
-from nemo_cosmos.parallel.cost import NetworkSize, training_flops
 from nemo_cosmos.parallel.layout import Layout, divisors, valid_layouts
-from nemo_cosmos.parallel.memory import RESERVE_BYTES, Memory, Workload, predict_memory
-from nemo_cosmos.parallel.speed import predict_seconds
+from nemo_cosmos.planning.cost import NetworkSize, training_flops
+from nemo_cosmos.planning.memory import RESERVE_BYTES, Memory, Workload, predict_memory
+from nemo_cosmos.planning.speed import predict_seconds
 
 RECOMPUTE_MODES = ("none", "selective", "full")
 MACHINES = (1, 2, 4, 8, 16, 32, 64)

@@ -18,8 +18,8 @@ from nemo_cosmos.checkpoint.diffusers import diffusers_config, diffusers_names
 from nemo_cosmos.models.dit import CosmosDiT, DiTConfig, build_dit, transformer_config
 from nemo_cosmos.models.dit.attention import ATTENTION_BACKENDS
 from nemo_cosmos.models.dit.size import network_size
-from nemo_cosmos.parallel.cost import training_flops
 from nemo_cosmos.parallel.groups import ParallelGroups
+from nemo_cosmos.planning.cost import training_flops
 
 KERNEL_KINDS = (
     ("attention", ("cudnn", "flash", "fmha", "sdpa", "attention")),
@@ -59,7 +59,7 @@ class Measurement:
     name: str
     seconds: float
     tflops: float
-    """Model FLOPs over time, 10¹² a second; see ``parallel.cost.training_flops``."""
+    """Model FLOPs over time, 10¹² a second; see ``planning.cost.training_flops``."""
     peak_bytes: int
     """Most memory allocated on the GPU, weights and gradients included; 0 on a CPU."""
     all_seconds: list[float] = field(default_factory=list)

@@ -10,12 +10,11 @@ from typing import TYPE_CHECKING
 from nemo_cosmos.atomic import write_text
 from nemo_cosmos.data.clips import Clip, find_clips
 from nemo_cosmos.data.video import probe, read_frames, write_mp4
+from nemo_cosmos.demo.sizes import DemoSize
 from nemo_cosmos.errors import InputError
 
 if TYPE_CHECKING:
     from torch import Tensor
-
-    from nemo_cosmos.recipes.demo import DemoSize
 
 PATCH = 16
 """Pixels per side of one token: tokenizer (8) times patch embedding (2)."""

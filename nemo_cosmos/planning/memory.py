@@ -10,8 +10,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from nemo_cosmos.config import ParallelConfig
-from nemo_cosmos.parallel.cost import NetworkSize
 from nemo_cosmos.parallel.layout import Layout
+from nemo_cosmos.planning.cost import NetworkSize
 
 RESERVE_BYTES = 3 * 2**30
 """CUDA context, NCCL's buffers and fragmentation of the allocator, left free when a layout is said to fit."""

@@ -1,13 +1,16 @@
-"""What is changed in nemo_toolkit 2.7.3 and megatron-core 0.16.1 while they run: all of it, each with its reason."""
+"""What is changed in nemo_toolkit 2.7.3, megatron-core 0.16.1 and Lightning 2.4 while they run, and why."""
 
 from __future__ import annotations
 
 import importlib.util
 import sys
 import types
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from importlib.machinery import ModuleSpec
 from typing import Any
+
+from nemo_cosmos.upstream.replaced import replaced, stand_ins
 
 _LLM = "nemo.collections.llm"
 _REPLACED = (_LLM, f"{_LLM}.modelopt", f"{_LLM}.modelopt.distill", f"{_LLM}.modelopt.distill.utils",
@@ -16,35 +19,36 @@ _OPTIONAL = ("wandb", "diffusers", "av", "PIL", "cv2", "torchvision", "matplotli
 """Packages that training from shards has no use for, and that NeMo's own dependencies look for."""
 
 
-def prepare_nemo() -> None:
-    """Let NeMo be imported with what training from shards needs alone; call before ``import nemo.lightning``."""
-    _settle_optional_packages()
-    _stand_in_for_onnx()
-    _spare_language_models()
+@contextmanager
+def lean_imports() -> Iterator[None]:
+    """Within it, NeMo can be imported with what training from shards needs alone; packages that are there stay.
+
+    Enter it before ``import nemo.lightning``. A run stays within it: NeMo imports in its steps, too.
+    """
+    with stand_ins({**_absent_packages(), **_onnx(), **_language_models()}):
+        yield
 
 
-def _settle_optional_packages() -> None:
+def _absent_packages() -> dict[str, None]:
     """One answer to all who look for a package that is not installed.
 
     Lightning 2.4, Megatron-Core, torchmetrics 1.9, transformers 4.57, accelerate and modelopt 0.37 each ask in a way
     of their own whether these packages are there, some by importing half of one. Where one cannot be found, ``None``
-    in ``sys.modules`` makes every ``import`` of it fail and every search for it come back empty, at once. One that is
-    installed is left alone.
+    in ``sys.modules`` makes every ``import`` of it fail and every search for it come back empty, at once.
     """
-    for name in _OPTIONAL:
-        if not _installed(name):
-            sys.modules[name] = None  # type: ignore[assignment]
+    return {name: None for name in _OPTIONAL if name not in sys.modules and not _installed(name)}
 
 
-def _stand_in_for_onnx() -> None:
+def _onnx() -> dict[str, types.ModuleType]:
     """``nemo.utils.export_utils`` imports onnx (18 MB) at its top, for exports that a training run never makes.
 
     An empty module stands in where onnx is not installed, and only there.
     """
-    if not _installed("onnx"):
-        stand_in = types.ModuleType("onnx")
-        stand_in.__spec__ = ModuleSpec("onnx", None)
-        sys.modules["onnx"] = stand_in
+    if _installed("onnx"):
+        return {}
+    stand_in = types.ModuleType("onnx")
+    stand_in.__spec__ = ModuleSpec("onnx", None)
+    return {"onnx": stand_in}
 
 
 def _installed(name: str) -> bool:
@@ -56,15 +60,15 @@ def _installed(name: str) -> bool:
         return False
 
 
-def _spare_language_models() -> None:
-    """Replace five modules of the language model collection with ones that answer "nothing to do".
+def _language_models() -> dict[str, types.ModuleType]:
+    """Five modules of the language model collection that answer "nothing to do".
 
     NeMo imports it inside its Megatron step and checkpoint functions, for distillation and quantisation that a
     diffusion model has no part in. The import takes some seconds in every process and some forty further packages.
     Nothing is replaced when the program has imported the real collection already.
     """
     if _LLM in sys.modules:
-        return
+        return {}
     modules = {name: types.ModuleType(name) for name in _REPLACED}
     for name, module in modules.items():
         module.__path__ = []  # type: ignore[attr-defined]
@@ -77,24 +81,35 @@ def _spare_language_models() -> None:
         ("model_utils", "restore_modelopt_state"),
     ):
         setattr(modules[f"{_LLM}.modelopt.{name}"], function, _nothing)
-    sys.modules.update(modules)
+    return modules
 
 
 def _nothing(*args: Any, **kwargs: Any) -> None:
     return None
 
 
-def patch_nemo() -> None:
-    """Changes that every training needs; call once NeMo can be imported, before a trainer is made."""
-    _remove_telemetry()
-    _gather_each_dtype_on_its_own()
-
-
-def _remove_telemetry() -> None:
-    """NeMo's telemetry callback raises inside ``save_checkpoint`` unless it is configured; here it is not wanted."""
+@contextmanager
+def adapted_nemo() -> Iterator[None]:
+    """Changes that every training needs; imports NeMo."""
+    from megatron.core.distributed import distributed_data_parallel as ddp
     from nemo.lightning.callback_group import CallbackGroup
 
-    CallbackGroup.get_instance()._callbacks = []
+    # NeMo's telemetry callback raises inside ``save_checkpoint`` unless it is configured; here it is not wanted.
+    no_telemetry = replaced(CallbackGroup.get_instance(), {"_callbacks": []})
+    with no_telemetry, replaced(ddp, {"partition_buckets": _partition_by_dtype}):
+        yield
+
+
+def _partition_by_dtype(buffers: list[Any], force_single_bucket_group: bool = False) -> list[Any]:
+    """Virtual pipeline stages gather all their parameters in one coalesced call, which must not mix dtypes.
+
+    With some parameters in fp32 under bf16, gloo fills the one from the memory of the other.
+    """
+    from megatron.core.distributed.param_and_grad_buffer import partition_buckets
+
+    if not force_single_bucket_group:
+        return partition_buckets(buffers)
+    return [group for buffer in buffers for group in partition_buckets([buffer], force_single_bucket_group=True)]
 
 
 def leave_signals_alone(trainer: Any) -> None:
@@ -124,19 +139,3 @@ def release_network(chunks: Iterable[Any], optimizers: Iterable[Any]) -> None:
             group["params"].clear()
         for name in ("shard_fp32_groups", "shard_float16_groups", "shard_fp32_from_float16_groups"):
             getattr(part, name, []).clear()
-
-
-def _gather_each_dtype_on_its_own() -> None:
-    """Virtual pipeline stages gather all their parameters in one coalesced call, which must not mix dtypes.
-
-    With some parameters in fp32 under bf16, gloo fills the one from the memory of the other.
-    """
-    from megatron.core.distributed import distributed_data_parallel as ddp
-    from megatron.core.distributed.param_and_grad_buffer import partition_buckets
-
-    def partition_by_dtype(buffers: list[Any], force_single_bucket_group: bool = False) -> list[Any]:
-        if not force_single_bucket_group:
-            return partition_buckets(buffers)
-        return [group for buffer in buffers for group in partition_buckets([buffer], force_single_bucket_group=True)]
-
-    ddp.partition_buckets = partition_by_dtype

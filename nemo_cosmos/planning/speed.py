@@ -7,9 +7,9 @@ planner shows speeds relative to each other. Traffic between nodes was not measu
 from __future__ import annotations
 
 from nemo_cosmos.config import ParallelConfig
-from nemo_cosmos.parallel.cost import NetworkSize, layer_forward_flops
 from nemo_cosmos.parallel.layout import Layout
-from nemo_cosmos.parallel.memory import Workload, exchanges_heads, stage_parameters
+from nemo_cosmos.planning.cost import NetworkSize, layer_forward_flops
+from nemo_cosmos.planning.memory import Workload, exchanges_heads, stage_parameters
 
 MATRIX_RATE = 720e12
 """Operations a second of matrix products, forward and backward."""

@@ -1,19 +1,22 @@
 """NeMo and Megatron-Core on a machine without a GPU.
 
 Both name CUDA outright in places where any device would do (nemo_toolkit 2.7.3, megatron-core 0.16.1, PyTorch 2.13).
-:func:`enable_cpu` redirects those places to the CPU for the rest of the process; with a GPU it does nothing.
+:func:`cuda_on_cpu` redirects those places to the CPU for a while; with a GPU it does nothing.
 Each redirect stands below with its reason; nothing here changes arithmetic.
 """
 
 from __future__ import annotations
 
-import contextlib
 import logging
+import threading
 from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from typing import Any
 
 import torch
 from torch.overrides import TorchFunctionMode
+
+from nemo_cosmos.upstream.replaced import replaced
 
 logger = logging.getLogger(__name__)
 
@@ -51,7 +54,7 @@ class _Stream:
         return 0.0
 
 
-@contextlib.contextmanager
+@contextmanager
 def _stream_context(stream: Any) -> Iterator[None]:
     yield
 
@@ -85,23 +88,37 @@ def _is_cuda(device: Any) -> bool:
     return isinstance(device, torch.device) and device.type == "cuda"
 
 
-_enabled = False
+_here = threading.local()
+"""Whether this thread is within :func:`cuda_on_cpu`: the modes of torch functions belong to a thread."""
 
 
-def enable_cpu() -> bool:
-    """Redirect CUDA calls to the CPU when there is no GPU; says whether calls are redirected."""
-    global _enabled
-    if not _enabled and not torch.cuda.is_available():
-        _redirect()
-        _enabled = True
-        logger.info("no GPU: NeMo and Megatron-Core run on the CPU")
-    return _enabled
+@contextmanager
+def cuda_on_cpu() -> Iterator[bool]:
+    """Within it, CUDA calls go to the CPU where there is no GPU; says whether they do."""
+    if getattr(_here, "active", False):
+        yield True
+        return
+    if torch.cuda.is_available():
+        yield False
+        return
+    logger.info("no GPU: NeMo and Megatron-Core run on the CPU")
+    nothing: dict[str, Any] = {"range_push": lambda *args, **kwargs: 0, "range_pop": lambda *args, **kwargs: 0}
+    stay: dict[str, Any] = {"cuda": lambda self, *args, **kwargs: self}
+    with ExitStack() as stack:
+        for owner, values in (
+            (torch.cuda, _replacements()), (torch.cuda.nvtx, nothing), (torch.Tensor, stay), (torch.nn.Module, stay)
+        ):  # fmt: skip
+            stack.enter_context(replaced(owner, values))
+        stack.enter_context(_CudaToCpu())
+        _here.active = True
+        stack.callback(setattr, _here, "active", False)
+        yield True
 
 
-def _redirect() -> None:
-    cuda = torch.cuda
+def _replacements() -> dict[str, Any]:
+    """What stands in for functions and classes of ``torch.cuda``."""
     cpu = torch.device("cpu")
-    replacements: dict[str, Any] = {
+    return {
         # Used as a device for new tensors; "cpu" is one too.
         "current_device": lambda: cpu,
         # Megatron takes the local rank modulo this.
@@ -129,11 +146,3 @@ def _redirect() -> None:
         "reset_peak_memory_stats": lambda device=None: None,
         "empty_cache": lambda: None,
     }
-    for name, replacement in replacements.items():
-        setattr(cuda, name, replacement)
-    cuda.nvtx.range_push = lambda *args, **kwargs: 0  # type: ignore[assignment]
-    cuda.nvtx.range_pop = lambda *args, **kwargs: 0  # type: ignore[assignment]
-    torch.Tensor.cuda = lambda self, *args, **kwargs: self  # type: ignore[assignment,method-assign]
-    torch.nn.Module.cuda = lambda self, *args, **kwargs: self  # type: ignore[assignment,method-assign]
-    # Entered for good: there is no place in NeMo's run where it could end.
-    _CudaToCpu().__enter__()

@@ -12,11 +12,11 @@ import torch
 from nemo_cosmos.data.video import frames as frames_module
 from nemo_cosmos.data.video import probe, read_frames, write_mp4
 from nemo_cosmos.errors import InputError
-from nemo_cosmos.inference.tokenizer import TokenizerCodec, pad_window, resize_short_side
-from nemo_cosmos.inference.video_cli import run
 from nemo_cosmos.models.tokenizer import build_tokenizer
 from nemo_cosmos.models.tokenizer.jit import export_jit
 from nemo_cosmos.models.tokenizer.metrics import psnr
+from nemo_cosmos.reconstruct.codec import TokenizerCodec, pad_window, resize_short_side
+from nemo_cosmos.reconstruct.video_cli import run
 
 TINY = {"channels": 4, "channels_mult": (1, 2, 2), "num_res_blocks": 1, "z_channels": 16}
 

@@ -58,7 +58,7 @@ class StepLog:
         """Does the steps in order, skipping those that are done."""
         from rich.console import Console
 
-        from nemo_cosmos.report import format_seconds
+        from nemo_cosmos.demo.report import format_seconds
 
         console = Console(highlight=False, soft_wrap=True)
         before = ""

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
+from nemo_cosmos.download.hub import Fetch, Repository, fetch_repository
 from nemo_cosmos.ending import Flags
 from nemo_cosmos.errors import InputError
-from nemo_cosmos.hub import Fetch, Repository, fetch_repository
 
 VIDEO_TYPES = ("CV8x8x8-720p", "DV8x16x16-720p", "CV4x8x8-360p", "DV4x8x8-360p")
 IMAGE_TYPES = ("CI8x8-360p", "CI16x16-360p", "DI8x8-360p", "DI16x16-360p")

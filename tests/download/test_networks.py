@@ -13,10 +13,10 @@ import httpx
 import pytest
 from huggingface_hub.errors import GatedRepoError, RepositoryNotFoundError
 
-from nemo_cosmos.checkpoint import download
-from nemo_cosmos.checkpoint.download import diffusion_repositories
+from nemo_cosmos.download import networks
+from nemo_cosmos.download.hub import Repository, download_all
+from nemo_cosmos.download.networks import diffusion_repositories
 from nemo_cosmos.errors import InputError
-from nemo_cosmos.hub import Repository, download_all
 
 CONTENT = {"model.pt": b"weights", "config.json": b"{}", "optim.pt": b"not wanted"}
 MD5 = {"model.pt": hashlib.md5(b"weights").hexdigest()}
@@ -136,6 +136,6 @@ def test_script() -> None:
     done = subprocess.run([sys.executable, script, "--model_sizes", "8B"], capture_output=True, text=True)
     assert done.returncode == 2
     assert done.stderr.startswith("error: --model_sizes 8B")
-    assert set(download.MD5) == {f"{s}-{t}" for s in ("7B", "14B") for t in ("Text2World", "Video2World")} | {
+    assert set(networks.MD5) == {f"{s}-{t}" for s in ("7B", "14B") for t in ("Text2World", "Video2World")} | {
         f"7B-{t}World-Sample-AV-Multiview" for t in ("Text2", "Video2")
     }

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
+from nemo_cosmos.download.tokenizers import REQUIRED, download
 from nemo_cosmos.errors import InputError
-from nemo_cosmos.prepare.download_tokenizers import REQUIRED, download
 
 
 def test_folder_layout(tmp_path: Path) -> None:

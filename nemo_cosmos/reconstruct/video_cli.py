@@ -17,10 +17,10 @@ from typing import TYPE_CHECKING
 from nemo_cosmos.data.listing import expand_pattern, parse_paths
 from nemo_cosmos.ending import Flags, report_to, run_to_end
 from nemo_cosmos.errors import InputError
-from nemo_cosmos.inference.logs import log_shown
+from nemo_cosmos.logs import log_shown
 
 if TYPE_CHECKING:
-    from nemo_cosmos.inference.tokenizer import TokenizerCodec
+    from nemo_cosmos.reconstruct.codec import TokenizerCodec
 
 EXAMPLE = """example:
   python -m nemo_cosmos.inference.video_cli --video_pattern 'videos/*.mp4' \\
@@ -96,7 +96,7 @@ def run(argv: Sequence[str]) -> list[Path]:
 
     import torch
 
-    from nemo_cosmos.inference.tokenizer import TokenizerCodec
+    from nemo_cosmos.reconstruct.codec import TokenizerCodec
 
     try:
         torch.device(args.device)
@@ -158,8 +158,8 @@ def _reconstruct(job: _Job, codec: TokenizerCodec, args: argparse.Namespace, tit
     from tqdm import tqdm
 
     from nemo_cosmos.data.video import iter_windows, probe, video_writer
-    from nemo_cosmos.inference.tokenizer import resize_short_side
     from nemo_cosmos.models.tokenizer.metrics import psnr
+    from nemo_cosmos.reconstruct.codec import resize_short_side
 
     length, count, decibels = args.temporal_window, 0, 0.0
     with contextlib.ExitStack() as files:

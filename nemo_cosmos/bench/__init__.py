@@ -1,0 +1,1 @@
+"""Benchmarks behind `nemo-cosmos bench` and the scripts of `bench/`."""

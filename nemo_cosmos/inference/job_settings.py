@@ -1,0 +1,68 @@
+"""What a generation job is asked for."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+
+from nemo_cosmos.checksums import Verify
+from nemo_cosmos.inference.config import GenerationConfig
+from nemo_cosmos.models.text import DEFAULT_TEXT_ENCODER
+
+Part = Literal["network", "tokenizer", "text_encoder", "upsampler", "guardrail"]
+DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
+
+
+@dataclass(frozen=True)
+class GenerationJob:
+    """Where the models are and where the videos go.
+
+    Attributes:
+        weights: run folder, its ``checkpoints`` folder, or a ``.pt`` file in the released key layout.
+        tokenizer: tokenizer folder.
+        output: folder of the videos.
+        config: settings of the generation.
+        preset: network of a ``.pt`` file, for example ``predict1-7b-video2world``.
+        kind: which weights of a run, "ema" or "reg".
+        text_encoder: folder or repository of the T5 encoder.
+        upsampler: folder or repository of the prompt upsampler, None for none.
+        upsampler_word_limit: longer prompts are used as they are; None upsamples all.
+        guardrail: None runs the guardrails where they are installed.
+        offload: parts that leave the device when they are not in use.
+        dtype: of network and tokenizer; None: bfloat16 on a GPU, float32 on the CPU.
+        text_encoder_dtype: of the text encoder.
+        overwrite: make finished videos again.
+        num_gpus: expected number of processes, None for any.
+        verify: how network and tokenizer are compared with their checksums, where they have them.
+    """
+
+    weights: Path
+    tokenizer: Path
+    output: Path
+    config: GenerationConfig = field(default_factory=GenerationConfig)
+    preset: str | None = None
+    kind: Literal["ema", "reg"] = "ema"
+    text_encoder: str = DEFAULT_TEXT_ENCODER
+    upsampler: str | None = None
+    upsampler_word_limit: int | None = None
+    guardrail: bool | None = None
+    offload: frozenset[Part] = frozenset()
+    dtype: torch.dtype | None = None
+    text_encoder_dtype: torch.dtype = torch.float32
+    overwrite: bool = False
+    num_gpus: int | None = None
+    verify: Verify = "auto"
+
+    @classmethod
+    def from_names(
+        cls, *, precision: str | None = None, text_encoder_precision: str = "fp32", **values: Any
+    ) -> GenerationJob:
+        """A job whose two dtypes are named "fp32" or "bf16", as on the command line."""
+        return cls(
+            dtype=None if precision is None else DTYPES[precision],
+            text_encoder_dtype=DTYPES[text_encoder_precision],
+            **values,
+        )

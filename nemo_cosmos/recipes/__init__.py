@@ -1,1 +1,0 @@
-"""Whole jobs made of the command line's verbs."""

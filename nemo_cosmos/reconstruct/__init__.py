@@ -1,0 +1,1 @@
+"""Encode and decode videos with a tokenizer alone."""
