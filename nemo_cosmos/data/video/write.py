@@ -21,8 +21,8 @@ CONTAINERS = {".mp4": "mp4", ".m4v": "mp4", ".mov": "mov", ".mkv": "matroska", "
 """Suffixes of files that H.264 can be written to, with FFmpeg's names of the formats."""
 
 _REPRODUCIBLE = {"threads": "1", "x264-params": "cpu-independent=1"}
-"""The same frames give the same file: x264's output depends on the number of threads, and its AVX code that spreads the
-costs of macroblocks over frames reads beyond the end of rows, what happens to lie in memory there."""
+"""The same frames give the same file. x264's output depends on the number of threads, and that of its AVX code for
+costs of macroblocks on what happens to lie in fresh memory."""
 _BT601, _LIMITED_RANGE = 6, 1  # H.264 code points of the conversion that swscale applies
 
 
