@@ -18,7 +18,7 @@ from nemo_cosmos.atomic import write_bytes, write_json
 from nemo_cosmos.checkpoint import load_network, network_config
 from nemo_cosmos.data.video import write_mp4
 from nemo_cosmos.diffusion.samplers import Progress
-from nemo_cosmos.errors import InputError, require_file, require_writable
+from nemo_cosmos.errors import InputError, explain_os_error, require_file, require_writable
 from nemo_cosmos.inference.components import Component, free_memory
 from nemo_cosmos.inference.config import WeightDefaults, weight_defaults
 from nemo_cosmos.inference.finished import is_finished, job_record, request_record
@@ -223,9 +223,11 @@ def _generate_one(
         # Last, because it is what marks the video as finished.
         write_json(output / f"{request.name}.json", {**record, "final_prompt": text.prompt, "measured": measured})
     except OSError as error:
-        # A file that fills the disk while it is closed has no name any more.
-        error.filename = error.filename or str(output)
-        raise
+        # Neither a file that fills the disk while it is closed nor the writer of videos says where.
+        explanation = explain_os_error(error, output)
+        if explanation is None:
+            raise
+        raise InputError(explanation) from error
     summary.written.append(request.name)
     logger.info("%s written in %.1f s", output / f"{request.name}.mp4", seconds)
     free_memory(device)

@@ -1,5 +1,6 @@
 """Reading and writing video, including files nobody wants to get."""
 
+import ctypes
 import struct
 from fractions import Fraction
 
@@ -11,6 +12,9 @@ import torch
 from nemo_cosmos.data.video import cut, iter_windows, probe, read_frames, stated_frames, video_writer, write_mp4
 from nemo_cosmos.data.video import frames as frames_module
 from nemo_cosmos.errors import InputError
+
+M_PERTURB = -6
+"""Of glibc's mallopt: the byte that new memory is filled with, inverted; 0 leaves in it what there was."""
 
 
 def ramp(frames=6, height=48, width=64):
@@ -231,6 +235,21 @@ def test_writing_in_pieces_gives_the_same_file(tmp_path):
             assert not (tmp_path / "parts.mp4").exists()
     assert (tmp_path / "parts.mp4").read_bytes() == (tmp_path / "whole.mp4").read_bytes()
     assert stated_frames(tmp_path / "parts.mp4") == 8
+
+
+def test_the_same_frames_give_the_same_file_whatever_lay_in_memory(tmp_path):
+    squares = torch.rand(3, 9, 6, 10, generator=torch.Generator().manual_seed(0)).mul(255)
+    video = torch.nn.functional.interpolate(squares, scale_factor=(8, 8), mode="bilinear").to(torch.uint8)
+    fill_new_memory = ctypes.CDLL(None).mallopt
+    files = set()
+    try:
+        for filler in (1, 60, 170):
+            fill_new_memory(M_PERTURB, filler)
+            write_mp4(tmp_path / "a.mp4", video, 8)
+            files.add((tmp_path / "a.mp4").read_bytes())
+    finally:
+        fill_new_memory(M_PERTURB, 0)
+    assert len(files) == 1
 
 
 @pytest.mark.parametrize("pieces", [[], [ramp(2), ramp(2, 32)], [ramp(2), ramp(2).float()]])

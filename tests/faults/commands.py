@@ -21,6 +21,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+from nemo_cosmos.interrupts import BURST_SECONDS
 from tests.parallel.processes import CONTEXT
 
 _WRITES = os.O_WRONLY | os.O_RDWR | os.O_CREAT
@@ -36,11 +37,13 @@ class Trap:
         pattern: of the path within the output folder, ``*`` for any.
         count: which touch of such a file it is.
         signal: what is sent; 0 sends nothing.
+        again: it is sent once more, when it no longer counts as one with the first, and the command waits there.
     """
 
     pattern: str = "*"
     count: int = 1
     signal: int = signal.SIGKILL
+    again: bool = False
 
 
 @dataclass(frozen=True)
@@ -195,5 +198,9 @@ def _watch(folder: Path, trap: Trap, seen: list[str]) -> None:
             seen.append(f"{event} {' '.join(names)}")
             if trap.signal and len(seen) == trap.count:
                 os.kill(process, trap.signal)
+                if trap.again:
+                    time.sleep(BURST_SECONDS + 0.5)
+                    os.kill(process, trap.signal)
+                    time.sleep(60)
 
     sys.addaudithook(note)

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import json
 import signal
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -22,15 +23,32 @@ STAGES = {
     ("tokenizer train", "step"): ("metrics.jsonl", 3),
     ("tokenizer train", "save"): ("checkpoints/*iter_000000002.pt*", 1),
 }
-SHORT = {("train", "export", "SIGTERM"), ("tokenizer train", "step", "SIGTERM")}
-CASES = [
-    pytest.param(name, stage, number, marks=[] if (name, stage, number) in SHORT else [pytest.mark.faults])
-    for name, stage in STAGES
-    for number in ("SIGTERM", "SIGINT", "SIGUSR1")
-]
+KEEPING = {
+    ("prepare", "start"): ("*", 1),
+    ("prepare", "shard"): (".shard-0000-000001.tar*", 1),
+    ("prepare", "index"): (".shard-0000-000001.index*", 1),
+    ("prepare", "manifest"): ("*manifest.json*", 1),
+    ("generate", "start"): ("*", 1),
+    ("generate", "prompt"): (".v1.txt*", 1),
+    ("generate", "video"): (".v1.mp4*", 1),
+    ("generate", "rename"): ("v1.mp4", 1),
+    ("generate", "record"): (".v1.json*", 1),
+}
+"""Commands without a save to make: what is finished is kept."""
+FIRST = {"prepare": "shard-0000-000000", "generate": "v0."}
+"""What is finished at every stage but the start, and not made again."""
+SHORT = {("train", "export"), ("tokenizer train", "step"), ("prepare", "index"), ("generate", "video")}
 
 
-@pytest.mark.parametrize(("name", "stage", "number"), CASES)
+def cases(stages: Iterable[tuple[str, str]]) -> list[Any]:
+    return [
+        pytest.param(*key, number, marks=[] if key in SHORT and number == "SIGTERM" else [pytest.mark.faults])
+        for key in stages
+        for number in ("SIGTERM", "SIGINT", "SIGUSR1")
+    ]
+
+
+@pytest.mark.parametrize(("name", "stage", "number"), cases(STAGES))
 def test_signal(
     name: str, stage: str, number: str, materials: Path, reference: Callable[[str], Reference], tmp_path: Path
 ) -> None:
@@ -48,3 +66,47 @@ def test_signal(
     # The save that it ended with stays beside those of every second step.
     extra = result(folder, JOBS[name])
     assert {file: extra[file] for file in expected.result} == expected.result
+
+
+@pytest.mark.parametrize(("name", "stage", "number"), cases(KEEPING))
+def test_signal_to_a_command_that_keeps_what_is_finished(
+    name: str, stage: str, number: str, materials: Path, reference: Callable[[str], Reference], tmp_path: Path
+) -> None:
+    expected, folder = reference(name), tmp_path / "out"
+    words = JOBS[name].words(materials, folder)
+    ended = run(words, folder, trap=Trap(*KEEPING[name, stage], signal.Signals[number]))
+    assert ended.status == 128 + signal.Signals[number], ended.log
+    assert "Traceback" not in ended.log and "error:" not in ended.log
+    assert ended.log.count(f"{number}: ended; what is finished is kept") == 1
+    found = result(folder, JOBS[name])
+    assert not [file for file in found if Path(file).name.startswith(".")]
+    finished = {file: content for file, content in found.items() if file != "prepare.json"}
+    assert finished == {file: expected.result[file] for file in finished}
+    assert stage == "start" or finished
+    times = {file: (folder / file).stat().st_mtime_ns for file in finished if file.startswith(FIRST[name])}
+    assert run(words, folder).status == 0
+    assert result(folder, JOBS[name]) == expected.result
+    assert times == {file: (folder / file).stat().st_mtime_ns for file in times}
+
+
+SAVES = [
+    ("train", "save"),
+    ("train", "export"),
+    ("tokenizer train", "save"),
+]
+
+
+@pytest.mark.faults
+@pytest.mark.parametrize(("name", "stage"), SAVES)
+def test_a_second_signal_within_a_save(
+    name: str, stage: str, materials: Path, reference: Callable[[str], Reference], tmp_path: Path
+) -> None:
+    """It ends the run at once; what was half-written is not taken for a save."""
+    expected, folder = reference(name), tmp_path / "out"
+    words = JOBS[name].words(materials, folder)
+    ended = run(words, folder, trap=Trap(*STAGES[name, stage], signal.SIGTERM, again=True))
+    assert ended.status == 128 + signal.SIGTERM, ended.log
+    assert "SIGTERM again: ended at once" in ended.log
+    assert not (folder / "checkpoints" / "latest_checkpoint.txt").exists()
+    assert run(words, folder).status == 0
+    assert result(folder, JOBS[name]) == expected.result

@@ -20,6 +20,9 @@ from nemo_cosmos.errors import InputError, require_replaceable
 CONTAINERS = {".mp4": "mp4", ".m4v": "mp4", ".mov": "mov", ".mkv": "matroska", ".avi": "avi"}
 """Suffixes of files that H.264 can be written to, with FFmpeg's names of the formats."""
 
+_REPRODUCIBLE = {"threads": "1", "x264-params": "cpu-independent=1"}
+"""The same frames give the same file. x264's output depends on the number of threads, and that of its AVX code for
+costs of macroblocks on what happens to lie in fresh memory."""
 _BT601, _LIMITED_RANGE = 6, 1  # H.264 code points of the conversion that swscale applies
 
 
@@ -108,8 +111,8 @@ def timed_writer(
 
 def h264_stream(container: Any, size: tuple[int, ...], rate: Fraction, quality: int) -> Any:
     """A new H.264 stream for frames of (height, width) ``size``."""
-    # One thread: x264's output depends on their number, and rendered clips must be reproducible.
-    stream = container.add_stream("libx264", rate=rate, options={"crf": str(quality), "threads": "1"})
+    options = {"crf": str(quality), **_REPRODUCIBLE}
+    stream = container.add_stream("libx264", rate=rate, options=options)
     stream.height, stream.width, stream.pix_fmt = *size, "yuv420p"
     # Players guess the matrix of an untagged file from its height, and would show 704 rows in other colours.
     stream.codec_context.colorspace, stream.codec_context.color_range = _BT601, _LIMITED_RANGE

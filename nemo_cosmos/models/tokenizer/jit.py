@@ -131,5 +131,6 @@ def export_jit(module: TokenizerModule, files: dict[str, Path]) -> None:
     """
     parts = script_tokenizer(module)
     for name, path in files.items():
-        with finished_archive(path) as temporary:
-            parts[name].save(str(temporary))
+        # PyTorch writes the name of a file that it opens into it, and a part of this one's is drawn at random.
+        with finished_archive(path) as temporary, temporary.open("wb") as stream:
+            torch.jit.save(parts[name], stream)

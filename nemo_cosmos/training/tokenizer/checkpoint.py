@@ -99,7 +99,9 @@ def save_checkpoint(
     file = checkpoint_file(folder, step)
     try:
         with finished_archive(file) as temporary:
-            torch.save(content, temporary)
+            # Into a file's name torch would write that name, of which a part is drawn at random.
+            with temporary.open("wb") as stream:
+                torch.save(content, stream)
             if exported is not None:
                 export_parts(exported, folder, step)
         write_text(folder / LATEST, file.name + "\n")
