@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -84,6 +85,6 @@ def measure_folder(
         clips = CenterClips(source, config, max_clips, progress=True)
     except InputError as error:
         raise InputError(f"{error}. Statistics are of one whole chunk of {tokenizer.name}") from error
-    bar = tqdm(clips, desc="latent statistics", disable=len(clips) < 2)
-    mean, std = latent_statistics(tokenizer.module, (clip.unsqueeze(0).to(device) for clip in bar))
+    with contextlib.closing(tqdm(clips, desc="latent statistics", disable=len(clips) < 2)) as bar:
+        mean, std = latent_statistics(tokenizer.module, (clip.unsqueeze(0).to(device) for clip in bar))
     return write_statistics(folder, mean, std)
