@@ -22,7 +22,7 @@ from nemo_cosmos.data.manifest import read_json
 from nemo_cosmos.data.shards import disk_error
 from nemo_cosmos.data.video import cut
 from nemo_cosmos.ending import Flags
-from nemo_cosmos.errors import InputError
+from nemo_cosmos.errors import InputError, require_range
 
 LIST_NAME = "hdvila-100M.jsonl"
 LIST_REPOSITORY = "TempoFunk/hdvila-100M"
@@ -191,6 +191,7 @@ def main(description: str, arguments: Sequence[str] | None = None, downloader: D
     parser.add_argument("--do_download", action="store_true", help="download to videos_orig/ and write metas/")
     parser.add_argument("--do_clip", action="store_true", help="cut videos/ out of videos_orig/")
     options = parse_paths(parser, sys.argv[1:] if arguments is None else arguments)
+    require_range("--N_videos", options.N_videos, 1, 100_000_000)
     if not options.do_download and not options.do_clip:
         raise InputError("nothing to do: give --do_download, --do_clip or both")
     if options.do_download:

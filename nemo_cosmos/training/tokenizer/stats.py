@@ -9,6 +9,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from nemo_cosmos.checksums import Verify
 from nemo_cosmos.errors import InputError
 from nemo_cosmos.models.tokenizer import TokenizerModule, load_tokenizer
 from nemo_cosmos.models.tokenizer.pretrained import write_statistics
@@ -59,12 +60,14 @@ def measure_folder(
     crop: tuple[int, int],
     resolution: int | None,
     device: str | torch.device,
+    verify_files: Verify = "auto",
 ) -> Path:
     """Compute the statistics of a tokenizer folder on centre clips of videos and store them beside its weights.
 
     Args:
         videos: glob or registered dataset name.
         crop: height and width of the clips, multiples of the spatial compression.
+        verify_files: whether the tokenizer is compared with its checksums, where it has them.
 
     Raises:
         InputError: no video long enough for one chunk, a wrong crop, or a discrete tokenizer.
@@ -76,7 +79,7 @@ def measure_folder(
     with warnings.catch_warnings():
         # Missing statistics are the reason for this call.
         warnings.simplefilter("ignore", UserWarning)
-        tokenizer = load_tokenizer(folder, device=device)
+        tokenizer = load_tokenizer(folder, device=device, verify_files=verify_files)
     config = TokenizerDataConfig(
         train=videos, num_frames=tokenizer.chunk_frames, crop=list(crop), resolution=resolution
     )

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import logging
 import pickle
+import re
 import shutil
 from collections import OrderedDict
 from pathlib import Path
@@ -18,7 +19,7 @@ from nemo_cosmos.errors import InputError
 from nemo_cosmos.inference.tokenizer import TokenizerCodec
 from nemo_cosmos.models.tokenizer import TokenizerModule, load_tokenizer
 from nemo_cosmos.models.tokenizer.jit import export_jit
-from nemo_cosmos.models.tokenizer.weights import read_weights, relative_difference
+from nemo_cosmos.models.tokenizer.weights import load_jit, read_weights, relative_difference
 from tests.models.tokenizer.golden import hash_tensor
 from tests.models.tokenizer.released import released_folder, training_checkpoint, two_kinds
 
