@@ -62,7 +62,7 @@ def _check_numbering(content: bytes) -> None:
     The unpickler takes memory by such numbers, as given. Files of PyTorch leave the numbering to the reader.
     """
     for opcode, number, _ in pickletools.genops(content):
-        if opcode.name in _NUMBERING and number > len(content):
+        if opcode.name in _NUMBERING and int(number or 0) > len(content):
             raise pickle.UnpicklingError(f"it numbers a value {number}, more than it holds")
 
 

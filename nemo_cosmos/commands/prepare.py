@@ -90,14 +90,16 @@ def prepare(
     require_range("--workers", workers, 0, 1024)
     report_to(out)
     from nemo_cosmos.data.clips import find_clips, not_read
+    from nemo_cosmos.data.sample import TEXT_LENGTH
 
+    require_range("--text-length", text_length, 1, TEXT_LENGTH)
     clips = find_clips(source, use_embeddings=text_encoder is None, default_caption=default_caption)
     used_default = any(clip.caption_file is None and clip.caption == default_caption for clip in clips)
 
     import torch
 
     from nemo_cosmos.data.windows import WindowPlan
-    from nemo_cosmos.models.text import TEXT_LENGTH, load_text_encoder, text_encoder_name
+    from nemo_cosmos.models.text import load_text_encoder, text_encoder_name
     from nemo_cosmos.models.tokenizer import load_tokenizer
     from nemo_cosmos.prepare.decode import default_workers
     from nemo_cosmos.prepare.device import resolve_device, resolve_dtype
@@ -105,7 +107,6 @@ def prepare(
     from nemo_cosmos.prepare.encode import prepare as run
     from nemo_cosmos.prepare.text_embeddings import recorded_encoder, recorded_length
 
-    require_range("--text-length", text_length, 1, TEXT_LENGTH)
     place = resolve_device(device)
     compute_dtype = resolve_dtype(dtype, place)
     video_tokenizer = load_tokenizer(tokenizer, device=place, dtype=compute_dtype, verify_files=verify.value)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import json
 import logging
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -14,6 +13,7 @@ from nemo_cosmos.checkpoint.files import LATEST, MODEL_CONFIG
 from nemo_cosmos.data.embeddings import file_digest
 from nemo_cosmos.inference.config import settings_record
 from nemo_cosmos.inference.requests import GenerationRequest
+from nemo_cosmos.typed import parse_json
 
 if TYPE_CHECKING:
     from nemo_cosmos.inference.job import GenerationJob
@@ -70,7 +70,7 @@ def is_finished(output: Path, name: str, record: dict[str, Any]) -> bool:
     if not file.is_file() or not (output / f"{name}.mp4").is_file():
         return False
     try:
-        found = json.loads(file.read_text(encoding="utf-8"))
+        found = parse_json(file.read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return False
     other = [key for key, value in record.items() if not isinstance(found, dict) or found.get(key) != value]

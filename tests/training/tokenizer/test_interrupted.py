@@ -191,8 +191,10 @@ def test_a_discriminator_does_not_vanish_or_change(clip: Path, tmp_path: Path) -
 
 
 def test_saves_without_the_file_that_names_the_newest(clip: Path, run: Path) -> None:
-    (run / "checkpoints" / "latest_checkpoint.txt").unlink()
-    with pytest.raises(InputError, match=r"is missing beside iter_000000004\.pt: write iter_000000004"):
+    saves = run / "checkpoints"
+    (saves / "latest_checkpoint.txt").unlink()
+    shutil.copyfile(saves / "iter_000000004.pt", saves / "iter_000000002.pt")
+    with pytest.raises(InputError, match=r"beside iter_000000002\.pt, iter_000000004\.pt: write iter_000000004"):
         train(configure(clip, run))
 
 
@@ -208,3 +210,16 @@ def test_a_second_run_in_a_process_holds_no_more(clip: Path, tmp_path: Path) -> 
         train(configure(clip, tmp_path / name, "trainer.max_steps=1", f"trainer.precision={precision}"))
         held.append(live_tensors())
     assert held[1] == held[0] and held[2] == held[0]
+
+
+def test_an_error_begins_a_line_of_its_own(
+    clip: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def fail(*_: Any) -> Any:
+        raise InputError("clip.mp4 is gone")
+
+    monkeypatch.setattr(TokenizerTrainer, "_train_step", fail)
+    with pytest.raises(InputError):
+        train(configure(clip, tmp_path))
+    said = capsys.readouterr().err
+    assert "0/" in said and said.endswith("\n")
