@@ -12,6 +12,7 @@ import contextlib
 import json
 import logging
 import os
+import stat
 import struct
 import zipfile
 import zlib
@@ -23,7 +24,8 @@ from pathlib import Path, PurePosixPath
 from typing import IO, Any, Literal
 
 from nemo_cosmos.atomic import finished_file, put_file, write_json
-from nemo_cosmos.errors import InputError
+from nemo_cosmos.errors import InputError, require_file
+from nemo_cosmos.typed import parse_json
 
 logger = logging.getLogger(__name__)
 
@@ -31,6 +33,7 @@ Verify = Literal["auto", "full", "size"]
 """``full`` reads every byte, ``size`` compares sizes alone, ``auto`` is ``full`` unless that is much to read."""
 MANIFEST = "checksums.json"
 _FORMAT, _VERSION, _ALGORITHM = "nemo_cosmos.checksums", 1, "crc32"
+LARGEST_MANIFEST = 1 << 28
 AUTO_BYTES = 64 << 30
 """``auto``: the most that one process reads in full; of more, only the small files."""
 _SMALL = 64 << 20
@@ -183,8 +186,11 @@ def read_manifest(path: Path) -> dict[str, Checksum]:
     Raises:
         InputError: it is damaged or of a later version.
     """
+    require_file(path)
     try:
-        values = json.loads(path.read_bytes())
+        if path.stat().st_size > LARGEST_MANIFEST:
+            raise ValueError(f"more than {LARGEST_MANIFEST} bytes")
+        values = parse_json(path.read_bytes())
         if values["format"] == _FORMAT and values["version"] > _VERSION:
             raise InputError(f"{path}: version {values['version']}, this release reads up to {_VERSION}; update it")
         table = values["files"]
@@ -208,8 +214,8 @@ def _plain(name: str) -> str:
 
 
 def _size(value: Any) -> int:
-    if not isinstance(value, int) or value < 0:
-        raise ValueError(f"a size of {value!r}")
+    if type(value) is not int or not 0 <= value < 1 << 63:
+        raise ValueError(f"a size of {str(value)[:40]}")
     return value
 
 
@@ -316,11 +322,15 @@ def _to_read(listed: Mapping[Path, Checksum], mode: Verify, share: tuple[int, in
 def _wrong_size(listed: Mapping[Path, Checksum]) -> str | None:
     for path, expected in listed.items():
         try:
-            size = path.stat().st_size
+            found = path.stat()
         except FileNotFoundError:
             return f"{path}: missing, expected {expected.bytes} bytes"
-        except OSError as error:
-            return f"{path}: cannot be read ({error.strerror}), expected {expected.bytes} bytes"
+        except (OSError, ValueError) as error:  # ValueError: no file system has such a name.
+            reason = getattr(error, "strerror", None) or error
+            return f"{path}: cannot be read ({reason}), expected {expected.bytes} bytes"
+        if not stat.S_ISREG(found.st_mode):
+            return f"{path}: no regular file, expected one of {expected.bytes} bytes"
+        size = found.st_size
         if size != expected.bytes:
             return f"{path}: damaged, {'empty' if not size else f'found {size} bytes'}, expected {expected.bytes}"
     return None

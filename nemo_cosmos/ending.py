@@ -22,7 +22,7 @@ from typing import NoReturn
 
 from nemo_cosmos import __version__
 from nemo_cosmos.errors import InputError, explain_os_error, show_any_name
-from nemo_cosmos.secrets import redact
+from nemo_cosmos.secrets import hide_secrets_in_logs, redact
 
 DEBUG = "NEMO_COSMOS_DEBUG"
 """Environment variable: any value but 0 prints tracebacks instead of writing them to files."""
@@ -62,6 +62,7 @@ def report_to(folder: str | Path) -> None:
 def run_to_end(command: Callable[[], object]) -> None:
     """Run a command; whatever goes wrong ends the process with one line on standard error and a status."""
     show_any_name()
+    hide_secrets_in_logs()
     for said_on_import in _NO_NEWS:
         warnings.filterwarnings("ignore", message=said_on_import)
     try:

@@ -105,6 +105,13 @@ def require_text(text: str, what: str) -> None:
         ) from error
 
 
+def require_range(flag: str, value: float | None, least: float, most: float) -> None:
+    """InputError naming the flag unless its number, where it is given, is in a range; NaN is in none."""
+    if value is not None and not least <= value <= most:
+        name = flag.lstrip("-").replace("-", "_")
+        raise InputError(f"{flag}: {name}={value}, expected {least} to {most}")
+
+
 def require_writable(folder: str | PathLike[str]) -> None:
     """InputError unless files can be made in a folder, or the folder itself where it is not there yet; makes nothing.
 

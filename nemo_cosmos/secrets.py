@@ -6,8 +6,10 @@ value under a key with such a name.
 
 from __future__ import annotations
 
+import logging
 import os
 import re
+from typing import Any
 
 _NAME = re.compile(
     r"(?:^|[._-])(?:(?:auth|access|bearer|hub|hf|wandb)?_?token|(?:api|access|private|secret)[_-]?key|apikey|secret"
@@ -38,6 +40,22 @@ def redact(text: str) -> str:
     for value in _of_environment():
         text = text.replace(value, HIDDEN)
     return _FORM.sub(HIDDEN, text)
+
+
+def hide_secrets_in_logs() -> None:
+    """From now on no log line of this process has a secret in it, whichever library writes it."""
+    logging.setLogRecordFactory(_RedactedRecord)
+
+
+class _RedactedRecord(logging.LogRecord):
+    def __init__(self, *arguments: Any, **named: Any) -> None:
+        super().__init__(*arguments, **named)
+        if self.exc_info and self.exc_info[0] is not None:
+            # What a formatter would make itself, and keeps where it is there.
+            self.exc_text = redact(logging.Formatter().formatException(self.exc_info))
+
+    def getMessage(self) -> str:
+        return redact(super().getMessage())
 
 
 def _of_environment() -> list[str]:

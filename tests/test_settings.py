@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,7 @@ from nemo_cosmos.errors import InputError
 from nemo_cosmos.inference.config import GenerationConfig
 from nemo_cosmos.models.dit import DiTConfig
 from nemo_cosmos.models.tokenizer.config import TokenizerConfig
-from nemo_cosmos.secrets import holds_secret, is_secret_name, redact
+from nemo_cosmos.secrets import hide_secrets_in_logs, holds_secret, is_secret_name, redact
 from nemo_cosmos.training.tokenizer.config import TokenizerTrainConfig
 
 TOKEN = "hf_" + "a1B2" * 8
@@ -144,3 +145,20 @@ def test_tokenizers_in_files_are_typed(value: Any) -> None:
 def test_settings_of_generation_have_ranges(setting: dict[str, Any]) -> None:
     with pytest.raises(InputError, match=next(iter(setting))):
         GenerationConfig(**setting)
+
+
+def test_log_lines_have_no_secrets(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
+    factory = logging.getLogRecordFactory()
+    monkeypatch.setenv("MY_API_KEY", "sesame-open")
+    hide_secrets_in_logs()
+    try:
+        logging.getLogger("another.library").warning("with %s and %r", TOKEN, {"key": "sesame-open"})
+        try:
+            raise ValueError(f"no entry for {TOKEN}")
+        except ValueError:
+            logging.getLogger("nemo_cosmos").exception("failed with %s", "sesame-open")
+    finally:
+        logging.setLogRecordFactory(factory)
+    assert "with *** and {'key': '***'}" in caplog.text and "failed with ***" in caplog.text
+    assert "ValueError: no entry for ***" in caplog.text
+    assert TOKEN not in caplog.text and "sesame" not in caplog.text

@@ -14,6 +14,7 @@ import sys
 from nemo_cosmos.commands.options import run_tool
 from nemo_cosmos.data.listing import parse_paths
 from nemo_cosmos.ending import Flags
+from nemo_cosmos.errors import require_range
 
 
 def main() -> None:
@@ -27,10 +28,14 @@ def main() -> None:
     parser.add_argument("--device", default="auto", help="auto, cpu or cuda")
     parser.add_argument("--offload", action="store_true", help="weights on the CPU, one block at a time on the GPU")
     arguments = parse_paths(parser, sys.argv[1:])
+    require_range("--batch_size", arguments.batch_size, 1, 4096)
 
     from rich.progress import Progress
 
+    from nemo_cosmos.models.text import TEXT_LENGTH
     from nemo_cosmos.prepare.text_embeddings import embed_dataset
+
+    require_range("--max_length", arguments.max_length, 1, TEXT_LENGTH)
 
     with Progress() as progress:
         task = progress.add_task("embedding captions", total=None)

@@ -26,6 +26,7 @@ from gpu_checks.steps import adapters, generation, prepare, tokenizer_training
 from gpu_checks.training import post_training
 
 from nemo_cosmos.ending import Flags, run_to_end
+from nemo_cosmos.errors import require_range
 
 STEPS: dict[str, Callable[[Context, Sequence[int]], None]] = {
     "prepare": prepare,
@@ -62,6 +63,7 @@ def main() -> None:
     )
     parser.add_argument("--keep", action="store_true", help="leave the folder")
     arguments = parser.parse_args()
+    require_range("--layers", arguments.layers, 1, 28)
     machine = Machine.find(arguments.rehearse, arguments.layers)
     work = arguments.work.absolute()
     if work.exists() and any(work.iterdir()) and not (work / MARK).exists():

@@ -15,6 +15,7 @@ from nemo_cosmos.checkpoint.sources import checkpoints_folder, open_weights, rea
 from nemo_cosmos.checksums import Verify, verify
 from nemo_cosmos.errors import InputError
 from nemo_cosmos.models.dit import CosmosDiT, DiTConfig, build_dit, transformer_config
+from nemo_cosmos.models.dit.state_dict import check
 from nemo_cosmos.parallel.groups import ParallelGroups
 
 logger = logging.getLogger(__name__)
@@ -59,6 +60,10 @@ def load_network(
     """
     source = open_weights(path, weights=weights, verify_files=verify_files)
     config = source.require_config(preset, **overrides)
+    try:
+        check(config, source.state)  # Before memory is taken for what the configuration asks for.
+    except InputError as error:
+        raise InputError(f"{path}: {error}") from error
     groups = ParallelGroups(context=context_group)
     with torch.device("meta"):
         net = build_dit(config, transformer=transformer_config(config, dtype=dtype), groups=groups)

@@ -7,6 +7,7 @@ import io
 import json
 import os
 import pickle
+import pickletools
 from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -40,6 +41,9 @@ _OTHERS = {("torch", "Size"), ("torch.serialization", "_get_layout"), ("pathlib"
            ("pathlib._local", "PosixPath")}  # fmt: skip
 
 
+_NUMBERING = ("PUT", "BINPUT", "LONG_BINPUT")
+
+
 class _IndexUnpickler(pickle.Unpickler):
     """Admits the record classes of torch's distributed checkpoint and what they are made of, nothing else."""
 
@@ -50,6 +54,16 @@ class _IndexUnpickler(pickle.Unpickler):
             if is_record or isinstance(found, torch.dtype) or (module, name) in _OTHERS:
                 return found
         raise pickle.UnpicklingError(f"it refers to {module}.{name}, which has no place in a checkpoint's index")
+
+
+def _check_numbering(content: bytes) -> None:
+    """UnpicklingError where a pickle numbers its values beyond their count, or tells of more bytes than it has.
+
+    The unpickler takes memory by such numbers, as given. Files of PyTorch leave the numbering to the reader.
+    """
+    for opcode, number, _ in pickletools.genops(content):
+        if opcode.name in _NUMBERING and int(number or 0) > len(content):
+            raise pickle.UnpicklingError(f"it numbers a value {number}, more than it holds")
 
 
 class CheckpointReader(FileSystemReader):
@@ -68,7 +82,9 @@ class CheckpointReader(FileSystemReader):
         self.folder = folder
         path = folder / INDEX
         try:
-            index = _IndexUnpickler(io.BytesIO(path.read_bytes())).load()
+            content = path.read_bytes()
+            _check_numbering(content)
+            index = _IndexUnpickler(io.BytesIO(content)).load()
         except FileNotFoundError:
             raise InputError(f"{folder}: no distributed checkpoint there, its index {path.name} is missing") from None
         except Exception as error:  # a broken pickle raises nearly anything

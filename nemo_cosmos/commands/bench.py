@@ -6,15 +6,16 @@ from typing import Annotated
 
 import typer
 
-from nemo_cosmos.errors import InputError
+from nemo_cosmos.commands.options import parse_sides
+from nemo_cosmos.errors import InputError, require_range
 
 
 def bench(
     device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
     preset: Annotated[str, typer.Option(help="A network of one view without camera rays.")] = "",
-    layers: Annotated[int, typer.Option(min=1, help="Layers of the network that are timed.")] = 4,
+    layers: Annotated[int, typer.Option(help="Layers of the network that are timed.")] = 4,
     latent: Annotated[str, typer.Option(help="FRAMESxHEIGHTxWIDTH of the latent.")] = "",
-    steps: Annotated[int, typer.Option(min=1, help="Timed steps; the median counts.")] = 5,
+    steps: Annotated[int, typer.Option(help="Timed steps; the median counts.")] = 5,
     compiled: Annotated[
         bool, typer.Option(help="Also time diffusers' transformer with torch.compile (slow to start on a CPU).")
     ] = False,
@@ -44,6 +45,8 @@ def bench(
     if device == "cuda" and not torch.cuda.is_available():
         raise InputError("--device cuda: no GPU is visible to PyTorch; use --device cpu")
     on_gpu = torch.cuda.is_available() if device == "auto" else device == "cuda"
+    require_range("--layers", layers, 1, 1024)
+    require_range("--steps", steps, 1, 100_000)
     config = DiTConfig.preset(
         preset or ("predict1-7b-video2world" if on_gpu else "tiny-video2world"), num_layers=layers
     )
@@ -78,7 +81,7 @@ def bench(
 
 
 def _latent(text: str) -> tuple[int, int, int]:
-    parts = text.lower().split("x")
-    if len(parts) != 3 or not all(part.isdecimal() and int(part) > 0 for part in parts):
-        raise InputError(f"--latent {text}: expected FRAMESxHEIGHTxWIDTH, for example 16x88x160")
-    return int(parts[0]), int(parts[1]), int(parts[2])
+    frames, height, width = parse_sides(
+        text, 3, f"--latent {text[:40]}: expected FRAMESxHEIGHTxWIDTH, for example 16x88x160"
+    )
+    return frames, height, width

@@ -8,6 +8,7 @@ from typing import Annotated
 
 import typer
 
+from nemo_cosmos.commands.options import Verify
 from nemo_cosmos.ending import report_to
 from nemo_cosmos.errors import InputError
 from nemo_cosmos.typed import parse_yaml
@@ -23,12 +24,6 @@ class Form(str, Enum):
 class Weights(str, Enum):
     ema = "ema"
     reg = "reg"
-
-
-class Verify(str, Enum):
-    auto = "auto"
-    full = "full"
-    size = "size"
 
 
 class Precision(str, Enum):

@@ -2,18 +2,44 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
+from enum import Enum
 
 from nemo_cosmos.ending import run_to_end
 from nemo_cosmos.errors import InputError
 
 
+class Verify(str, Enum):
+    """Of :data:`nemo_cosmos.checksums.Verify`, for the command line."""
+
+    auto = "auto"
+    full = "full"
+    size = "size"
+
+
+LARGEST_SIDE = 1 << 14
+"""Pixels; also cells of a latent, which are fewer."""
+LARGEST_SEED = (1 << 63) - 1
+
+
 def parse_size(text: str) -> tuple[int, int]:
     """``HEIGHTxWIDTH`` in pixels -> (height, width); InputError shows the expected form."""
+    height, width = parse_sides(
+        text, 2, f"--size {text[:40]!r}: expected HEIGHTxWIDTH in pixels, for example 704x1280"
+    )
+    return height, width
+
+
+def parse_sides(text: str, count: int, otherwise: str) -> list[int]:
+    """``AxBxC`` -> whole numbers from 1 to :data:`LARGEST_SIDE`; InputError begins with ``otherwise``."""
     parts = text.lower().split("x")
-    if len(parts) != 2 or not all(part.isdecimal() and int(part) > 0 for part in parts):
-        raise InputError(f"size {text!r}: expected HEIGHTxWIDTH in pixels, for example 704x1280")
-    return int(parts[0]), int(parts[1])
+    if len(parts) != count or not all(re.fullmatch("[0-9]{1,9}", part) for part in parts):
+        raise InputError(otherwise)
+    sides = list(map(int, parts))
+    if not 1 <= min(sides) <= max(sides) <= LARGEST_SIDE:
+        raise InputError(f"{otherwise}, each from 1 to {LARGEST_SIDE}")
+    return sides
 
 
 def run_tool(main: Callable[[], object]) -> None:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import re
 import sys
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from nemo_cosmos.commands.options import parse_sides
 from nemo_cosmos.errors import InputError
 
 if TYPE_CHECKING:
@@ -16,6 +18,7 @@ if TYPE_CHECKING:
     from nemo_cosmos.planning.plan import Plan
 
 SHOWN = 12
+MOST_GPUS = 1 << 16
 MEMORY_SIZES = ("80GB", "141GB")
 """Of the GPUs that smallest machines are named for."""
 RELEASED_LATENT = (16, 88, 160)
@@ -176,18 +179,18 @@ def _print_smallest_machines() -> None:
 
 
 def _number(key: str, value: str) -> int:
-    if not value.isdecimal() or int(value) < 1:
-        raise InputError(f"{key}={value}: expected a number of at least 1")
+    if not re.fullmatch("[0-9]{1,9}", value) or not 1 <= int(value) <= MOST_GPUS:
+        raise InputError(f"{key}={value[:40]}: expected a number from 1 to {MOST_GPUS}")
     return int(value)
 
 
 def _latent(text: str, config: TrainConfig) -> tuple[tuple[int, int, int], str]:
     """Latent frames, height and width, and where they come from."""
     if text:
-        parts = text.lower().split("x")
-        if len(parts) != 3 or not all(part.isdecimal() and int(part) > 0 for part in parts):
-            raise InputError(f"latent={text}: expected FRAMESxHEIGHTxWIDTH of the latent, for example 16x88x160")
-        return (int(parts[0]), int(parts[1]), int(parts[2])), "as given"
+        frames, height, width = parse_sides(
+            text, 3, f"latent={text[:40]}: expected FRAMESxHEIGHTxWIDTH of the latent, for example 16x88x160"
+        )
+        return (frames, height, width), "as given"
     from pathlib import Path
 
     if (Path(config.data.path) / "manifest.json").is_file():

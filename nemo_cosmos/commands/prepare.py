@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from nemo_cosmos.commands.options import parse_size
+from nemo_cosmos.commands.options import LARGEST_SIDE, Verify, parse_size
 from nemo_cosmos.ending import report_to
+from nemo_cosmos.errors import require_range
 
 if TYPE_CHECKING:
     from nemo_cosmos.prepare.encode import PrepareResult
@@ -67,6 +68,10 @@ def prepare(
         str, typer.Option(help="Computation of the tokenizer: auto (bfloat16 on GPUs, float32 else) or a dtype.")
     ] = "auto",
     text_device: Annotated[str, typer.Option(help="Where captions are embedded: auto (as --device) or cpu.")] = "auto",
+    verify: Annotated[
+        Verify,
+        typer.Option(help="Compare the tokenizer with its checksums: all, sizes alone, or all up to 64 GiB."),
+    ] = Verify.auto,
 ) -> None:
     """Tokenize a dataset offline, once, so that training reads latents instead of video.
 
@@ -76,10 +81,18 @@ def prepare(
 
     [bold]Example:[/bold] nemo-cosmos prepare datasets/hdvila datasets/hdvila_shards --tokenizer checkpoints/Cosmos-Tokenize1-CV8x8x8-720p --text-encoder google-t5/t5-11b --frames 121 --size 704x1280
     """  # noqa: E501
-    report_to(out)
     height_width = parse_size(size)
+    require_range("--frames", frames, 1, LARGEST_SIDE)
+    require_range("--fps", fps, 0.01, 1000)
+    require_range("--step", step, 1, LARGEST_SIDE)
+    require_range("--stride", stride, 0, 1_000_000)
+    require_range("--samples-per-shard", samples_per_shard, 1, 1_000_000)
+    require_range("--workers", workers, 0, 1024)
+    report_to(out)
     from nemo_cosmos.data.clips import find_clips, not_read
+    from nemo_cosmos.data.sample import TEXT_LENGTH
 
+    require_range("--text-length", text_length, 1, TEXT_LENGTH)
     clips = find_clips(source, use_embeddings=text_encoder is None, default_caption=default_caption)
     used_default = any(clip.caption_file is None and clip.caption == default_caption for clip in clips)
 
@@ -96,7 +109,7 @@ def prepare(
 
     place = resolve_device(device)
     compute_dtype = resolve_dtype(dtype, place)
-    video_tokenizer = load_tokenizer(tokenizer, device=place, dtype=compute_dtype)
+    video_tokenizer = load_tokenizer(tokenizer, device=place, dtype=compute_dtype, verify_files=verify.value)
     rank = join_ranks()
     if rank.index == 0:
         print(f"tokenizer {video_tokenizer.identity}: {video_tokenizer.origin}", flush=True)

@@ -7,7 +7,8 @@ from typing import Annotated
 
 import typer
 
-from nemo_cosmos.errors import require_replaceable
+from nemo_cosmos.commands.options import Verify
+from nemo_cosmos.errors import require_range, require_replaceable
 
 
 def preview(
@@ -18,6 +19,10 @@ def preview(
     out: Annotated[Path | None, typer.Option(help="HTML file to write. Default: preview.html in SHARDS.")] = None,
     limit: Annotated[int, typer.Option(help="Samples shown, spread over the shards.")] = 24,
     device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
+    verify: Annotated[
+        Verify,
+        typer.Option(help="Compare the tokenizer with its checksums: all, sizes alone, or all up to 64 GiB."),
+    ] = Verify.auto,
 ) -> None:
     """Write a gallery of shards: decoded video, caption, lengths, what the network is given, masks.
 
@@ -31,10 +36,13 @@ def preview(
     from nemo_cosmos.prepare.device import resolve_device, resolve_dtype
     from nemo_cosmos.prepare.preview import preview as run
 
+    require_range("--limit", limit, 1, 10_000)
     place = resolve_device(device)
     page = shards / "preview.html" if out is None else out
     require_replaceable(page)
-    video_tokenizer = load_tokenizer(tokenizer, device=place, dtype=resolve_dtype("auto", place))
+    video_tokenizer = load_tokenizer(
+        tokenizer, device=place, dtype=resolve_dtype("auto", place), verify_files=verify.value
+    )
     with Progress(transient=True) as progress:
         task = progress.add_task("decoding", total=limit)
         count = run(

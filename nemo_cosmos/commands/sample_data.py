@@ -7,7 +7,8 @@ from typing import Annotated
 
 import typer
 
-from nemo_cosmos.commands.options import parse_size
+from nemo_cosmos.commands.options import LARGEST_SEED, parse_size
+from nemo_cosmos.errors import require_range
 
 
 def sample_data(
@@ -29,6 +30,11 @@ def sample_data(
 
     from nemo_cosmos.prepare.sample_data import SampleDataSettings, render_sample_data
 
+    require_range("--clips", clips, 1, 1_000_000)
+    require_range("--held-out", held_out, 0, 1_000_000)
+    require_range("--frames", frames, 2, 10_000)
+    require_range("--fps", fps, 0.01, 1000)
+    require_range("--seed", seed, 0, LARGEST_SEED)
     settings = SampleDataSettings(clips, held_out, parse_size(size), frames, fps, seed)
     for _ in track(render_sample_data(out, settings), "rendering", total=clips + held_out):
         pass

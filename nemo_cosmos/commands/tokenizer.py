@@ -3,22 +3,17 @@
 from __future__ import annotations
 
 import os
-from enum import Enum
 from typing import Annotated
 
 import typer
 
+from nemo_cosmos.commands.options import LARGEST_SIDE, Verify
 from nemo_cosmos.ending import report_to
+from nemo_cosmos.errors import require_range
 
 app = typer.Typer(
     help="Train, export and measure the Cosmos video tokenizers.", no_args_is_help=True, rich_markup_mode="rich"
 )
-
-
-class Verify(str, Enum):
-    auto = "auto"
-    full = "full"
-    size = "size"
 
 
 @app.command(no_args_is_help=True)
@@ -58,11 +53,15 @@ def train(
 def stats(
     tokenizer: Annotated[str, typer.Option(help="Tokenizer folder; latent_stats.json is written into it.")],
     videos: Annotated[str, typer.Option(help="Glob of videos, or a registered name such as hdvila_video720.")],
-    max_clips: Annotated[int, typer.Option(min=1, help="Clips at most, one per video.")] = 256,
-    height: Annotated[int, typer.Option(min=8, help="Height of the centre crop, pixels.")] = 256,
-    width: Annotated[int, typer.Option(min=8, help="Width of the centre crop, pixels.")] = 256,
+    max_clips: Annotated[int, typer.Option(help="Clips at most, one per video.")] = 256,
+    height: Annotated[int, typer.Option(help="Height of the centre crop, pixels.")] = 256,
+    width: Annotated[int, typer.Option(help="Width of the centre crop, pixels.")] = 256,
     resolution: Annotated[int | None, typer.Option(help="Resize to cover this class (256 … 1080) first.")] = None,
     device: Annotated[str, typer.Option(help="auto (a GPU when there is one), cpu, cuda or cuda:N.")] = "auto",
+    verify: Annotated[
+        Verify,
+        typer.Option(help="Compare the tokenizer with its checksums: all, sizes alone, or all up to 64 GiB."),
+    ] = Verify.auto,
 ) -> None:
     """Mean and std of a tokenizer's latents per channel and latent frame, which diffusion training needs.
 
@@ -74,10 +73,19 @@ def stats(
     from nemo_cosmos.prepare.device import resolve_device
     from nemo_cosmos.training.tokenizer.stats import measure_folder
 
+    require_range("--max-clips", max_clips, 1, 1_000_000)
+    for flag, side in (("--height", height), ("--width", width), ("--resolution", resolution)):
+        require_range(flag, side, 8, LARGEST_SIDE)
     place = resolve_device(device)
     with log_shown():
         written = measure_folder(
-            Path(tokenizer), videos, max_clips=max_clips, crop=(height, width), resolution=resolution, device=place
+            Path(tokenizer),
+            videos,
+            max_clips=max_clips,
+            crop=(height, width),
+            resolution=resolution,
+            device=place,
+            verify_files=verify.value,
         )
     print(f"statistics written to {written}")
 

@@ -30,7 +30,7 @@ from nemo_cosmos.data.listing import (
     walk_files,
 )
 from nemo_cosmos.data.shards import safe_key
-from nemo_cosmos.errors import InputError, require_text
+from nemo_cosmos.errors import InputError, require_file, require_text
 from nemo_cosmos.typed import parse_json
 
 __all__ = ["Clip", "find_clips", "find_videos", "list_clips", "not_read", "read_caption_file"]
@@ -81,7 +81,8 @@ class Clip:
 
 
 def read_caption_file(path: Path) -> str:
-    """Text of a caption file, stripped; InputError when it is missing or not UTF-8."""
+    """Text of a caption file, stripped; InputError when it is missing, no file or not UTF-8."""
+    require_file(path)  # Opening a pipe would wait for whoever writes into it.
     try:
         return path.read_text(encoding="utf-8-sig").strip()
     except UnicodeDecodeError as error:

@@ -24,6 +24,7 @@ from torch import Tensor
 from nemo_cosmos.atomic import write_bytes
 from nemo_cosmos.data.array_pickle import load_arrays
 from nemo_cosmos.errors import InputError
+from nemo_cosmos.typed import parse_json
 
 EMBEDDINGS_FOLDER = "t5_xxl"
 CAPTIONS_RECORD = "captions.jsonl"
@@ -143,7 +144,7 @@ def _made_from(folder: Path) -> dict[str, set[str]]:
         return captions
     for line in file.read_text(encoding="utf-8", errors="replace").splitlines():
         try:
-            values = json.loads(line)
+            values = parse_json(line)
         except ValueError:
             continue
         if isinstance(values, dict) and isinstance(values.get("sha256"), str):

@@ -75,6 +75,16 @@ class ShardInfo:
     def index_file(self) -> str:
         return index_name(self.file)
 
+    def read_index(self, path: str | Path) -> ShardIndex:
+        """The index, which is in ``path``; InputError where it is missing, damaged, or not what this line says."""
+        index = read_index(Path(path) / self.index_file, self.index_sha256)
+        if (index.shard, index.samples) != (self.file, self.samples):
+            raise InputError(
+                f"{Path(path) / self.index_file} lists {index.samples} samples of {index.shard}, {MANIFEST_NAME} "
+                f"counts {self.samples} of {self.file}: one of them is damaged; run `nemo-cosmos prepare` again"
+            )
+        return index
+
 
 @dataclass
 class Manifest:
@@ -177,6 +187,8 @@ class Manifest:
             manifest = from_json(cls, values, str(file))
             for shard in manifest.shards:
                 plain_name(shard.file, str(file))
+            if (counted := sum(shard.samples for shard in manifest.shards)) != manifest.samples:
+                raise InputError(f"{file}: samples is {manifest.samples}, its shards have {counted} together")
         except InputError as error:
             raise InputError(f"{error}: the file is damaged; run `nemo-cosmos prepare` again") from error
         return manifest

@@ -35,7 +35,6 @@ from nemo_cosmos.data.manifest import (
     ShardIndex,
     index_name,
     merge_manifest,
-    read_index,
 )
 from nemo_cosmos.data.sample import LatentSample, Origin, TokenizerIdentity
 from nemo_cosmos.errors import InputError, explain_os_error
@@ -273,15 +272,11 @@ class ShardDataset(torch.utils.data.Dataset[LatentSample]):
         with _garbage_left_alone():
             for number, shard in enumerate(self.manifest.shards):
                 verify_shard(self.path, shard.file, shard.bytes, shard.sha256 if hash_all else None)
-                index = read_index(self.path / shard.index_file, shard.index_sha256)
+                index = shard.read_index(self.path)
                 keys.extend(index.keys)
                 heads.append(replace(index, keys=[], tensors=[], records=[], origins=[]))
                 shard_number = np.full((index.samples, 1), number)
                 rows.append(np.hstack([shard_number, _places(index.tensors), _places(index.records)]))
-        if len(keys) != self.manifest.samples:
-            raise InputError(
-                f"{self.path}: the manifest counts {self.manifest.samples} samples, the indices {len(keys)}"
-            )
         self.manifest.require_indices(heads, self.path)
         order = sorted(range(len(keys)), key=keys.__getitem__)
         self.keys = [keys[i] for i in order]

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import base64
 import io
-import json
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -16,6 +15,7 @@ from torch import Tensor
 
 from nemo_cosmos.atomic import write_text
 from nemo_cosmos.errors import InputError
+from nemo_cosmos.typed import parse_json
 
 TEMPLATE = Path(__file__).with_name("report_template.html")
 
@@ -123,11 +123,11 @@ def read_metrics(path: str | Path) -> list[dict[str, float]]:
     lines = Path(path).read_text(encoding="utf-8", errors="replace").splitlines()
     for number, line in enumerate(lines, 1):
         try:
-            record = json.loads(line)
-        except json.JSONDecodeError as error:
+            record = parse_json(line)
+        except ValueError as error:
             if number == len(lines):
                 break
-            raise InputError(f"{path}, line {number}: not a JSON object ({error.msg})") from error
+            raise InputError(f"{path}, line {number}: not a JSON object ({error})") from error
         if not isinstance(record, dict) or type(record.get("step")) is not int:
             raise InputError(f"{path}, line {number}: expected a JSON object with an integer step")
         steps[record["step"]] = record

@@ -15,12 +15,13 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 from nemo_cosmos.atomic import write_json
-from nemo_cosmos.errors import InputError
+from nemo_cosmos.errors import InputError, require_replaceable
+from nemo_cosmos.typed import from_json, read_object
 
 
 @dataclass(frozen=True)
@@ -42,17 +43,29 @@ class Step:
     command: str
 
 
+@dataclass
+class _Record:
+    """What `steps.json` says of a step."""
+
+    key: str
+    done: bool
+    seconds: float
+
+
 class StepLog:
     """`steps.json`: per step the request's hash, whether it is done, and its seconds."""
 
     def __init__(self, file: Path) -> None:
         self.file = file
         self.records: dict[str, dict[str, Any]] = {}
-        if file.is_file():
-            try:
-                self.records = json.loads(file.read_text(encoding="utf-8"))
-            except ValueError as error:
-                raise InputError(f"{file} is damaged ({error}); delete {file.parent} and start again") from error
+        require_replaceable(file)
+        if not file.is_file():
+            return
+        try:
+            for name, record in read_object(file).items():
+                self.records[name] = asdict(from_json(_Record, record, f"{name!r}"))
+        except InputError as error:
+            raise InputError(f"{file} is damaged ({error}); delete {file.parent} and start again") from error
 
     def perform(self, steps: Sequence[Step]) -> None:
         """Does the steps in order, skipping those that are done."""

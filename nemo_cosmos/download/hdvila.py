@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import argparse
 import itertools
-import json
 import sys
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -17,16 +16,19 @@ from pathlib import Path
 from typing import Any
 
 from nemo_cosmos.atomic import finished_file, write_bytes, write_json
-from nemo_cosmos.data.listing import numbered_lines, parse_paths
+from nemo_cosmos.data.listing import numbered_lines, parse_paths, require_path
 from nemo_cosmos.data.manifest import read_json
 from nemo_cosmos.data.shards import disk_error
 from nemo_cosmos.data.video import cut
 from nemo_cosmos.ending import Flags
-from nemo_cosmos.errors import InputError
+from nemo_cosmos.errors import InputError, require_range
+from nemo_cosmos.typed import parse_json
 
 LIST_NAME = "hdvila-100M.jsonl"
 LIST_REPOSITORY = "TempoFunk/hdvila-100M"
 """The data set of the Hugging Face hub that the Cosmos guide takes the list from."""
+LONGEST_NAME = 200
+"""Bytes of a name, to which suffixes and a temporary prefix are added."""
 FIELDS = ("url", "video_id", "clip_id", "caption", "span_start", "span_end")
 """What a line must have."""
 Downloader = Callable[[str, Path], None]
@@ -61,9 +63,11 @@ class ClipRecord:
             if not isinstance(values.get(name), str):
                 raise InputError(f"{where}: {name!r} is {values.get(name)!r}, expected a string")
         record = cls(**{name: values[name] for name in FIELDS}, values=values)
+        for name in FIELDS:
+            require_path(values[name], f"{where}: {name}")
         for name in (record.video_id, record.clip_id):
-            if not name or Path(name).name != name:
-                raise InputError(f"{where}: {name!r} is no plain file name")
+            if not name or Path(name).name != name or len(name.encode()) > LONGEST_NAME:
+                raise InputError(f"{where}: {name[:100]!r} is no plain file name of at most {LONGEST_NAME} bytes")
         return record
 
 
@@ -191,6 +195,7 @@ def main(description: str, arguments: Sequence[str] | None = None, downloader: D
     parser.add_argument("--do_download", action="store_true", help="download to videos_orig/ and write metas/")
     parser.add_argument("--do_clip", action="store_true", help="cut videos/ out of videos_orig/")
     options = parse_paths(parser, sys.argv[1:] if arguments is None else arguments)
+    require_range("--N_videos", options.N_videos, 1, 100_000_000)
     if not options.do_download and not options.do_clip:
         raise InputError("nothing to do: give --do_download, --do_clip or both")
     if options.do_download:
@@ -252,7 +257,7 @@ def _fetch(url: str, target: Path, downloader: Downloader) -> None:
 
 def _object(line: str, where: str) -> dict[str, Any]:
     try:
-        values = json.loads(line)
+        values = parse_json(line)
     except ValueError as error:
         raise InputError(f"{where} is not JSON: {error}") from error
     if not isinstance(values, dict):

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from nemo_cosmos.errors import InputError
+from nemo_cosmos.errors import InputError, require_writable
 
 Fetch = Callable[..., str]
 """``huggingface_hub.snapshot_download`` or a stand-in."""
@@ -78,6 +78,7 @@ def fetch_repository(repository: Repository, fetch: Fetch | None = None) -> None
     """
     from huggingface_hub import snapshot_download
 
+    require_writable(repository.folder)
     with _explaining(repository.name):
         (fetch or snapshot_download)(
             repository.name, local_dir=str(repository.folder), allow_patterns=list(repository.patterns)
@@ -140,6 +141,7 @@ def download_all(
     wanted: list[Repository] = []
     total = 0
     for repository in repositories:
+        require_writable(repository.folder)
         if repository.complete():
             print(f"{repository.folder}: complete", flush=True)
             continue

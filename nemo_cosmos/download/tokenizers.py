@@ -59,4 +59,6 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--tokenizer_types", nargs="*", default=list(VIDEO_TYPES + IMAGE_TYPES), metavar="TYPE")
     parser.add_argument("--checkpoint_dir", default="checkpoints")
     args = parser.parse_args(argv)
+    if not args.tokenizer_types:
+        raise InputError(f"--tokenizer_types: expected some of {', '.join(VIDEO_TYPES + IMAGE_TYPES)}")
     download(args.tokenizer_types, args.checkpoint_dir)

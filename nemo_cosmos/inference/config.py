@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import os
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any, Literal, get_args
@@ -147,7 +148,7 @@ def _run_defaults(folder: Path, values: Any, config: GenerationConfig) -> Weight
             fps=one_rate(recorded_rates(folder)),
         )
     manifest = Path(str(_select(values, "data.path", ""))) / "manifest.json"
-    if not manifest.is_file():
+    if not os.path.isfile(manifest):
         open_settings = [n for n in ("height", "width", "num_frames") if getattr(config, n) is None]
         if open_settings:
             raise InputError(
@@ -160,6 +161,16 @@ def _run_defaults(folder: Path, values: Any, config: GenerationConfig) -> Weight
     if config.height is None and config.width is None and len({tuple(s[:2]) for s in shards.image_sizes}) > 1:
         sizes = ", ".join(f"{s[0]}x{s[1]}" for s in shards.image_sizes)
         raise InputError(f"{manifest}: the run was trained on several sizes ({sizes}): give --height and --width")
+    fit, fps, step = (shards.settings.get(name) for name in ("fit", "fps", "step"))
+    sizes_are_sizes = all(len(s) >= 2 and 0 < min(s[:2]) <= max(s[:2]) <= LARGEST_SIDE for s in shards.image_sizes)
+    if not (
+        shards.image_sizes
+        and sizes_are_sizes
+        and shards.num_frames
+        and fit in (None, *FITS)
+        and all(value is None or (type(value) in (int, float) and 0 < value < 2**31) for value in (fps, step))
+    ):
+        raise InputError(f"{manifest}: says no size, or no way of preparing, that there is; prepare the shards again")
     height, width = shards.image_sizes[0][:2]
     return WeightDefaults(
         size=(height, width),
@@ -168,9 +179,9 @@ def _run_defaults(folder: Path, values: Any, config: GenerationConfig) -> Weight
         sigma_data=sigma_data,
         tokenizer=shards.tokenizer,
         text_encoder=shards.text_encoder,
-        fit=shards.settings.get("fit", "crop"),
-        input_fps=shards.settings.get("fps"),
-        input_step=shards.settings.get("step", 1),
+        fit=fit or "crop",
+        input_fps=fps,
+        input_step=step or 1,
         fps=_training_rate(shards, folder),
     )
 
@@ -179,7 +190,7 @@ def _training_rate(shards: Manifest, folder: Path) -> float | None:
     """The one rate that the run was trained at: as it recorded it, else of its shards as they are now."""
     rates = recorded_rates(folder) or shards.fps
     if not rates and shards.settings.get("fps"):
-        rates = [shards.settings["fps"] / shards.settings.get("step", 1)]
+        rates = [shards.settings["fps"] / (shards.settings.get("step") or 1)]
     return one_rate(rates)
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import json
 import logging
 from pathlib import Path
 from typing import Any
@@ -15,6 +14,7 @@ from nemo_cosmos.data.embeddings import file_digest
 from nemo_cosmos.inference.config import settings_record
 from nemo_cosmos.inference.job_settings import GenerationJob
 from nemo_cosmos.inference.requests import GenerationRequest
+from nemo_cosmos.typed import parse_json
 
 logger = logging.getLogger(__name__)
 
@@ -68,7 +68,7 @@ def is_finished(output: Path, name: str, record: dict[str, Any]) -> bool:
     if not file.is_file() or not (output / f"{name}.mp4").is_file():
         return False
     try:
-        found = json.loads(file.read_text(encoding="utf-8"))
+        found = parse_json(file.read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return False
     other = [key for key, value in record.items() if not isinstance(found, dict) or found.get(key) != value]

@@ -14,6 +14,8 @@ from nemo_cosmos.planning.memory import RESERVE_BYTES, Memory, Workload, predict
 from nemo_cosmos.planning.speed import predict_seconds
 
 RECOMPUTE_MODES = ("none", "selective", "full")
+LARGEST_MEMORY = 1e15
+"""Bytes of one GPU."""
 MACHINES = (1, 2, 4, 8, 16, 32, 64)
 """Numbers of GPUs that are tried for the smallest machine."""
 
@@ -154,7 +156,10 @@ _UNITS = {"gb": 1e9, "gib": 2.0**30, "g": 1e9, "tb": 1e12, "mb": 1e6, "mib": 2.0
 
 def parse_memory(text: str) -> float:
     """``80GB`` or ``139GiB`` -> bytes; InputError shows the expected form."""
-    match = re.fullmatch(r"\s*([0-9.]+)\s*([a-zA-Z]+)\s*", text)
+    match = re.fullmatch(r"\s*([0-9]+\.?[0-9]*|\.[0-9]+)\s*([a-zA-Z]+)\s*", text)
     if not match or match[2].lower() not in _UNITS:
-        raise InputError(f"gpu_memory={text!r}: expected a number with a unit, for example 80GB or 139GiB")
-    return float(match[1]) * _UNITS[match[2].lower()]
+        raise InputError(f"gpu_memory={text[:40]!r}: expected a number with a unit, for example 80GB or 139GiB")
+    size = float(match[1]) * _UNITS[match[2].lower()]
+    if not 0 < size <= LARGEST_MEMORY:
+        raise InputError(f"gpu_memory={text[:40]!r}: expected more than 0 and at most {LARGEST_MEMORY:g} bytes")
+    return size

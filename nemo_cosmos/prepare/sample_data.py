@@ -34,6 +34,8 @@ PERIOD = 1.0
 the first frame and the caption tell all that follows."""
 CONTRAST = (0.28, 0.38)
 """Difference of the floor's two tones per channel, of the full range."""
+LARGEST_CLIP = 4 << 30
+"""Bytes of the frames of one clip."""
 SETTINGS_NAME = "sample_data.json"
 SPLITS = ("train", "held_out")
 
@@ -64,7 +66,12 @@ class SampleDataSettings:
         if self.clips < 1 or self.held_out < 0:
             raise InputError(f"clips={self.clips}, held_out={self.held_out}: expected at least 1 and at least 0")
         if min(self.size) < 16 or self.size[0] % 2 or self.size[1] % 2:
-            raise InputError(f"size={self.size[0]}x{self.size[1]}: expected even numbers of at least 16 pixels")
+            raise InputError(f"--size {self.size[0]}x{self.size[1]}: expected even numbers of at least 16 pixels")
+        if 3 * self.frames * self.size[0] * self.size[1] > LARGEST_CLIP:
+            raise InputError(
+                f"--frames {self.frames} of --size {self.size[0]}x{self.size[1]}: expected a clip of at most "
+                f"{LARGEST_CLIP >> 30} GiB in memory; render fewer or smaller frames"
+            )
         if self.frames < 2 or not 0 < self.fps < math.inf or self.seed < 0:
             raise InputError(
                 f"frames={self.frames}, fps={self.fps}, seed={self.seed}: expected frames >= 2, fps > 0, seed >= 0"

@@ -11,7 +11,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from nemo_cosmos.data.manifest import Manifest, ShardIndex, ShardInfo, index_name, read_index
+from nemo_cosmos.data.manifest import Manifest, ShardIndex, ShardInfo
 from nemo_cosmos.data.sample import TEXT_LENGTH, LatentSample
 from nemo_cosmos.data.shards import decode_sample, read_member, verify_shard
 from nemo_cosmos.errors import InputError
@@ -154,7 +154,7 @@ def _frames_fit(frames: int, latent_frames: int, compression: int) -> bool:
 def _samples(path: Path, shard: ShardInfo, report: Report) -> Iterator[LatentSample]:
     """Samples of a shard that can be read; what cannot goes into the report."""
     try:
-        index = read_index(path / index_name(shard.file), shard.index_sha256)
+        index = shard.read_index(path)
         verify_shard(path, shard.file, shard.bytes, None)
     except InputError as error:
         report.errors.append(str(error))

@@ -19,8 +19,9 @@ from nemo_cosmos.checksums import verify
 from nemo_cosmos.errors import InputError
 from nemo_cosmos.models.tokenizer import TokenizerConfig, TokenizerModule
 from nemo_cosmos.models.tokenizer.checks import check_indices, check_latent, check_video, checked_values
+from nemo_cosmos.models.tokenizer.pretrained import module_with_weights
 from nemo_cosmos.models.tokenizer.state_dict import compare, infer_config
-from nemo_cosmos.models.tokenizer.weights import load_jit, read_pair, read_weights, tell_that_it_runs
+from nemo_cosmos.models.tokenizer.weights import load_jit, read_pair, read_weights
 
 logger = logging.getLogger(__name__)
 
@@ -78,7 +79,6 @@ class TokenizerCodec:
         if full is not None:
             codec = cls.from_weights([full], name=expected, device=where, dtype=dtype)
             script = load_jit(full, where).to(dtype)
-            tell_that_it_runs(full)
             codec._autoencode = lambda video: script(video)[0]
             return codec
         if encoder is None or decoder is None:
@@ -86,7 +86,6 @@ class TokenizerCodec:
         for file in (encoder, decoder):
             verify(file)
         enc, dec, state = read_pair(encoder, decoder, where)
-        tell_that_it_runs(encoder, decoder)
         enc, dec = enc.to(dtype), dec.to(dtype)
         config = _identify(state, expected, f"{encoder} and {decoder}")
         with torch.device("meta"):
@@ -114,8 +113,7 @@ class TokenizerCodec:
         found = [read_weights(path) for path in paths]
         state = {key: value for weights in found for key, value in weights.state.items()}
         config = _identify(state, name, " and ".join(map(str, paths)))
-        module = TokenizerModule(config).eval().requires_grad_(False)
-        module.load_original(state)
+        module = module_with_weights(config, state).eval().requires_grad_(False)
         logger.info("tokenizer %s: %s", config.name, " and ".join(map(str, found)))
         module.to(device=device, dtype=dtype).tune()
 

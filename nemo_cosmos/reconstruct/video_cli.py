@@ -16,12 +16,14 @@ from typing import TYPE_CHECKING
 
 from nemo_cosmos.data.listing import expand_pattern, parse_paths
 from nemo_cosmos.ending import Flags, report_to, run_to_end
-from nemo_cosmos.errors import InputError
+from nemo_cosmos.errors import InputError, require_range
 from nemo_cosmos.logs import log_shown
 
 if TYPE_CHECKING:
     from nemo_cosmos.reconstruct.codec import TokenizerCodec
 
+LARGEST_SIDE = LONGEST_WINDOW = 1 << 14
+"""Pixels and frames; nothing that fits into memory is larger."""
 EXAMPLE = """example:
   python -m nemo_cosmos.inference.video_cli --video_pattern 'videos/*.mp4' \\
     --checkpoint_enc checkpoints/Cosmos-Tokenize1-CV8x8x8-720p/encoder.jit \\
@@ -89,8 +91,12 @@ def run(argv: Sequence[str]) -> list[Path]:
         raise InputError("no checkpoint: give --checkpoint, or --checkpoint_enc and --checkpoint_dec")
     if args.mode == "torch" and args.tokenizer_type is None:
         raise InputError("--mode torch needs --tokenizer_type")
-    if args.temporal_window < 1:
-        raise InputError(f"temporal window of {args.temporal_window} frames: expected at least 1")
+    if not 1 <= args.temporal_window <= LONGEST_WINDOW:
+        raise InputError(
+            f"--temporal_window: temporal window of {args.temporal_window} frames, expected 1 to {LONGEST_WINDOW}"
+        )
+    require_range("--short_size", args.short_size, 8, LARGEST_SIDE)
+    require_range("--output_fps", args.output_fps, 0.01, 1000)
     jobs = _plan(videos, args.output_dir, args.save_input)
     report_to(jobs[0].target.parent)
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import io
+import json
+import resource
 from collections import OrderedDict
 from pathlib import Path
 from typing import Any
@@ -16,6 +18,7 @@ from nemo_cosmos.checkpoint import load_network
 from nemo_cosmos.checkpoint.files import read_tensors
 from nemo_cosmos.checkpoint.load import load_original_file
 from nemo_cosmos.checkpoint.sources import open_weights
+from nemo_cosmos.checkpoint.store import CheckpointReader
 from nemo_cosmos.cli import app
 from nemo_cosmos.errors import InputError
 from nemo_cosmos.models.dit import DiTConfig, build_dit
@@ -142,3 +145,31 @@ def test_what_is_no_weights_file(kinds: tuple[dict[str, Tensor], ...], tmp_path:
         load_network(file, preset=PRESET, **SIZES)
     with pytest.raises(InputError, match=f"{name}: no tensor, expected"):
         build_dit(CONFIG).load_original(kinds[0] | {name: None})
+
+
+def test_no_memory_for_a_network_that_the_file_does_not_hold(
+    kinds: tuple[dict[str, Tensor], ...], tmp_path: Path
+) -> None:
+    torch.save(kinds[0], tmp_path / "model.pt")
+    sizes = {"num_layers": 1000, "hidden_size": 65536, "num_attention_heads": 512}
+    values = DiTConfig.preset(PRESET, **SIZES | sizes).to_dict()
+    (tmp_path / "model_config.json").write_text(json.dumps(values))
+    with pytest.raises(InputError, match=r"model\.pt: the state dict does not fit .* \(1000 layers of width 65536\)"):
+        load_network(tmp_path / "model.pt")
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        b"\x80\x04Nr\x00\x00\x00\x10.",
+        b"\x80\x02Np268435456\n.",
+        b"\x80\x05\x96" + (4 << 30).to_bytes(8, "little") + b".",
+    ],
+    ids=["binary", "text", "bytes"],
+)
+def test_an_index_takes_no_memory_by_its_numbers(content: bytes, tmp_path: Path) -> None:
+    (tmp_path / ".metadata").write_bytes(content)
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    with pytest.raises(InputError, match=r"\.metadata: not a readable index \((Unpickling|Value)Error"):
+        CheckpointReader(tmp_path)
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 1 << 18, "a quarter of a GiB"

@@ -2,7 +2,9 @@
 
 import errno
 import json
+import os
 import pickle
+import shutil
 
 import pytest
 import safetensors.torch
@@ -139,6 +141,48 @@ def test_damage_is_named(tmp_path, damage):
         file.unlink()
     with pytest.raises(InputError, match=file.name):
         ShardDataset(tmp_path, verify="size")
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda values: values.update(samples=7),
+        lambda values: (values["shards"][0].update(samples=1), values["shards"][1].update(samples=5)),
+        lambda values: values["shards"].pop(),
+    ],
+    ids=["sum", "each", "one less"],
+)
+def test_samples_are_counted_shard_by_shard(tmp_path, change):
+    write(tmp_path, range(6))
+    file = tmp_path / "manifest.json"
+    values = json.loads(file.read_text())
+    change(values)
+    file.write_text(json.dumps(values))
+    with pytest.raises(InputError, match=r"manifest\.json"):
+        ShardDataset(tmp_path, verify="size")
+
+
+def test_links_stand_for_files_and_for_nothing_else(tmp_path):
+    """Caches keep content elsewhere, with links to it; what they lead to is verified as any file is."""
+    shards, store, linked = (tmp_path / name for name in ("shards", "store", "linked"))
+    write(shards, range(4))
+    shutil.copytree(shards, store)
+    linked.mkdir()
+    for file in store.iterdir():
+        (linked / file.name).symlink_to(file)
+    assert ShardDataset(linked).digest == ShardDataset(shards).digest
+    tar = linked / "shard-0000-000001.tar"
+    tar.unlink()
+    os.mkfifo(tmp_path / "pipe")
+    for other in (tmp_path / "pipe", tmp_path / "nothing", store):
+        tar.unlink(missing_ok=True)
+        tar.symlink_to(other)
+        with pytest.raises(InputError, match=r"shard-0000-000001\.tar is missing"):
+            ShardDataset(linked)
+    tar.unlink()
+    tar.symlink_to(store / "shard-0000-000000.tar")
+    with pytest.raises(InputError, match=r"shard-0000-000001\.tar"):
+        ShardDataset(linked)
 
 
 def test_another_tokenizer_is_refused(tmp_path):

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import pickle
+import zlib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,17 +22,21 @@ from nemo_cosmos.checkpoint.files import latest_step, read_tensors
 from nemo_cosmos.checkpoint.lora import read_adapter
 from nemo_cosmos.checkpoint.sources import read_model_config
 from nemo_cosmos.checkpoint.store import read_common
+from nemo_cosmos.checksums import seal_folder, verify
 from nemo_cosmos.compose import read_config
 from nemo_cosmos.config import TrainConfig, dump_config
 from nemo_cosmos.data.embeddings import read_embedding
 from nemo_cosmos.data.manifest import read_index
 from nemo_cosmos.data.record import read_data_record
 from nemo_cosmos.data.shards import ShardDataset, decode_sample, encode_sample
+from nemo_cosmos.errors import InputError
+from nemo_cosmos.inference.config import GenerationConfig, weight_defaults
 from nemo_cosmos.inference.requests import requests_from_jsonl
 from nemo_cosmos.models.dit import DiTConfig
 from nemo_cosmos.models.tokenizer.config import TokenizerConfig
 from nemo_cosmos.models.tokenizer.pretrained import _read_config, _read_statistics, _resolve_config
 from nemo_cosmos.models.tokenizer.weights import read_weights
+from nemo_cosmos.typed import read_object
 from tests.training.shards import write_shards
 
 
@@ -142,7 +148,40 @@ def _adapter(folder: Path) -> None:
     save_file({"base_model.model.a.lora_A.weight": torch.ones(2, 4)}, folder / "adapter_model.safetensors")
 
 
+def _sealed(folder: Path) -> None:
+    (folder / "weights.bin").write_bytes(b"weights")
+    seal_folder(folder)
+
+
+def _verify_changed_manifest(folder: Path) -> None:
+    """As it is, and with its own checksum renewed: a made-up one has a fitting one."""
+    manifest = folder / "checksums.json"
+    with contextlib.suppress(InputError):
+        verify(folder, "full")
+    values = read_object(manifest)
+    if isinstance(table := values.get("files"), dict):
+        crc = zlib.crc32(json.dumps(table, sort_keys=True).encode())
+        manifest.write_text(json.dumps({**values, "self": f"{crc:08x}"}))
+    verify(folder, "full")
+
+
+def _generation(folder: Path) -> None:
+    """A run's settings, of which generation takes its defaults."""
+    _settings(folder)
+    (folder / "checkpoints").mkdir()
+    (folder / "model_config.json").rename(folder / "checkpoints/model_config.json")
+    write_shards(folder / "shards", count=2, shape=(2, 4, 4))
+    settings = (folder / "config.yaml").read_text()
+    (folder / "config.yaml").write_text(settings.replace("path: shards", f"path: {folder / 'shards'}"))
+
+
 TARGETS: dict[str, Target] = {
+    "checksums": Target(_sealed, ("checksums.json",), _verify_changed_manifest),
+    "generation": Target(
+        _generation,
+        ("config.yaml", "shards/manifest.json"),
+        lambda folder: weight_defaults(folder, GenerationConfig(num_steps=2)),
+    ),
     "manifest": Target(_shards, ("shards/manifest.json",), _read_shards),
     "index": Target(_shards, ("shards/shard-0000-000000.index.json",), _read_changed_index),
     "record": Target(

@@ -27,6 +27,8 @@ _LIMITS: Limits = {
     "chunk_frames": (1, 1 << 14),
 }
 """Least and most of each size; tokenizers in use are far from all of them."""
+LARGEST_CODEBOOK = 1 << 24
+"""Codes of a discrete tokenizer; each one is kept as a vector."""
 
 
 @dataclass(frozen=True)
@@ -90,6 +92,8 @@ class TokenizerConfig:
             raise InputError(
                 f"latent_channels={self.latent_channels} and {len(self.levels)} FSQ levels: make them equal"
             )
+        if self.discrete and self.codebook_size > LARGEST_CODEBOOK:
+            raise InputError(f"tokenizer levels={list(self.levels)}: expected a product of at most {LARGEST_CODEBOOK}")
         if (self.chunk_frames - 1) % self.temporal_compression:
             raise InputError(f"chunk_frames={self.chunk_frames}: expected 1 + k*{self.temporal_compression}")
 

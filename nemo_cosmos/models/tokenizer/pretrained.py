@@ -22,7 +22,14 @@ from nemo_cosmos.errors import InputError
 from nemo_cosmos.models.tokenizer.autoencoder import TokenizerModule
 from nemo_cosmos.models.tokenizer.config import PRESETS, TokenizerConfig
 from nemo_cosmos.models.tokenizer.latent_stats import cv8x8x8_statistics
-from nemo_cosmos.models.tokenizer.state_dict import infer_config, load_original, to_original, weights_sha256
+from nemo_cosmos.models.tokenizer.state_dict import (
+    infer_config,
+    load_original,
+    normalise_keys,
+    require_fit,
+    to_original,
+    weights_sha256,
+)
 from nemo_cosmos.models.tokenizer.video_tokenizer import VideoTokenizer
 from nemo_cosmos.models.tokenizer.weights import read_weights
 from nemo_cosmos.models.torch_files import load_restricted
@@ -74,16 +81,31 @@ def load_tokenizer(
             f"`nemo-cosmos tokenizer stats --tokenizer {folder} --videos 'DIR/*.mp4'`",
             stacklevel=2,
         )
-    with torch.device("meta"):
-        module = TokenizerModule(config)
-    # Constants of the released layout may be absent from the file, and `meta` holds no values: take fresh ones.
-    module = module.to_empty(device="cpu")
-    _restore_constants(module)
-    load_original(module, state_dict, strict=True)
+    module = module_with_weights(config, state_dict)
     digest = weights_sha256(state_dict, mean, std)
     logger.info("tokenizer %s (%s): %s", config.name, digest[:12], weights)
     module.to(device=device, dtype=dtype)
     return VideoTokenizer(module, mean=mean, std=std, chunk_frames=chunk_frames, sha256=digest, origin=str(weights))
+
+
+def module_with_weights(config: TokenizerConfig, state_dict: Mapping[str, Tensor]) -> TokenizerModule:
+    """A network on the CPU with released weights; no memory is taken for one that they do not fit.
+
+    Raises:
+        InputError: missing, unknown or misshapen tensors (the constant buffers may be missing).
+    """
+    given = normalise_keys(state_dict)
+    blocks = len(config.channels_mult) * config.num_res_blocks
+    if blocks > len(given):  # The modules of such a network alone would take long to make.
+        raise InputError(f"weights do not fit tokenizer {config.name}: {len(given)} tensors for {blocks} blocks")
+    with torch.device("meta"):
+        module = TokenizerModule(config)
+    require_fit(module, given)
+    # Constants of the released layout may be absent from the file, and `meta` holds no values: take fresh ones.
+    module = module.to_empty(device="cpu")
+    _restore_constants(module)
+    load_original(module, given, strict=True)
+    return module
 
 
 def save_tokenizer(

@@ -112,15 +112,7 @@ def load_original(module: nn.Module, state_dict: Mapping[str, Tensor], *, strict
     """
     given = normalise_keys(state_dict)
     own = module.state_dict(keep_vars=True)
-    report = compare(own, given)
-    if strict and not report.complete:
-        hint = ""
-        if any(".upsample." in key for key in [*report.missing, *report.unexpected]):
-            hint = (
-                f". The decoder upsamples on other levels: legacy_mode={module.config.legacy_mode} does not fit these "
-                f"weights; set legacy_mode={not module.config.legacy_mode} (the older 0.1 tokenizers need True)"
-            )
-        raise InputError(f"weights do not fit tokenizer {module.config.name}: {report}{hint}")
+    report = require_fit(module, given) if strict else compare(own, given)
     with torch.no_grad():
         for key, target in own.items():
             source = given.get(key)
@@ -130,6 +122,24 @@ def load_original(module: nn.Module, state_dict: Mapping[str, Tensor], *, strict
             if key in CONSTANT_BUFFERS and torch.equal(target.to(source.dtype).cpu(), source.cpu()):
                 continue
             target.copy_(source)
+    return report
+
+
+def require_fit(module: nn.Module, given: Mapping[str, Tensor]) -> LoadReport:
+    """What loading released names would find; ``module`` may be on the meta device.
+
+    Raises:
+        InputError: missing, unknown or misshapen tensors (the constant buffers may be missing).
+    """
+    report = compare(module.state_dict(), given)
+    if not report.complete:
+        hint = ""
+        if any(".upsample." in key for key in [*report.missing, *report.unexpected]):
+            hint = (
+                f". The decoder upsamples on other levels: legacy_mode={module.config.legacy_mode} does not fit these "
+                f"weights; set legacy_mode={not module.config.legacy_mode} (the older 0.1 tokenizers need True)"
+            )
+        raise InputError(f"weights do not fit tokenizer {module.config.name}: {report}{hint}")
     return report
 
 
@@ -161,8 +171,11 @@ def infer_config(state_dict: Mapping[str, Tensor], *, name: str) -> TokenizerCon
         num_levels = len({key.split(".")[2] for key in given if key.startswith("encoder.down.")})
         widths = [given[f"encoder.down.{i}.block.0.norm2.norm.weight"].shape[0] for i in range(num_levels)]
         blocks = len({key.split(".")[4] for key in given if key.startswith("encoder.down.0.block.")})
+        multiples = tuple(width // channels for width in widths)
     except KeyError as error:
         raise InputError(f"not the weights of a Cosmos video tokenizer: the key {error} is missing") from error
+    except (IndexError, ZeroDivisionError) as error:
+        raise InputError("not the weights of a Cosmos video tokenizer: tensors of other shapes") from error
     patch = round((patched / 3) ** (1 / 3))
     spatial = sum(f"encoder.down.{i}.downsample.conv1.conv3d.weight" in given for i in range(num_levels))
     temporal = sum(f"encoder.down.{i}.downsample.conv2.conv3d.weight" in given for i in range(num_levels))
@@ -181,7 +194,7 @@ def infer_config(state_dict: Mapping[str, Tensor], *, name: str) -> TokenizerCon
         temporal_compression=temporal_compression,
         spatial_compression=patch * 2**spatial,
         channels=channels,
-        channels_mult=tuple(width // channels for width in widths),
+        channels_mult=multiples,
         num_res_blocks=blocks,
         z_channels=z_channels,
         latent_channels=latent,

@@ -27,6 +27,8 @@ ROUNDING = 0.005
 _SPOT_CHECK = ("encoder.conv_in.", "encoder.conv_out.", "quant_conv.", "post_quant_conv.", "decoder.conv_in.",
                "decoder.conv_out.")  # fmt: skip
 _DECODER = ("decoder.", "post_quant_conv.")
+_told: set[str] = set()
+"""TorchScript files that the log of this process has named."""
 
 
 @dataclass(frozen=True)
@@ -77,6 +79,9 @@ def read_pair(
     Raises:
         InputError: not TorchScript, or a file that holds the other half.
     """
+    for path in (encoder, decoder):
+        require_file(path)
+    _tell_that_code_runs(encoder, decoder)
     scripts = load_jit(encoder, device), load_jit(decoder, device)
     halves = [split_weights(script.state_dict(), "").regular for script in scripts]
     for path, half, wanted, other in (
@@ -89,8 +94,9 @@ def read_pair(
 
 
 def load_jit(path: str | Path, device: str | torch.device = "cpu") -> torch.jit.ScriptModule:
-    """A TorchScript file; InputError when it is not one. Who runs it calls :func:`tell_that_it_runs`."""
+    """A TorchScript file; InputError when it is not one. The log names it first: loading it can run code in it."""
     require_file(path)
+    _tell_that_code_runs(path)
     try:
         return torch.jit.load(str(path), map_location=device).eval()
     except Exception as error:  # torch raises many types for a broken archive; all mean the same to the user
@@ -98,10 +104,12 @@ def load_jit(path: str | Path, device: str | torch.device = "cpu") -> torch.jit.
         raise InputError(f"{path}: not a TorchScript file ({reason})") from error
 
 
-def tell_that_it_runs(*paths: str | Path) -> None:
-    """One line of the log for each TorchScript file that is run: it is a program."""
-    for path in paths:
-        logger.info("%s is TorchScript: the code in it runs, take only files that you trust", path)
+def _tell_that_code_runs(*paths: str | Path) -> None:
+    """One line of the log for TorchScript files, which are programs; each is named once in a process."""
+    new = [name for name in dict.fromkeys(map(str, paths)) if name not in _told]
+    _told.update(new)
+    if new:
+        logger.info("TorchScript, take it only from those you trust, the code in it runs: %s", " and ".join(new))
 
 
 def _read_parts(file: Path) -> Parts:

@@ -8,9 +8,10 @@ from pathlib import Path
 
 from nemo_cosmos.checksums import Verify
 from nemo_cosmos.errors import InputError, require_replaceable, require_writable
-from nemo_cosmos.models.tokenizer import TokenizerModule, VideoTokenizer, load_tokenizer, save_tokenizer
+from nemo_cosmos.models.tokenizer import VideoTokenizer, load_tokenizer, save_tokenizer
 from nemo_cosmos.models.tokenizer.diffusers_export import export_diffusers
 from nemo_cosmos.models.tokenizer.jit import export_jit
+from nemo_cosmos.models.tokenizer.pretrained import module_with_weights
 from nemo_cosmos.models.tokenizer.state_dict import infer_config
 from nemo_cosmos.models.tokenizer.weights import read_weights
 
@@ -39,8 +40,7 @@ def open_source(path: Path, *, name: str | None, regular: bool, verify_files: Ve
     if regular and weights.averaged:
         raise InputError(f"{path} holds averaged weights alone: leave out --reg")
     config = infer_config(weights.state, name=name or path.stem)
-    module = TokenizerModule(config)
-    module.load_original(weights.state)
+    module = module_with_weights(config, weights.state)
     logger.info("tokenizer %s: %s", config.name, weights)
     return VideoTokenizer(module)
 

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from nemo_cosmos.errors import InputError
-from nemo_cosmos.models.tokenizer.weights import load_jit, tell_that_it_runs
+from nemo_cosmos.models.tokenizer.weights import load_jit
 from nemo_cosmos.training.tokenizer.config import FlowConfig
 from nemo_cosmos.training.tokenizer.raft import load_raft
 
@@ -109,7 +109,6 @@ def make_estimator(config: FlowConfig) -> nn.Module:
         network = load_jit(name)
     except InputError as error:
         raise InputError(f"loss.flow.estimator={error}") from error
-    tell_that_it_runs(name)
     for parameter in network.parameters():
         parameter.requires_grad_(False)
     return network

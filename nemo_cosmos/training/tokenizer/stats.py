@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Iterable
 from pathlib import Path
 
 import torch
 from torch import Tensor
 
+from nemo_cosmos.checksums import Verify
 from nemo_cosmos.errors import InputError
 from nemo_cosmos.models.tokenizer import TokenizerModule, load_tokenizer
 from nemo_cosmos.models.tokenizer.pretrained import write_statistics
@@ -58,12 +60,14 @@ def measure_folder(
     crop: tuple[int, int],
     resolution: int | None,
     device: str | torch.device,
+    verify_files: Verify = "auto",
 ) -> Path:
     """Compute the statistics of a tokenizer folder on centre clips of videos and store them beside its weights.
 
     Args:
         videos: glob or registered dataset name.
         crop: height and width of the clips, multiples of the spatial compression.
+        verify_files: whether the tokenizer is compared with its checksums, where it has them.
 
     Raises:
         InputError: no video long enough for one chunk, a wrong crop, or a discrete tokenizer.
@@ -75,7 +79,7 @@ def measure_folder(
     with warnings.catch_warnings():
         # Missing statistics are the reason for this call.
         warnings.simplefilter("ignore", UserWarning)
-        tokenizer = load_tokenizer(folder, device=device)
+        tokenizer = load_tokenizer(folder, device=device, verify_files=verify_files)
     config = TokenizerDataConfig(
         train=videos, num_frames=tokenizer.chunk_frames, crop=list(crop), resolution=resolution
     )
@@ -84,6 +88,6 @@ def measure_folder(
         clips = CenterClips(source, config, max_clips, progress=True)
     except InputError as error:
         raise InputError(f"{error}. Statistics are of one whole chunk of {tokenizer.name}") from error
-    bar = tqdm(clips, desc="latent statistics", disable=len(clips) < 2)
-    mean, std = latent_statistics(tokenizer.module, (clip.unsqueeze(0).to(device) for clip in bar))
+    with contextlib.closing(tqdm(clips, desc="latent statistics", disable=len(clips) < 2)) as bar:
+        mean, std = latent_statistics(tokenizer.module, (clip.unsqueeze(0).to(device) for clip in bar))
     return write_statistics(folder, mean, std)

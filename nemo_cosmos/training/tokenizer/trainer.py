@@ -158,14 +158,15 @@ class TokenizerTrainer:
             self._record({"step": 0} | self._validate())
         self.loader = make_loader(self.dataset, self.step, self.workers.rank, self.workers.world)
         batches = iter(self.loader)
-        bar = tqdm(
+        bar: Any = tqdm(
             total=config.trainer.max_steps,
             initial=self.step,
             desc=self.module.config.name,
             disable=not self.workers.is_main,
             mininterval=1.0,
         )
-        with self.interrupts.deferred(WITH_SAVE):
+        # Closed on an error too: what is said about it begins a line of its own.
+        with contextlib.closing(bar), self.interrupts.deferred(WITH_SAVE):
             while self.step < config.trainer.max_steps:
                 record = self._train_step(batches)
                 last = self.step == config.trainer.max_steps
@@ -180,7 +181,6 @@ class TokenizerTrainer:
                     self._save()
                 bar.update()
                 self._end_if_asked(bar)
-        bar.close()
         target = self._write_tokenizer()
         if self.records is not None:
             self.records.close()
@@ -409,8 +409,8 @@ class TokenizerTrainer:
             if self.statistics_clips:
                 was_training = module.training
                 module.eval()
-                bar = tqdm(self.statistics_clips, desc="latent statistics")
-                mean, std = latent_statistics(module, (clip.unsqueeze(0).to(self.device) for clip in bar))
+                with contextlib.closing(tqdm(self.statistics_clips, desc="latent statistics")) as bar:
+                    mean, std = latent_statistics(module, (clip.unsqueeze(0).to(self.device) for clip in bar))
                 module.train(was_training)
             metadata = {"steps": self.step, "experiment": self.config.experiment, "ema": self.ema is not None}
             save_tokenizer(target, module, name=self.module.config.name, mean=mean, std=std, metadata=metadata)

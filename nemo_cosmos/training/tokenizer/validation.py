@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from nemo_cosmos.errors import InputError
 from nemo_cosmos.models.tokenizer import TokenizerModule
 from nemo_cosmos.models.tokenizer.metrics import code_usage, frechet_distance, lpips, psnr, ssim, to_uint8_levels
-from nemo_cosmos.models.tokenizer.weights import load_jit, tell_that_it_runs
+from nemo_cosmos.models.tokenizer.weights import load_jit
 from nemo_cosmos.training.tokenizer.config import TokenizerValidationConfig
 from nemo_cosmos.training.tokenizer.perceptual import Vgg16Features, frames_of, read_tensors
 
@@ -93,7 +93,6 @@ def _load_fvd(path: str) -> torch.jit.ScriptModule:
         network = load_jit(path)
     except InputError as error:
         raise InputError(f"validation.fvd_network={error}") from error
-    tell_that_it_runs(path)
     return network
 
 

@@ -148,6 +148,25 @@ def test_broken_folders(tmp_path: Path) -> None:
         load_tokenizer(folder)
 
 
+@pytest.mark.parametrize(
+    "asked",
+    [
+        {"channels": 8192, "channels_mult": [64, 64, 64]},
+        {"num_res_blocks": 64, "channels_mult": [1] * 64},
+        {"discrete": True, "levels": [65536] * 4, "latent_channels": 4},
+    ],
+    ids=["wide", "deep", "codes"],
+)
+def test_no_memory_for_a_network_that_the_file_does_not_hold(tmp_path: Path, asked: dict) -> None:
+    folder = save_tokenizer(tmp_path / "tok", tiny(), name="mine")
+    (folder / "checksums.json").unlink()
+    values = json.loads((folder / "config.json").read_text())
+    values["config"].update(asked)
+    (folder / "config.json").write_text(json.dumps(values))
+    with pytest.raises(InputError, match=r"weights do not fit tokenizer mine|levels="):
+        load_tokenizer(folder)
+
+
 def test_legacy_mode_mismatch_is_said() -> None:
     legacy = tiny("CV8x8x8-720p", legacy_mode=True)
     with pytest.raises(InputError, match="set legacy_mode=True"):

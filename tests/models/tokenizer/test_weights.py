@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import logging
 import pickle
+import re
 import shutil
 from collections import OrderedDict
 from pathlib import Path
@@ -17,7 +18,7 @@ from nemo_cosmos.checksums import beside
 from nemo_cosmos.errors import InputError
 from nemo_cosmos.models.tokenizer import TokenizerModule, load_tokenizer
 from nemo_cosmos.models.tokenizer.jit import export_jit
-from nemo_cosmos.models.tokenizer.weights import read_weights, relative_difference
+from nemo_cosmos.models.tokenizer.weights import load_jit, read_weights, relative_difference
 from nemo_cosmos.reconstruct.codec import TokenizerCodec
 from tests.models.tokenizer.golden import hash_tensor
 from tests.models.tokenizer.released import released_folder, training_checkpoint, two_kinds
@@ -35,7 +36,8 @@ def messages() -> list[str]:
     lines: list[str] = []
     handler = logging.Handler()
     handler.emit = lambda record: lines.append(record.getMessage())  # type: ignore[method-assign]
-    handler.addFilter(lambda record: "taken unverified" not in record.getMessage())
+    # Of every file without checksums, and of every program: tests of their own look at those.
+    handler.addFilter(lambda record: not re.search("taken unverified|the code in it runs", record.getMessage()))
     package = logging.getLogger("nemo_cosmos")
     before = package.level
     package.addHandler(handler)
@@ -126,6 +128,25 @@ def test_regular_weights_alone_are_used_and_named(tmp_path: Path, messages: list
     (folder / "autoencoder.jit").unlink()
     assert is_of(load_tokenizer(folder).module, regular.bfloat16().float())
     assert messages[-1].endswith(f"weights of {folder}/model.pt")
+
+
+def test_each_torchscript_file_is_named_once_before_its_code_can_run(
+    release: Release, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    folder = shutil.copytree(release[0], tmp_path / release[0].name)
+    with caplog.at_level(logging.INFO, logger="nemo_cosmos"):
+        load_tokenizer(folder)
+        load_tokenizer(folder)
+        TokenizerCodec.from_jit(full=folder / "autoencoder.jit", dtype=torch.float32)
+        (folder / "other.jit").write_bytes(b"no archive")
+        with pytest.raises(InputError):
+            load_jit(folder / "other.jit")
+    said = [line for line in caplog.messages if "the code in it runs" in line]
+    assert [line.partition(": ")[2] for line in said] == [
+        f"{folder}/encoder.jit and {folder}/decoder.jit",
+        f"{folder}/autoencoder.jit",
+        f"{folder}/other.jit",
+    ]
 
 
 def test_half_a_pair(tmp_path: Path) -> None:

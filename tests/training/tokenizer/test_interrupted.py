@@ -209,3 +209,16 @@ def test_a_second_run_in_a_process_holds_no_more(clip: Path, tmp_path: Path) -> 
         train(configure(clip, tmp_path / name, "trainer.max_steps=1", f"trainer.precision={precision}"))
         held.append(live_tensors())
     assert held[1] == held[0] and held[2] == held[0]
+
+
+def test_an_error_begins_a_line_of_its_own(
+    clip: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def fail(*_: Any) -> Any:
+        raise InputError("clip.mp4 is gone")
+
+    monkeypatch.setattr(TokenizerTrainer, "_train_step", fail)
+    with pytest.raises(InputError):
+        train(configure(clip, tmp_path))
+    said = capsys.readouterr().err
+    assert "0/" in said and said.endswith("\n")
