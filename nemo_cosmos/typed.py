@@ -178,9 +178,8 @@ def _expected(hint: Any) -> str:
         return " or ".join(map(repr, typing.get_args(hint)))
     if typing.get_origin(hint) in (types.UnionType, typing.Union):
         return " or ".join(map(_expected, typing.get_args(hint)))
-    names = {
-        int: "a whole number", float: "a number", bool: "true or false", str: "text", type(None): "null", Path: "a path",
-    }  # fmt: skip
+    names = {int: "a whole number", float: "a number", bool: "true or false", str: "text", type(None): "null"}
+    names[Path] = "a path"
     return names.get(hint) or str(hint).replace("nemo_cosmos.", "")
 
 

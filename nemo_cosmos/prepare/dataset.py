@@ -79,8 +79,8 @@ def prepare_dataset(
         What the call did: ``path``, ``samples`` (in the folder now), ``written``, ``skipped``, ``manifest``, ….
 
     Raises:
-        InputError: a value of the wrong type or that does not fit the tokenizer, a missing folder, no usable clip, or a
-            folder ``out`` that holds something else or cannot be written.
+        InputError: a value of the wrong type or that does not fit the tokenizer, a missing folder, no usable clip, or
+            a folder ``out`` that holds something else or cannot be written.
     """
     check_arguments(prepare_dataset, locals())
     source, out, tokenizer = Path(source), Path(out), Path(tokenizer)
