@@ -105,9 +105,10 @@ def checked_config(config: T) -> T:
     from omegaconf.errors import OmegaConfBaseException
 
     keys = list(_keys(type(config)))
+    values = {name: _plain(name, value) for name, value in dataclasses.asdict(cast(Any, config)).items()}
     try:
         with plain_interpolation():
-            merged = OmegaConf.structured(config)
+            merged = OmegaConf.merge(OmegaConf.structured(type(config)), OmegaConf.create(values))
             _reject_missing(merged, keys, "train")
             OmegaConf.resolve(merged)
             checked = cast(T, OmegaConf.to_object(merged))
