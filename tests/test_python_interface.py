@@ -6,11 +6,13 @@ import inspect
 import logging
 import os
 import random
+import re
 import signal
 import subprocess
 import sys
 import warnings
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -25,7 +27,7 @@ from nemo_cosmos.checkpoint.lora import save_adapter
 from nemo_cosmos.commands.generate import generate
 from nemo_cosmos.commands.prepare import prepare
 from nemo_cosmos.config import load_config
-from nemo_cosmos.data.video import read_frames, write_mp4
+from nemo_cosmos.data.video import probe, read_frames, write_mp4
 from nemo_cosmos.errors import InputError
 from nemo_cosmos.inference import job
 from nemo_cosmos.inference import pretrained as pretrained_module
@@ -477,3 +479,48 @@ def test_logging_is_as_before(folder: Path, pipe: nc.Pipeline) -> None:
     pipe("go", **SMALL)
     assert (package.level, package.propagate, list(package.handlers)) == before
     assert pretrained_module.Pipeline is nc.Pipeline
+
+
+class Documented:
+    """`nc` of the pages: arguments must fit the functions, configurations exist, and frames are real but small."""
+
+    def __init__(self, pipe: nc.Pipeline, folder: Path) -> None:
+        self.pipe, self.folder, self.fps, self.called = pipe, folder, 8.0, []
+        self.Pipeline, self.load_config = self, nc.load_config
+
+    def prepare(self, *args: Any, **options: Any) -> Any:
+        self.called.append("prepare")
+        inspect.signature(nc.prepare).bind(*args, **options)
+        return SimpleNamespace(path=Path("shards"), samples=3)
+
+    def train(self, *args: Any) -> Path:
+        self.called.append("train")
+        return Path(nc.load_config(*args).output_dir)
+
+    def from_pretrained(self, *args: Any, **options: Any) -> Documented:
+        inspect.signature(nc.Pipeline.from_pretrained).bind(*args, **options)
+        return self
+
+    def __call__(self, prompt: str, **settings: Any) -> np.ndarray:
+        self.called.append("pipe")
+        if isinstance(settings.get("image"), str):
+            assert settings["image"] == "first_frame.jpg"
+            settings["image"] = self.folder / "frame.png"
+        return self.pipe(
+            prompt, **{**settings, **SMALL, "num_input_frames": settings.get("num_input_frames", 1) // 9 * 4 + 1}
+        )
+
+
+@pytest.mark.parametrize("page", ["README.md", "docs/python.md"])
+def test_documented_code_runs(
+    page: str, folder: Path, pipe: nc.Pipeline, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    text = (Path(__file__).parents[1] / page).read_text(encoding="utf-8")
+    blocks = re.findall(r"^```python\n(.*?)^```", text, flags=re.S | re.M)
+    monkeypatch.chdir(tmp_path)
+    found = Documented(pipe, folder)
+    names: dict[str, Any] = {"nc": found}
+    for block in blocks:
+        exec(compile(block.replace("import nemo_cosmos as nc\n", ""), page, "exec"), names)
+    assert {"train", "pipe"} <= set(found.called)
+    assert page == "README.md" or probe("robot.mp4").frames == 9
