@@ -54,11 +54,14 @@ def experiment_file(name: str, root: str = "train") -> Path:
     return (folder if root == "train" else folder / root) / f"{name}.yaml"
 
 
-def load_config(schema: type[T], overrides: Sequence[str], *, root: str = "train") -> T:
+def load_config(
+    schema: type[T], overrides: Sequence[str], *, root: str = "train", values: Mapping[str, Any] | None = None
+) -> T:
     """Composes `conf/<root>.yaml` with overrides and returns it as an object of the dataclass `schema`.
 
     Overrides follow Hydra's grammar: `experiment=NAME`, `group=choice` (a folder of `conf/`), `a.b=value`; the last
-    of two on the same key wins. Interpolations such as `${name}` are resolved.
+    of two on the same key wins. `values` are Python values by dotted key, set after them and as they are: no grammar
+    reads them. Interpolations such as `${name}` are resolved in both.
 
     Raises InputError, naming the key, for a key that the schema does not have, an unknown experiment or choice, a
     value of the wrong type or outside its limits, and a value that nobody gave.
@@ -71,6 +74,8 @@ def load_config(schema: type[T], overrides: Sequence[str], *, root: str = "train
 
     keys = list(_keys(schema))
     lines, experiment = _prepare_overrides(schema, keys, overrides, root)
+    choices, settings = _split_values(schema, keys, values or {})
+    lines += choices
     ConfigStore.instance().store(name="schema", node=schema)
     try:
         with plain_interpolation(), initialize_config_dir(str(conf_folder()), version_base="1.3"):
@@ -78,6 +83,8 @@ def load_config(schema: type[T], overrides: Sequence[str], *, root: str = "train
             merged = cast(DictConfig, OmegaConf.merge(OmegaConf.structured(schema), composed))
             if experiment is not None and "experiment" in keys:
                 merged.experiment = experiment
+            for key, value in settings.items():
+                OmegaConf.update(merged, key, value, force_add=True)
             _reject_missing(merged, keys, root)
             OmegaConf.resolve(merged)
             config = cast(T, OmegaConf.to_object(merged))
@@ -87,6 +94,28 @@ def load_config(schema: type[T], overrides: Sequence[str], *, root: str = "train
         raise InputError("the settings are nested too deeply, or refer to each other in a circle") from error
     check_settings(config)
     return config
+
+
+def checked_config(config: T) -> T:
+    """A copy of a configuration object that was filled or changed in Python, as if :func:`load_config` had made it.
+
+    Raises InputError, naming the key, for a value of the wrong type or outside its limits, or that nobody gave.
+    """
+    from omegaconf import OmegaConf
+    from omegaconf.errors import OmegaConfBaseException
+
+    keys = list(_keys(type(config)))
+    values = {name: _plain(name, value) for name, value in dataclasses.asdict(cast(Any, config)).items()}
+    try:
+        with plain_interpolation():
+            merged = OmegaConf.merge(OmegaConf.structured(type(config)), OmegaConf.create(values))
+            _reject_missing(merged, keys, "train")
+            OmegaConf.resolve(merged)
+            checked = cast(T, OmegaConf.to_object(merged))
+    except OmegaConfBaseException as error:
+        raise InputError(_explain(error, keys)) from error
+    check_settings(checked)
+    return checked
 
 
 def read_config(schema: type[T], path: str | Path) -> T:
@@ -157,12 +186,7 @@ def _prepare_overrides(
             experiment_file(experiment, root)
             lines.append(f"experiment={experiment if root == 'train' else f'{root}/{experiment}'}")
         elif (conf_folder() / key).is_dir() and not isinstance(override.value(), dict):
-            choices = sorted(file.stem for file in (conf_folder() / key).glob("*.yaml"))
-            if override.value() not in choices:
-                raise InputError(
-                    f"{key}={override.value()}: no such choice{_did_you_mean(str(override.value()), choices)} "
-                    f"Choices: {', '.join(choices)}. A single value is set with {key}.<name>=<value>"
-                )
+            _require_choice(key, override.value())
             lines.append(line)
         elif key in keys or any(key.startswith(f"{parent}.") for parent in open_keys):
             # Every key that the schema has may be set, whether or not a file mentions it.
@@ -172,6 +196,55 @@ def _prepare_overrides(
         else:
             raise InputError(_unknown_key(key, keys))
     return lines, experiment
+
+
+def _require_choice(group: str, value: Any) -> None:
+    choices = sorted(file.stem for file in (conf_folder() / group).glob("*.yaml"))
+    if value not in choices:
+        raise InputError(
+            f"{group}={value}: no such choice{_did_you_mean(str(value), choices)} "
+            f"Choices: {', '.join(choices)}. A single value is set with {group}.<name>=<value>"
+        )
+
+
+def _split_values(schema: type, keys: list[str], values: Mapping[str, Any]) -> tuple[list[str], dict[str, Any]]:
+    """Python values by dotted key: the choices among them as Hydra takes them, and the settings as OmegaConf does."""
+    open_keys = [key for key in keys if _is_mapping(schema, key)]
+    choices, settings = [], {}
+    for key, value in values.items():
+        if not isinstance(key, str):
+            raise InputError(f"override {key!r}: expected the name of a setting, for example 'trainer.max_steps'")
+        if key == "experiment":
+            raise InputError("override 'experiment': the experiment is named by the first argument alone")
+        if key not in keys and not any(key.startswith(f"{parent}.") for parent in open_keys):
+            raise InputError(_unknown_key(key, keys))
+        if (conf_folder() / key).is_dir() and not isinstance(value, Mapping):
+            _require_choice(key, value)
+            choices.append(f"{key}={value}")
+        else:
+            settings[key] = _plain(key, value)
+    return choices, settings
+
+
+def _plain(key: str, value: Any) -> Any:
+    """A Python value as YAML could hold it: paths become text, tuples lists, scalars of NumPy and torch numbers.
+
+    Raises:
+        InputError: a value of another kind.
+    """
+    if hasattr(value, "item") and getattr(value, "ndim", None) == 0:
+        value = value.item()
+    if value is None or isinstance(value, bool | int | float | str):
+        return value
+    if isinstance(value, os.PathLike):
+        return os.fsdecode(value)
+    if isinstance(value, Mapping) and all(isinstance(name, str) for name in value):
+        return {name: _plain(f"{key}.{name}", inner) for name, inner in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(key, inner) for inner in value]
+    raise InputError(
+        f"{key}={str(value)[:80]!r}: expected text, a number, True, False, None, a list or a dict with text as keys"
+    )
 
 
 def _is_special(value: str) -> bool:

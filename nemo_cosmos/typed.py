@@ -5,11 +5,12 @@ Lists are looked at as a whole, a million records in a fraction of a second.
 
 from __future__ import annotations
 
+import inspect
 import json
 import math
 import types
 import typing
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import MISSING, fields, is_dataclass
 from functools import lru_cache
 from itertools import chain
@@ -143,6 +144,18 @@ def check_fields(values: Any, limits: Limits, where: str) -> None:
                 raise InputError(f"{where}{item.name}={_shown(value)}: expected {least:g} to {most:g}")
 
 
+def check_arguments(function: Callable[..., Any], values: Mapping[str, Any]) -> None:
+    """Hold arguments of a function to the types that its signature states; others than its own are not looked at.
+
+    Raises:
+        InputError: names the first argument at fault, its value and what is expected.
+    """
+    hints = typing.get_type_hints(function)
+    for name in inspect.signature(function).parameters:
+        if name in values and not _fits(values[name], hints[name]):
+            raise InputError(f"{name}={_shown(values[name])}: expected {_expected(hints[name])}")
+
+
 def _fits(value: Any, hint: Any) -> bool:
     """Whether a value is of a type; a bool is no number, a whole number is a float too."""
     origin, arguments = typing.get_origin(hint), typing.get_args(hint)
@@ -166,6 +179,7 @@ def _expected(hint: Any) -> str:
     if typing.get_origin(hint) in (types.UnionType, typing.Union):
         return " or ".join(map(_expected, typing.get_args(hint)))
     names = {int: "a whole number", float: "a number", bool: "true or false", str: "text", type(None): "null"}
+    names[Path] = "a path"
     return names.get(hint) or str(hint).replace("nemo_cosmos.", "")
 
 

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from nemo_cosmos.checkpoint.diffusers import config_from_diffusers, is_diffusers_folder
 from nemo_cosmos.checkpoint.files import Weights, read_tensors
+from nemo_cosmos.checkpoint.lora import MergedWeights, read_adapter
 from nemo_cosmos.checkpoint.sources import checkpoints_folder, open_weights, read_model_config
 from nemo_cosmos.checksums import Verify, verify
 from nemo_cosmos.errors import InputError
@@ -44,6 +45,7 @@ def load_network(
     dtype: torch.dtype = torch.float32,
     context_group: Any = None,
     verify_files: Verify = "auto",
+    adapter: str | Path | None = None,
     **overrides: Any,
 ) -> CosmosDiT:
     """A network ready for inference; adapters of a run are merged into its weights.
@@ -54,6 +56,7 @@ def load_network(
         preset: the network of a file that lies outside a run folder; ``overrides`` are fields of its configuration.
         context_group: process group over which one sample's tokens are split.
         verify_files: whether the files are compared with their checksums, where they have them.
+        adapter: a PEFT folder to merge into the weights.
 
     Raises:
         InputError: nothing to load there, or the tensors do not fit the network.
@@ -68,7 +71,10 @@ def load_network(
     with torch.device("meta"):
         net = build_dit(config, transformer=transformer_config(config, dtype=dtype), groups=groups)
     net = net.to_empty(device=device)
-    report = net.load_original(source.state)
+    state = source.state
+    if adapter is not None:
+        state = MergedWeights(config, state, *read_adapter(adapter, verify_files=verify_files))
+    report = net.load_original(state)
     logger.info("weights of %s: %s", path, report)
     bad = [name for name, parameter in net.named_parameters() if not bool(torch.isfinite(parameter).all())]
     if bad:

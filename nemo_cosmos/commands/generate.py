@@ -61,12 +61,12 @@ def generate(
             "--model",
             # An older name. torchrun refuses it as an abbreviation of options of its own.
             "--run",
-            help="Run folder of a training, .pt file in the released layout, or diffusers folder; --run without "
-            "torchrun.",
+            help="Run folder of a training, .pt file in the released layout, diffusers folder, or repository of the "
+            "hub; --run without torchrun.",
             rich_help_panel=_MODELS,
         ),
     ],
-    tokenizer: Annotated[Path, typer.Option(help="Tokenizer folder.", rich_help_panel=_MODELS)],
+    tokenizer: Annotated[Path, typer.Option(help="Tokenizer folder, or repository.", rich_help_panel=_MODELS)],
     output: Annotated[Path, typer.Option(help="Folder of the videos; finished ones there are not made again.")],
     prompt: Annotated[
         str | None, typer.Option(help="What the video shows.", show_default="none", rich_help_panel=_INPUT)
@@ -103,6 +103,12 @@ def generate(
     text_encoder: Annotated[
         str, typer.Option(help="Folder or repository of the T5 encoder.", rich_help_panel=_MODELS)
     ] = "google-t5/t5-11b",
+    lora: Annotated[
+        Path | None,
+        typer.Option(
+            help="PEFT folder of adapters to merge into the network.", show_default="none", rich_help_panel=_MODELS
+        ),
+    ] = None,
     weights: Annotated[
         Weights,
         typer.Option(help="Averaged or regular weights of a run, or of a file with both.", rich_help_panel=_MODELS),
@@ -239,6 +245,7 @@ def generate(
     """  # noqa: E501
     from nemo_cosmos.inference.config import GenerationConfig
     from nemo_cosmos.inference.job import GenerationJob, run_job
+    from nemo_cosmos.inference.places import ADAPTER_FILES, TOKENIZER_FILES, find_folder, find_network
     from nemo_cosmos.inference.requests import collect_requests
     from nemo_cosmos.logs import log_shown
 
@@ -266,9 +273,11 @@ def generate(
         seed=seed,
         crf=crf,
     )
+    network, preset = find_network(model, preset)
     job = GenerationJob.from_names(
-        weights=model,
-        tokenizer=tokenizer,
+        weights=network,
+        tokenizer=find_folder(tokenizer, TOKENIZER_FILES),
+        lora=None if lora is None else find_folder(lora, ADAPTER_FILES),
         output=output,
         config=config,
         preset=preset,

@@ -3,18 +3,12 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any, cast
 
 import typer
 
 from nemo_cosmos.commands.options import LARGEST_SIDE, Verify, parse_size
-from nemo_cosmos.ending import report_to
 from nemo_cosmos.errors import require_range
-
-if TYPE_CHECKING:
-    from nemo_cosmos.prepare.encode import PrepareResult
-
-SHOWN = 5
 
 
 def prepare(
@@ -88,120 +82,31 @@ def prepare(
     require_range("--stride", stride, 0, 1_000_000)
     require_range("--samples-per-shard", samples_per_shard, 1, 1_000_000)
     require_range("--workers", workers, 0, 1024)
-    report_to(out)
-    from nemo_cosmos.data.clips import find_clips, not_read
     from nemo_cosmos.data.sample import TEXT_LENGTH
 
     require_range("--text-length", text_length, 1, TEXT_LENGTH)
-    clips = find_clips(source, use_embeddings=text_encoder is None, default_caption=default_caption)
-    used_default = any(clip.caption_file is None and clip.caption == default_caption for clip in clips)
+    from nemo_cosmos.prepare.dataset import prepare_dataset
 
-    import torch
-
-    from nemo_cosmos.data.windows import WindowPlan
-    from nemo_cosmos.models.text import load_text_encoder, text_encoder_name
-    from nemo_cosmos.models.tokenizer import load_tokenizer
-    from nemo_cosmos.prepare.decode import default_workers
-    from nemo_cosmos.prepare.device import resolve_device, resolve_dtype
-    from nemo_cosmos.prepare.encode import join_ranks
-    from nemo_cosmos.prepare.encode import prepare as run
-    from nemo_cosmos.prepare.text_embeddings import recorded_encoder, recorded_length
-
-    place = resolve_device(device)
-    compute_dtype = resolve_dtype(dtype, place)
-    video_tokenizer = load_tokenizer(tokenizer, device=place, dtype=compute_dtype, verify_files=verify.value)
-    rank = join_ranks()
-    if rank.index == 0:
-        print(f"tokenizer {video_tokenizer.identity}: {video_tokenizer.origin}", flush=True)
-        if others := not_read(source):
-            print(f"not read, for their suffixes: {others}")
-    with _bar(rank.index == 0) as on_progress:
-        result = run(
-            clips,
-            out,
-            tokenizer=video_tokenizer,
-            plan=WindowPlan(frames, height_width, fit, step, stride, fps, keep_damaged),  # type: ignore[arg-type]
-            text_encoder=None
-            if text_encoder is None
-            else lambda: load_text_encoder(
-                text_encoder, max_length=text_length, device=place if text_device == "auto" else text_device
-            ),
-            text_encoder_name=recorded_encoder(source) if text_encoder is None else text_encoder_name(text_encoder),
-            latent_dtype=latent_dtype,
-            samples_per_shard=samples_per_shard,
-            workers=default_workers() if workers is None else workers,
-            device=place,
-            options={
-                "dtype": str(compute_dtype).removeprefix("torch."),
-                "text_length": recorded_length(source) if text_encoder is None else text_length,
-                "default_caption": default_caption if used_default else None,
-            },
-            keep_removed=keep_removed,
-            on_progress=on_progress,
-        )
-    if rank.index == 0:
-        _report(result, out)
-    if torch.distributed.is_initialized():
-        torch.distributed.destroy_process_group()
-
-
-def _bar(shown: bool) -> Any:
-    """Context of a progress bar with rates; gives the function that moves it."""
-    import contextlib
-    from collections.abc import Iterator
-
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-
-    from nemo_cosmos.prepare.encode import Progress as State
-
-    @contextlib.contextmanager
-    def bar() -> Iterator[Any]:
-        columns = ("preparing", BarColumn(), MofNCompleteColumn(), TextColumn("{task.description}"))
-        progress = Progress(*columns, TimeRemainingColumn(), disable=not shown)
-
-        def move(state: State) -> None:
-            if not progress.tasks:
-                progress.add_task("", total=state.total)
-                progress.start()
-            text = f"{state.clips_per_second:.2f} clips/s {state.frames_per_second:.0f} frames/s"
-            if state.skipped:
-                text += f" {state.skipped} skipped"
-            progress.update(progress.task_ids[0], completed=state.clips, description=text)
-
-        try:
-            yield move
-        finally:
-            if progress.tasks:
-                progress.stop()
-
-    return bar()
-
-
-def _list(what: str, done: str, names: list[str]) -> None:
-    if names:
-        more = f" and {len(names) - SHOWN} more" if len(names) > SHOWN else ""
-        print(f"{what}, {done}: {', '.join(names[:SHOWN])}{more}")
-
-
-def _report(result: PrepareResult, out: Path) -> None:
-    manifest, changes = result.manifest, result.changes
-    _list("changed since", "made again", [f"{name} ({what})" for name, what in changes.changed.items()])
-    _list("no longer in the dataset", "kept" if changes.keep_removed else "dropped", changes.removed)
-    if changes.unknown:
-        print(f"{changes.unknown} samples were made before their sources were recorded: changes are not seen in them")
-    for failure in result.skipped[:SHOWN]:
-        print(f"skipped: {failure.reason}")
-    if len(result.skipped) > SHOWN:
-        print(f"skipped: {len(result.skipped) - SHOWN} more, all listed in {out}/manifest.json")
-    rate = ""
-    if result.written and result.seconds:
-        rate = (
-            f" in {result.seconds:.1f} s ({result.written / result.seconds:.2f} samples/s, "
-            f"{result.frames / result.seconds:.0f} frames/s)"
-        )
-    shapes = ", ".join(str(tuple(shape)) for shape in manifest.latent_shapes)
-    print(
-        f"prepared {result.written} samples{rate}; {result.already_done} were there already, "
-        f"{len(result.skipped)} clips skipped"
+    prepare_dataset(
+        source,
+        out,
+        tokenizer=tokenizer,
+        text_encoder=text_encoder,
+        frames=frames,
+        size=height_width,
+        fit=cast(Any, fit),
+        fps=fps,
+        step=step,
+        stride=stride,
+        keep_removed=keep_removed,
+        keep_damaged=keep_damaged,
+        default_caption=default_caption,
+        text_length=text_length,
+        latent_dtype=latent_dtype,
+        samples_per_shard=samples_per_shard,
+        workers=workers,
+        device=device,
+        dtype=dtype,
+        text_device=text_device,
+        verify=verify.value,
     )
-    print(f"{out}: {manifest.samples} samples in {len(manifest.shards)} shards, latents {shapes}")

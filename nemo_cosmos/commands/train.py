@@ -8,8 +8,6 @@ from typing import Annotated
 
 import typer
 
-from nemo_cosmos.ending import report_to
-
 
 def train(
     overrides: Annotated[
@@ -33,10 +31,9 @@ def train(
     if dryrun:
         print(dump_config(config), end="")
         return
-    report_to(config.output_dir)
     if "WORLD_SIZE" not in os.environ and (config.trainer.devices or 1) > 1 and (config.trainer.num_nodes or 1) == 1:
         launcher = ["-m", "torch.distributed.run", "--standalone", f"--nproc_per_node={config.trainer.devices}"]
         os.execv(sys.executable, [sys.executable, *launcher, "-m", "nemo_cosmos", "train", *overrides])
-    from nemo_cosmos.training.run import train as run
+    from nemo_cosmos.interface import train as run
 
     run(config)

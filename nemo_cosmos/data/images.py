@@ -62,19 +62,35 @@ def read_image(path: str | Path) -> Tensor:
     Raises:
         InputError: the file is missing or does not decode, or holds numbers without a defined white.
     """
-    from PIL import Image, ImageOps
+    from PIL import Image
 
     path = Path(path)
     _head(path)
     try:
         with Image.open(path, formats=_formats()) as opened:
-            opened.load()
-            image = ImageOps.exif_transpose(opened)
-            array = np.array(_to_rgb(image, path))
+            return pixels_of(opened, path)
     except InputError:
         raise
     except (OSError, ValueError, SyntaxError, EOFError, Image.DecompressionBombError) as error:
         raise InputError(f"{path} cannot be read as an image: {error}") from error
+
+
+def pixels_of(opened: Image.Image, name: str | Path) -> Tensor:
+    """What :func:`read_image` gives of an image that Pillow has opened or made; ``name`` stands for it in errors.
+
+    Raises:
+        InputError: it does not decode, or holds numbers without a defined white.
+    """
+    from PIL import ImageOps
+
+    try:
+        opened.load()
+        image = ImageOps.exif_transpose(opened)
+        array = np.array(_to_rgb(image, name))
+    except InputError:
+        raise
+    except (OSError, ValueError, SyntaxError, EOFError) as error:
+        raise InputError(f"{name} cannot be read as an image: {error}") from error
     return torch.from_numpy(array).permute(2, 0, 1)
 
 
@@ -95,7 +111,7 @@ def _head(path: Path) -> bytes:
         raise InputError(f"{path} cannot be read: {error.strerror}") from error
 
 
-def _to_rgb(image: Image.Image, path: Path) -> Image.Image:
+def _to_rgb(image: Image.Image, path: str | Path) -> Image.Image:
     if image.mode.startswith("I"):
         image = _to_8_bit(image, path)
     if image.mode == "F":
@@ -106,7 +122,7 @@ def _to_rgb(image: Image.Image, path: Path) -> Image.Image:
     return image.convert("RGB")
 
 
-def _to_8_bit(image: Image.Image, path: Path) -> Image.Image:
+def _to_8_bit(image: Image.Image, path: str | Path) -> Image.Image:
     """16-bit gray (modes ``I;16``, and ``I`` where Pillow widens it) in 8 bits; one level is transparent in some."""
     from PIL import Image
 
@@ -121,7 +137,7 @@ def _to_8_bit(image: Image.Image, path: Path) -> Image.Image:
     return gray
 
 
-def _to_srgb(image: Image.Image, path: Path) -> Image.Image:
+def _to_srgb(image: Image.Image, path: str | Path) -> Image.Image:
     """The image with its colour profile applied; one without, or with sRGB's, as it is."""
     profile = image.info.get("icc_profile")
     if profile and image.mode == "P":

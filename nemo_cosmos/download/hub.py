@@ -85,6 +85,18 @@ def fetch_repository(repository: Repository, fetch: Fetch | None = None) -> None
         )
 
 
+def fetch_to_cache(name: str, patterns: Sequence[str], fetch: Fetch | None = None) -> Path:
+    """The folder of a repository in the hub's cache, with the files wanted; what is there is not fetched again.
+
+    Raises:
+        InputError: the hub refuses or cannot be reached.
+    """
+    from huggingface_hub import snapshot_download
+
+    with _explaining(name):
+        return Path((fetch or snapshot_download)(name, allow_patterns=list(patterns)))
+
+
 def check_free_space(folder: Path, needed: int) -> None:
     """InputError where ``needed`` bytes do not fit on the disk of ``folder``."""
     existing = next(path for path in (folder, *folder.absolute().parents) if path.exists())

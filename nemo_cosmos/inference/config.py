@@ -116,6 +116,23 @@ class WeightDefaults:
     fps: float | None = None
 
 
+def trained_text_length(path: str | Path) -> int:
+    """Rows of the text embedding that the weights were trained with; needs no shards.
+
+    Args:
+        path: what the weights are loaded from.
+    """
+    folder = _run_folder(Path(path))
+    if folder is None:
+        return RELEASED_TEXT_LENGTH
+    values = read_yaml(folder / "config.yaml")
+    return int(_number(folder, values, "data.text_length", int, RELEASED_TEXT_LENGTH))
+
+
+def _run_folder(path: Path) -> Path | None:
+    return next((f for f in (path, *path.parents[:2]) if (f / "config.yaml").is_file()), None)
+
+
 def weight_defaults(path: str | Path, config: GenerationConfig) -> WeightDefaults:
     """Reads the defaults of a run folder, for it or for what lies in it; other files have those of released models.
 
@@ -126,8 +143,7 @@ def weight_defaults(path: str | Path, config: GenerationConfig) -> WeightDefault
     Raises:
         InputError: the run's shards are gone and size or frame count were not given.
     """
-    path = Path(path)
-    folder = next((f for f in (path, *path.parents[:2]) if (f / "config.yaml").is_file()), None)
+    folder = _run_folder(Path(path))
     if folder is None:
         return WeightDefaults()
     try:

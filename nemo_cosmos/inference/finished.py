@@ -45,6 +45,8 @@ def job_record(job: GenerationJob, dtype: torch.dtype) -> dict[str, Any]:
         "upsampler_files": None if job.upsampler is None else fingerprint(Path(job.upsampler)),
         "upsampler_word_limit": job.upsampler_word_limit,
         "guardrail": job.guardrail,
+        "lora": None if job.lora is None else str(job.lora),
+        "lora_files": None if job.lora is None else fingerprint(job.lora),
     }
 
 

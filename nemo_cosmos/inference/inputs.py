@@ -1,18 +1,32 @@
-"""The frames that a video starts from, out of an image or a video file."""
+"""The frames that a video starts from, out of an image or a video file, or as a program holds them."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
 
+import torch
 from torch import Tensor
 
 from nemo_cosmos.data.images import IMAGE_SUFFIXES, is_image, read_image
-from nemo_cosmos.data.video import padding_mask, probe, read_frames, resize
+from nemo_cosmos.data.video import Fit, padding_mask, probe, read_frames, resize
 from nemo_cosmos.errors import InputError
 from nemo_cosmos.inference.config import GenerationConfig, WeightDefaults
 
-__all__ = ["InputFrames", "is_image", "read_image", "read_input"]
+__all__ = ["GivenFrames", "InputFrames", "is_image", "read_image", "read_input"]
+
+
+@dataclass(frozen=True)
+class GivenFrames:
+    """An image or a video in memory.
+
+    Attributes:
+        frames: (3, n, H, W) uint8 RGB.
+        name: stands for it in errors, "image" or "video".
+    """
+
+    frames: Tensor
+    name: str
 
 
 @dataclass(frozen=True)
@@ -31,7 +45,7 @@ class InputFrames:
 
 
 def read_input(
-    path: Path,
+    path: Path | GivenFrames,
     size: tuple[int, int],
     config: GenerationConfig,
     defaults: WeightDefaults,
@@ -39,11 +53,15 @@ def read_input(
 ) -> InputFrames:
     """Reads ``config.num_input_frames`` frames at ``size`` (height, width), at the rate and step of training.
 
+    Of frames in memory the first or last are taken as they are, without a rate.
+
     Raises:
         InputError: the file is missing or does not decode, is too short, or is an image although more than one frame
             was asked for.
     """
     count, step, fit = config.num_input_frames, defaults.input_step, config.fit or defaults.fit
+    if isinstance(path, GivenFrames):
+        return _from_memory(path, size, config, fit, spatial_compression)
     if is_image(path) or _claims_to_be_image(path):
         if count != 1:
             raise InputError(f"{path} is an image: it gives 1 input frame, not num_input_frames={count}")
@@ -63,6 +81,18 @@ def read_input(
         source, fps = (info.height, info.width), (even_rate or info.fps) / step
     mask = padding_mask((source[0], source[1]), size, fit, spatial_compression)
     return InputFrames(frames, fps, mask)
+
+
+def _from_memory(
+    given: GivenFrames, size: tuple[int, int], config: GenerationConfig, fit: Fit, spatial_compression: int
+) -> InputFrames:
+    count, (available, height, width) = config.num_input_frames, given.frames.shape[1:]
+    if count > available:
+        raise InputError(f"{given.name} has {available} frames, too few for num_input_frames={count}")
+    start = 0 if config.input_from == "start" else available - count
+    frames = [resize(frame, size, fit) for frame in given.frames[:, start : start + count].unbind(1)]
+    mask = padding_mask((height, width), size, fit, spatial_compression)
+    return InputFrames(torch.stack(frames, dim=1), None, mask)
 
 
 def _claims_to_be_image(path: Path) -> bool:

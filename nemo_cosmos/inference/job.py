@@ -20,7 +20,7 @@ from nemo_cosmos.data.video import write_mp4
 from nemo_cosmos.diffusion.samplers import Progress
 from nemo_cosmos.errors import InputError, explain_os_error, require_file, require_writable
 from nemo_cosmos.inference.components import Component, free_memory
-from nemo_cosmos.inference.config import WeightDefaults, weight_defaults
+from nemo_cosmos.inference.config import weight_defaults
 from nemo_cosmos.inference.finished import is_finished, job_record, request_record
 from nemo_cosmos.inference.guardrail import CosmosGuardrail, Guardrail, guardrail_wanted
 from nemo_cosmos.inference.job_settings import GenerationJob, Part
@@ -82,7 +82,7 @@ def run_job(job: GenerationJob, requests: list[GenerationRequest]) -> JobSummary
         if pending:
             require_writable(job.output)
             defaults = weight_defaults(job.weights, job.config)
-            models = build_models(job, defaults, ranks)
+            models = build_models(job, defaults.text_length, ranks)
             pipeline = WorldPipeline(
                 models, job.config, defaults, ranks, upsampler_word_limit=job.upsampler_word_limit
             )
@@ -98,8 +98,8 @@ def compute_dtype(job: GenerationJob, ranks: Ranks) -> torch.dtype:
     return job.dtype or (torch.bfloat16 if ranks.device.type == "cuda" else torch.float32)
 
 
-def build_models(job: GenerationJob, defaults: WeightDefaults, ranks: Ranks) -> Models:
-    """The parts of a job, none loaded yet.
+def build_models(job: GenerationJob, text_length: int, ranks: Ranks) -> Models:
+    """The parts of a job, none loaded yet; ``text_length`` is how many text tokens are kept.
 
     Raises:
         InputError: the network's configuration is unknown, or guardrails were asked for and are not installed.
@@ -128,6 +128,7 @@ def build_models(job: GenerationJob, defaults: WeightDefaults, ranks: Ranks) -> 
                 dtype=dtype,
                 context_group=ranks.context_group,
                 verify_files=job.verify,
+                adapter=job.lora,
             ),
         ),
         tokenizer=component(
@@ -136,7 +137,7 @@ def build_models(job: GenerationJob, defaults: WeightDefaults, ranks: Ranks) -> 
         text_encoder=component(
             "text_encoder",
             lambda d: load_text_encoder(
-                job.text_encoder, max_length=defaults.text_length, device=d, dtype=job.text_encoder_dtype
+                job.text_encoder, max_length=text_length, device=d, dtype=job.text_encoder_dtype
             ),
         ),
         upsampler=upsampler,
@@ -172,7 +173,7 @@ def run_requests(
         if ranks.is_first:
             output.mkdir(parents=True, exist_ok=True)
             stack.enter_context(share_folder(output, lambda: remove_unfinished(output, requests)))
-        bars = stack.enter_context(_progress_bars(len(requests), enabled=ranks.is_first))
+        bars = stack.enter_context(progress_bars(len(requests), enabled=ranks.is_first))
         for request, text in zip(requests, prepared, strict=True):
             bars.begin(request.name)
             if text.text is None:
@@ -253,7 +254,8 @@ class _Bars:
 
 
 @contextmanager
-def _progress_bars(num_requests: int, *, enabled: bool) -> Iterator[_Bars]:
+def progress_bars(num_requests: int, *, enabled: bool) -> Iterator[_Bars]:
+    """What a person sees of a job on standard error."""
     from rich.console import Console
     from rich.progress import (
         BarColumn,

@@ -37,6 +37,7 @@ class GenerationJob:
         overwrite: make finished videos again.
         num_gpus: expected number of processes, None for any.
         verify: how network and tokenizer are compared with their checksums, where they have them.
+        lora: PEFT folder of adapters to merge into the network.
     """
 
     weights: Path
@@ -55,6 +56,7 @@ class GenerationJob:
     overwrite: bool = False
     num_gpus: int | None = None
     verify: Verify = "auto"
+    lora: Path | None = None
 
     @classmethod
     def from_names(

@@ -10,6 +10,7 @@ from nemo_cosmos.ending import Flags, report_to
 from nemo_cosmos.errors import InputError
 from nemo_cosmos.inference.config import GenerationConfig
 from nemo_cosmos.inference.job import GenerationJob, JobSummary, Part, run_job
+from nemo_cosmos.inference.places import preset_of
 from nemo_cosmos.inference.prompts import default_negative_prompt
 from nemo_cosmos.inference.requests import GenerationRequest, collect_requests
 from nemo_cosmos.logs import log_shown
@@ -92,7 +93,7 @@ def run_script(kind: Kind, arguments: argparse.Namespace) -> JobSummary:
     weights = _below(root, arguments.diffusion_transformer_dir, "--diffusion_transformer_dir")
     preset = arguments.preset
     if (weights / "model.pt").is_file():
-        preset = preset or _preset_of(weights.name)
+        preset = preset or preset_of(weights.name)
         weights = weights / "model.pt"
     negative = default_negative_prompt() if arguments.negative_prompt is None else arguments.negative_prompt
     is_video = kind == "Video2World"
@@ -172,11 +173,3 @@ def _upsampler(root: Path, name: str) -> str:
         f"--prompt_upsampler_dir {name}: {root / name} does not exist. Name any image-text-to-text model of "
         "transformers (a folder or a repository), or pass --disable_prompt_upsampler to use the prompt as it is"
     )
-
-
-def _preset_of(folder: str) -> str:
-    """``Cosmos-Predict1-7B-Video2World`` (with or without ``_post-trained``) -> ``predict1-7b-video2world``."""
-    name = folder.removesuffix("_post-trained").removeprefix("Cosmos-").lower()
-    if not name.startswith(("predict1-", "predict2-")):
-        raise InputError(f"--diffusion_transformer_dir {folder}: the name tells no network; give --preset")
-    return name

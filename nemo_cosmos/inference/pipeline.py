@@ -116,14 +116,16 @@ def plan_video(
     chunk = config.chunk_frames or defaults.num_frames or tokenizer.chunk_frames
     frames = config.num_frames or chunk
     chunk = min(chunk, frames)
-    latent_frames = tokenizer.latent_frames(chunk)
+    name = "num_frames" if chunk == config.num_frames else "chunk_frames"
+    latent_frames = _latent_frames(tokenizer, name, chunk)
     if latent_frames > dit.max_frames:
         raise InputError(
-            f"{chunk} frames in one go are {latent_frames} latent frames; the network takes {dit.max_frames}"
+            f"{name}={chunk}: {chunk} frames in one go are {latent_frames} latent frames; the network takes "
+            f"{dit.max_frames}"
         )
     given = config.num_input_frames if has_input else 0
     if given:
-        tokenizer.latent_frames(given)
+        _latent_frames(tokenizer, "num_input_frames", given)
         if given >= chunk:
             raise InputError(f"num_input_frames={given} leaves nothing to generate in {chunk} frames")
     overlap, num_chunks = 0, 1
@@ -134,11 +136,19 @@ def plan_video(
                 "and cannot continue a video"
             )
         overlap = config.overlap_frames
-        tokenizer.latent_frames(overlap)
+        _latent_frames(tokenizer, "overlap_frames", overlap)
         if overlap >= chunk:
             raise InputError(f"overlap_frames={overlap} leaves nothing to generate in chunks of {chunk} frames")
         num_chunks = 1 + math.ceil((frames - chunk) / (chunk - overlap))
     return VideoPlan(height, width, frames, chunk, overlap, num_chunks, given)
+
+
+def _latent_frames(tokenizer: VideoTokenizer, name: str, frames: int) -> int:
+    """Latent frames of a setting; InputError names it."""
+    try:
+        return tokenizer.latent_frames(frames)
+    except InputError as error:
+        raise InputError(f"{name}={frames}: {error}") from error
 
 
 class WorldPipeline:
@@ -259,7 +269,13 @@ class WorldPipeline:
             return self.config.fps
         if given is not None and given.fps:
             return given.fps
-        what = "an image" if given is not None else "a text"
+        what = (
+            "an image or a video in memory"
+            if request.frames is not None
+            else "an image"
+            if given is not None
+            else "a text"
+        )
         if self.defaults.fps:
             logger.info("%s: %g frames per second, the rate of all training samples", request.name, self.defaults.fps)
             return self.defaults.fps
@@ -273,7 +289,7 @@ class WorldPipeline:
         return DEFAULT_FPS
 
     def _encode_input(self, request: GenerationRequest) -> tuple[_LatentPlan, InputFrames | None, Tensor | None]:
-        dit, has_input = self.models.dit, request.visual_input is not None
+        dit, has_input = self.models.dit, request.given is not None
         with self.models.tokenizer.use() as tokenizer:
             expected = self.defaults.tokenizer
             if expected is not None and tokenizer.identity != expected:
@@ -285,10 +301,10 @@ class WorldPipeline:
             channels = plan.latent_shape[0]
             if channels != dit.in_channels:
                 raise InputError(f"tokenizer {tokenizer.name} has {channels} latent channels, not {dit.in_channels}")
-            if request.visual_input is None:
+            if request.given is None:
                 return plan, None, None
             size = (video.height, video.width)
-            given = read_input(request.visual_input, size, self.config, self.defaults, tokenizer.spatial_compression)
+            given = read_input(request.given, size, self.config, self.defaults, tokenizer.spatial_compression)
             return plan, given, tokenizer.encode(to_unit_range(given.frames)).cpu()
 
     def _sample(self, inputs: SamplingInputs, progress: Progress | None) -> Tensor:
@@ -330,9 +346,9 @@ class WorldPipeline:
     def _upsample(self, request: GenerationRequest) -> str:
         assert self.models.upsampler is not None
         image = None
-        if request.visual_input is not None:
+        if request.given is not None:
             size = (self.config.height or self.defaults.size[0], self.config.width or self.defaults.size[1])
-            image = read_input(request.visual_input, size, self.config, self.defaults, 1).frames[:, -1]
+            image = read_input(request.given, size, self.config, self.defaults, 1).frames[:, -1]
         with self.models.upsampler.use() as upsampler:
             return upsampler.upsample(request.prompt, image)
 

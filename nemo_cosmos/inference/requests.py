@@ -7,11 +7,15 @@ import os
 import re
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from nemo_cosmos.data.clips import list_clips, not_read
 from nemo_cosmos.data.listing import numbered_lines, require_path
 from nemo_cosmos.errors import InputError, require_text
 from nemo_cosmos.typed import parse_json
+
+if TYPE_CHECKING:
+    from nemo_cosmos.inference.inputs import GivenFrames
 
 logger = logging.getLogger(__name__)
 LONGEST_NAME = 230
@@ -28,6 +32,7 @@ class GenerationRequest:
         visual_input: image or video the video starts from; None for text alone.
         seed: overrides the seed of the settings.
         has_prompt: the prompt was given although it is empty, as captions may be; it is used as it is.
+        frames: image or video in memory, instead of ``visual_input``.
     """
 
     name: str
@@ -35,6 +40,12 @@ class GenerationRequest:
     visual_input: Path | None = None
     seed: int | None = None
     has_prompt: bool = False
+    frames: GivenFrames | None = None
+
+    @property
+    def given(self) -> Path | GivenFrames | None:
+        """What the video starts from."""
+        return self.visual_input if self.frames is None else self.frames
 
     def __post_init__(self) -> None:
         if not re.fullmatch(r"[^/\\\0]+", self.name) or self.name.startswith("."):

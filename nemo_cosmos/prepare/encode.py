@@ -73,8 +73,9 @@ class Progress:
 
 @dataclass
 class PrepareResult:
-    """What a call did: counts over all ranks, and the manifest of all that is there now."""
+    """What a call did: the folder, counts over all ranks, and the manifest of all that is there now."""
 
+    path: Path
     written: int
     frames: int
     already_done: int
@@ -82,6 +83,11 @@ class PrepareResult:
     manifest: Manifest
     skipped: list[Failure] = field(default_factory=list)
     changes: Changes = field(default_factory=Changes)
+
+    @property
+    def samples(self) -> int:
+        """How many samples the folder holds now."""
+        return self.manifest.samples
 
 
 def prepare(
@@ -189,6 +195,7 @@ def prepare(
         _barrier(rank)
         manifest = Manifest.load(out)
     return PrepareResult(
+        path=out,
         written=sum(p.samples for p, _ in everyone),
         frames=sum(p.frames for p, _ in everyone),
         already_done=len(done),

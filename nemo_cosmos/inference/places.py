@@ -1,0 +1,63 @@
+"""Where a model lies: a path here, or the name of a repository on the Hugging Face hub, which is then downloaded."""
+
+from __future__ import annotations
+
+import os
+import re
+from pathlib import Path
+
+from nemo_cosmos.checkpoint.files import MODEL_CONFIG
+from nemo_cosmos.download.hub import fetch_to_cache
+from nemo_cosmos.errors import InputError
+
+NETWORK_FILES = ("model.pt", "config.json", "transformer/*")
+"""Of a released network: the original file, or diffusers' transformer."""
+TOKENIZER_FILES = ("model.pt", "config.json", "mean_std.pt", "*.jit", "model.safetensors", "latent_stats.json")
+ADAPTER_FILES = ("adapter_config.json", "adapter_model.safetensors")
+
+
+def find_network(name: str | Path, preset: str | None) -> tuple[Path, str | None]:
+    """What the weights are loaded from, and the preset that they need.
+
+    The ``model.pt`` of a released folder or repository is found in it, and its network told by the name.
+
+    Raises:
+        InputError: there is nothing of this name, here or on the hub.
+    """
+    folder = find_folder(name, NETWORK_FILES)
+    file = folder / "model.pt"
+    if not file.is_file():
+        return folder, preset
+    if preset is None and not (folder / MODEL_CONFIG).is_file():
+        preset = preset_of(Path(name).name)
+    return file, preset
+
+
+def find_folder(name: str | Path, files: tuple[str, ...]) -> Path:
+    """A path as it is; the download of a repository's ``files`` where nothing has that path and the hub may have it.
+
+    Raises:
+        InputError: the hub does not give it.
+    """
+    path = Path(name)
+    if os.path.lexists(path) or not _may_be_repository(str(name)):
+        return path
+    try:
+        return fetch_to_cache(str(name), files)
+    except InputError as error:
+        raise InputError(f"{name} does not exist here, and as a repository of the hub: {error}") from error
+
+
+def _may_be_repository(name: str) -> bool:
+    """Whether a name can be ``OWNER/NAME``; below a folder that is here, it is taken for a path."""
+    if not re.fullmatch(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*", name) or name.endswith((".pt", ".safetensors")):
+        return False
+    return not os.path.isdir(name.split("/")[0])
+
+
+def preset_of(folder: str) -> str:
+    """``Cosmos-Predict1-7B-Video2World`` (with or without ``_post-trained``) -> ``predict1-7b-video2world``."""
+    name = folder.removesuffix("_post-trained").removeprefix("Cosmos-").lower()
+    if not name.startswith(("predict1-", "predict2-")):
+        raise InputError(f"{folder}: the name of the folder of model.pt tells no network; give --preset")
+    return name

@@ -1,0 +1,247 @@
+"""A generation pipeline in Python: its models stay loaded from one call to the next."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from nemo_cosmos.checksums import Verify
+from nemo_cosmos.data.images import IMAGE_SUFFIXES, is_image, pixels_of
+from nemo_cosmos.data.video import Fit
+from nemo_cosmos.errors import InputError, require_file
+from nemo_cosmos.inference.config import GenerationConfig, Sampler, trained_text_length, weight_defaults
+from nemo_cosmos.inference.inputs import GivenFrames
+from nemo_cosmos.inference.job import GenerationJob, Part, build_models, progress_bars
+from nemo_cosmos.inference.pipeline import WorldPipeline
+from nemo_cosmos.inference.places import ADAPTER_FILES, TOKENIZER_FILES, find_folder, find_network
+from nemo_cosmos.inference.ranks import start_ranks
+from nemo_cosmos.inference.requests import GenerationRequest
+from nemo_cosmos.logs import log_shown
+from nemo_cosmos.models.text import DEFAULT_TEXT_ENCODER
+from nemo_cosmos.typed import check_arguments
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
+
+Precision = Literal["bf16", "fp32"]
+NAME = "video"
+"""Of the one request of a call, in messages."""
+
+
+class Pipeline:
+    """Text2World and Video2World generation: a prompt and frames in, frames out.
+
+    The same job as `nemo-cosmos generate`: settings have the names, defaults and limits of its flags, and the same
+    settings and seed give the same frames. Made by :meth:`from_pretrained`.
+
+    Attributes:
+        fps: frame rate of the latest video, 0 before one was made.
+    """
+
+    def __init__(self, job: GenerationJob) -> None:
+        self.job, self.ranks, self.fps = job, start_ranks(), 0.0
+        with log_shown():
+            self.models = build_models(job, trained_text_length(job.weights), self.ranks)
+            models = self.models
+            parts = (models.tokenizer, models.network, models.text_encoder, models.upsampler, models.guardrail)
+            for part in parts:
+                if part is not None and not part.offload:
+                    with part.use():  # Loads it.
+                        pass
+
+    @classmethod
+    def from_pretrained(
+        cls,
+        model: str | Path,
+        *,
+        tokenizer: str | Path,
+        text_encoder: str | Path = DEFAULT_TEXT_ENCODER,
+        lora: str | Path | None = None,
+        weights: Literal["ema", "reg"] = "ema",
+        preset: str | None = None,
+        precision: Precision | None = None,
+        text_encoder_precision: Precision = "fp32",
+        prompt_upsampler: str | Path | None = None,
+        guardrail: bool | None = None,
+        offload: tuple[Part, ...] = (),
+        verify: Verify = "auto",
+    ) -> Pipeline:
+        """Load the models, once; parts named in ``offload`` are loaded when they are needed.
+
+        Args:
+            model: run folder, ``.pt`` file in the released layout, diffusers folder, or repository of the hub.
+            tokenizer: tokenizer folder, or repository of the hub.
+            text_encoder: folder or repository of the T5 encoder.
+            lora: PEFT folder or repository of adapters to merge into the network.
+            weights: averaged ("ema") or regular ("reg") weights of a run, or of a file with both.
+            preset: network of a ``.pt`` file that does not say, for example ``predict1-7b-video2world``.
+            precision: of network and tokenizer, "bf16" or "fp32"; None: bf16 on a GPU, fp32 on the CPU.
+            text_encoder_precision: of the text encoder.
+            prompt_upsampler: image-text-to-text model of transformers that expands the prompts.
+            guardrail: check prompts and videos with cosmos_guardrail; None: where it is installed.
+            offload: parts that leave the device while they are not in use: "network", "tokenizer", "text_encoder",
+                "upsampler", "guardrail".
+            verify: compare network and tokenizer with their checksums: "full", "size", or "auto" (up to 64 GiB).
+
+        Raises:
+            InputError: an argument of the wrong type, a model that is missing, damaged or does not fit.
+        """
+        check_arguments(cls.from_pretrained, locals())
+        with log_shown():
+            path, preset = find_network(model, preset)
+            job = GenerationJob.from_names(
+                weights=path,
+                tokenizer=find_folder(tokenizer, TOKENIZER_FILES),
+                output=Path(),  # Not written to: frames are handed out.
+                preset=preset,
+                kind=weights,
+                text_encoder=str(text_encoder),
+                lora=None if lora is None else find_folder(lora, ADAPTER_FILES),
+                upsampler=None if prompt_upsampler is None else str(prompt_upsampler),
+                guardrail=guardrail,
+                offload=frozenset(offload),
+                precision=precision,
+                text_encoder_precision=text_encoder_precision,
+                verify=verify,
+            )
+        return cls(job)
+
+    def __call__(
+        self,
+        prompt: str | None = None,
+        *,
+        image: str | Path | np.ndarray | Image | None = None,
+        video: str | Path | np.ndarray | None = None,
+        negative_prompt: str | None = None,
+        height: int | None = None,
+        width: int | None = None,
+        num_frames: int | None = None,
+        chunk_frames: int | None = None,
+        overlap_frames: int = 9,
+        num_input_frames: int = 1,
+        input_from: Literal["start", "end"] = "end",
+        fit: Fit | None = None,
+        fps: float | None = None,
+        num_steps: int = 35,
+        guidance: float = 7.0,
+        batched_guidance: bool = False,
+        sampler: Sampler | None = None,
+        seed: int = 1,
+    ) -> np.ndarray:
+        """One video. Settings left at None take the run's value, else that of the released models.
+
+        Args:
+            prompt: what the video shows; may be left out with a prompt upsampler and an input.
+            image: frame to start from: a file, a PIL image, or an array (H, W, 3) uint8 RGB.
+            video: frames to start from: a file, which is read at the rate and step of training, or an array
+                (T, H, W, 3) uint8 RGB, whose frames are taken as they are and whose rate is ``fps``.
+            negative_prompt: text of the unconditional branch; None: the zero embedding.
+            height, width: pixels.
+            num_frames: frames of the video, the given ones included; None: one chunk.
+            chunk_frames: frames generated in one go; longer videos are continued chunk by chunk.
+            overlap_frames: frames of a chunk that the next one continues from.
+            num_input_frames: frames taken from ``video``, 1 + k * temporal compression.
+            input_from: take the first ("start") or the last ("end") frames of ``video``.
+            fit: how an input of another shape fills the frame: "crop", "pad" or "stretch".
+            fps: frames per second, told to the network; the one in use stays in the attribute of that name.
+            num_steps: sampler steps.
+            guidance: g in cond + g * (cond - uncond).
+            batched_guidance: both branches in one batch.
+            sampler: "edm-euler" (default for Predict1) or "res-2ab" (default for Predict2).
+            seed: of the noise.
+
+        Returns:
+            (T, H, W, 3) uint8 RGB frames; under torchrun on every rank.
+
+        Raises:
+            InputError: an argument of the wrong type or range, an input that cannot be read, a size or count that
+                tokenizer or network cannot take, or a prompt or video that the guardrail refused.
+        """
+        request = _request(prompt, image, video)
+        config = GenerationConfig(
+            height=height,
+            width=width,
+            num_frames=num_frames,
+            chunk_frames=chunk_frames,
+            overlap_frames=overlap_frames,
+            fps=fps,
+            num_input_frames=num_input_frames,
+            input_from=input_from,
+            fit=fit,
+            sampler=sampler,
+            num_steps=num_steps,
+            guidance=guidance,
+            batched_guidance=batched_guidance,
+            negative_prompt=negative_prompt,
+            seed=seed,
+        )
+        with log_shown(), progress_bars(1, enabled=self.ranks.is_first) as bars:
+            defaults = weight_defaults(self.job.weights, config)
+            world = WorldPipeline(self.models, config, defaults, self.ranks)
+            [text] = world.prepare_texts([request])
+            if text.text is None:
+                raise InputError(f"the guardrail refused the prompt {text.prompt[:80]!r}")
+            bars.begin(NAME)
+            frames, self.fps = world.generate(request, text, progress=bars.evaluation)
+            bars.end()
+        return self.ranks.from_first(lambda: _as_array(frames))
+
+
+def _as_array(frames: Tensor | None) -> np.ndarray:
+    """(3, T, H, W) -> (T, H, W, 3), an array of its own."""
+    if frames is None:
+        raise InputError("the guardrail refused the video")
+    return np.ascontiguousarray(frames.permute(1, 2, 3, 0).cpu().numpy())
+
+
+def _request(prompt: Any, image: Any, video: Any) -> GenerationRequest:
+    if prompt is not None and not isinstance(prompt, str):
+        raise InputError(f"prompt={str(prompt)[:80]!r}: expected text")
+    if image is not None and video is not None:
+        raise InputError("image and video: give one of them to start from")
+    if prompt is None and image is None and video is None:
+        raise InputError("prompt: say what to generate, by a prompt, an image or a video")
+    path, frames = _image(image) if image is not None else _video(video)
+    return GenerationRequest(NAME, (prompt or "").strip(), path, has_prompt=prompt is not None, frames=frames)
+
+
+def _image(image: Any) -> tuple[Path | None, GivenFrames | None]:
+    if isinstance(image, str | os.PathLike):
+        path = _file("image", image)
+        if not is_image(path) and path.suffix.lower() not in IMAGE_SUFFIXES:
+            raise InputError(f"image={path} is no image; a video is given as video=")
+        return path, None
+    if hasattr(image, "getbands"):  # PIL's own way to tell; the package need not be installed for arrays.
+        return None, GivenFrames(pixels_of(image, "image")[:, None], "image")
+    return None, GivenFrames(_pixels("image", image, "(H, W, 3)", 3)[:, None], "image")
+
+
+def _video(video: Any) -> tuple[Path | None, GivenFrames | None]:
+    if video is None:
+        return None, None
+    if isinstance(video, str | os.PathLike):
+        path = _file("video", video)
+        if is_image(path):
+            raise InputError(f"video={path} is an image; give it as image=")
+        return path, None
+    return None, GivenFrames(_pixels("video", video, "(T, H, W, 3)", 4), "video")
+
+
+def _file(name: str, given: str | os.PathLike[str]) -> Path:
+    require_file(given, f"{name}=")
+    return Path(given)
+
+
+def _pixels(name: str, given: Any, shape: str, dimensions: int) -> Tensor:
+    """An array in memory, channels first."""
+    array = np.asarray(given)
+    if array.dtype != np.uint8 or array.ndim != dimensions or array.shape[-1] != 3 or 0 in array.shape:
+        raise InputError(
+            f"{name} has the shape {array.shape} and the type {array.dtype}: expected {shape} uint8, RGB from 0 to 255"
+        )
+    return torch.from_numpy(np.array(array)).movedim(-1, 0)

@@ -1,0 +1,185 @@
+"""From a dataset and the folders of its models to shards: what `nemo-cosmos prepare` and `nc.prepare` call."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import torch
+
+from nemo_cosmos.checksums import Verify
+from nemo_cosmos.data.clips import find_clips, not_read
+from nemo_cosmos.data.shards import SAMPLES_PER_SHARD
+from nemo_cosmos.data.video import Fit
+from nemo_cosmos.data.windows import WindowPlan
+from nemo_cosmos.ending import report_to
+from nemo_cosmos.models.text import load_text_encoder, text_encoder_name
+from nemo_cosmos.models.tokenizer import load_tokenizer
+from nemo_cosmos.prepare.decode import default_workers
+from nemo_cosmos.prepare.device import resolve_device, resolve_dtype
+from nemo_cosmos.prepare.encode import PrepareResult, Progress, join_ranks, prepare
+from nemo_cosmos.prepare.text_embeddings import recorded_encoder, recorded_length
+from nemo_cosmos.typed import check_arguments
+
+SHOWN = 5
+
+
+def prepare_dataset(
+    source: str | Path,
+    out: str | Path,
+    *,
+    tokenizer: str | Path,
+    text_encoder: str | Path | None = None,
+    frames: int = 121,
+    size: tuple[int, int] = (704, 1280),
+    fit: Fit = "crop",
+    fps: float | None = None,
+    step: int = 1,
+    stride: int = 0,
+    keep_removed: bool = False,
+    keep_damaged: bool = False,
+    default_caption: str | None = None,
+    text_length: int = 512,
+    latent_dtype: str = "bfloat16",
+    samples_per_shard: int = SAMPLES_PER_SHARD,
+    workers: int | None = None,
+    device: str = "auto",
+    dtype: str = "auto",
+    text_device: str = "auto",
+    verify: Verify = "auto",
+) -> PrepareResult:
+    """Tokenize a dataset offline, once, so that training reads latents instead of video.
+
+    Goes on where a stopped call was. Under torchrun every process calls it and encodes its share of the clips. Shows a
+    progress bar and prints what became of the clips.
+
+    Args:
+        source: folder with ``videos/`` and ``metas/``, folder of videos with ``*.txt``, or ``.jsonl`` file.
+        out: folder of shards to write.
+        tokenizer: folder of the video tokenizer.
+        text_encoder: T5 folder or repository that embeds the captions; None uses the embeddings in
+            ``source/t5_xxl``.
+        frames: pixel frames per sample, 1 + k * temporal compression.
+        size: (height, width) in pixels.
+        fit: how a clip of another shape fills the size: "crop", "pad" or "stretch".
+        fps: resample to this rate; None: each clip's own.
+        step: take every n-th frame.
+        stride: frames between the windows of a long clip; 0: its first window alone.
+        keep_removed: keep the samples of clips that are no longer in ``source``.
+        keep_damaged: take clips with lost packets or combed frames as they decode.
+        default_caption: caption of clips that have none.
+        text_length: text tokens kept.
+        latent_dtype: storage of latents: "bfloat16", "float16" or "float32".
+        samples_per_shard: samples per shard file.
+        workers: decoding processes per rank; 0: none; None: by the number of cores.
+        device: "auto", "cpu" or "cuda".
+        dtype: computation of the tokenizer: "auto" (bfloat16 on GPUs, float32 else) or a dtype's name.
+        text_device: where captions are embedded: "auto" (as ``device``) or "cpu".
+        verify: how the tokenizer is compared with its checksums: "auto", "full" or "size".
+
+    Returns:
+        What the call did: ``path``, ``samples`` (in the folder now), ``written``, ``skipped``, ``manifest``, ….
+
+    Raises:
+        InputError: a value of the wrong type or that does not fit the tokenizer, a missing folder, no usable clip, or
+            a folder ``out`` that holds something else or cannot be written.
+    """
+    check_arguments(prepare_dataset, locals())
+    source, out, tokenizer = Path(source), Path(out), Path(tokenizer)
+    encoder = None if text_encoder is None else str(text_encoder)
+    report_to(out)
+    clips = find_clips(source, use_embeddings=encoder is None, default_caption=default_caption)
+    used_default = any(clip.caption_file is None and clip.caption == default_caption for clip in clips)
+    place = resolve_device(device)
+    compute_dtype = resolve_dtype(dtype, place)
+    video_tokenizer = load_tokenizer(tokenizer, device=place, dtype=compute_dtype, verify_files=verify)
+    text_place = place if text_device == "auto" else resolve_device(text_device)
+    alone = not torch.distributed.is_initialized()
+    rank = join_ranks()
+    if rank.index == 0:
+        print(f"tokenizer {video_tokenizer.identity}: {video_tokenizer.origin}", flush=True)
+        if others := not_read(source):
+            print(f"not read, for their suffixes: {others}")
+    with _bar(rank.index == 0) as on_progress:
+        result = prepare(
+            clips,
+            out,
+            tokenizer=video_tokenizer,
+            plan=WindowPlan(frames, (size[0], size[1]), fit, step, stride, fps, keep_damaged),
+            text_encoder=None
+            if encoder is None
+            else lambda: load_text_encoder(encoder, max_length=text_length, device=text_place),
+            text_encoder_name=recorded_encoder(source) if encoder is None else text_encoder_name(encoder),
+            latent_dtype=latent_dtype,
+            samples_per_shard=samples_per_shard,
+            workers=default_workers() if workers is None else workers,
+            device=place,
+            options={
+                "dtype": str(compute_dtype).removeprefix("torch."),
+                "text_length": recorded_length(source) if encoder is None else text_length,
+                "default_caption": default_caption if used_default else None,
+            },
+            keep_removed=keep_removed,
+            on_progress=on_progress,
+        )
+    if rank.index == 0:
+        _report(result, out)
+    if alone and torch.distributed.is_initialized():
+        torch.distributed.destroy_process_group()
+    return result
+
+
+@contextlib.contextmanager
+def _bar(shown: bool) -> Iterator[Callable[[Progress], None]]:
+    """A progress bar with rates; gives the function that moves it."""
+    from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
+    from rich.progress import Progress as Bar
+
+    columns = ("preparing", BarColumn(), MofNCompleteColumn(), TextColumn("{task.description}"))
+    progress = Bar(*columns, TimeRemainingColumn(), disable=not shown)
+
+    def move(state: Progress) -> None:
+        if not progress.tasks:
+            progress.add_task("", total=state.total)
+            progress.start()
+        text = f"{state.clips_per_second:.2f} clips/s {state.frames_per_second:.0f} frames/s"
+        if state.skipped:
+            text += f" {state.skipped} skipped"
+        progress.update(progress.task_ids[0], completed=state.clips, description=text)
+
+    try:
+        yield move
+    finally:
+        if progress.tasks:
+            progress.stop()
+
+
+def _list(what: str, done: str, names: list[str]) -> None:
+    if names:
+        more = f" and {len(names) - SHOWN} more" if len(names) > SHOWN else ""
+        print(f"{what}, {done}: {', '.join(names[:SHOWN])}{more}")
+
+
+def _report(result: PrepareResult, out: Path) -> None:
+    manifest, changes = result.manifest, result.changes
+    _list("changed since", "made again", [f"{name} ({what})" for name, what in changes.changed.items()])
+    _list("no longer in the dataset", "kept" if changes.keep_removed else "dropped", changes.removed)
+    if changes.unknown:
+        print(f"{changes.unknown} samples were made before their sources were recorded: changes are not seen in them")
+    for failure in result.skipped[:SHOWN]:
+        print(f"skipped: {failure.reason}")
+    if len(result.skipped) > SHOWN:
+        print(f"skipped: {len(result.skipped) - SHOWN} more, all listed in {out}/manifest.json")
+    rate = ""
+    if result.written and result.seconds:
+        rate = (
+            f" in {result.seconds:.1f} s ({result.written / result.seconds:.2f} samples/s, "
+            f"{result.frames / result.seconds:.0f} frames/s)"
+        )
+    shapes = ", ".join(str(tuple(shape)) for shape in manifest.latent_shapes)
+    print(
+        f"prepared {result.written} samples{rate}; {result.already_done} were there already, "
+        f"{len(result.skipped)} clips skipped"
+    )
+    print(f"{out}: {manifest.samples} samples in {len(manifest.shards)} shards, latents {shapes}")

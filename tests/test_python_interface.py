@@ -1,0 +1,526 @@
+"""`import nemo_cosmos as nc` as a notebook uses it: prepare, train and generate in one process, frames in and out."""
+
+from __future__ import annotations
+
+import inspect
+import logging
+import os
+import random
+import re
+import signal
+import subprocess
+import sys
+import warnings
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+import typer
+from PIL import Image
+from typer.testing import CliRunner
+
+import nemo_cosmos as nc
+from nemo_cosmos.checkpoint.lora import save_adapter
+from nemo_cosmos.commands.generate import generate
+from nemo_cosmos.commands.prepare import prepare
+from nemo_cosmos.config import load_config
+from nemo_cosmos.data.video import probe, read_frames, write_mp4
+from nemo_cosmos.errors import InputError
+from nemo_cosmos.inference import job
+from nemo_cosmos.inference import pretrained as pretrained_module
+from nemo_cosmos.models.dit import DiTConfig
+from nemo_cosmos.models.dit.lora import LoraSpec, adapter_entries
+from tests.inference import runs
+from tests.parallel.processes import run_processes
+from tests.training.shards import write_shards
+
+SMALL = {"height": 32, "width": 48, "num_frames": 9, "num_steps": 2}
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """``run``, ``tokenizer``, ``text``, ``clip.mp4``, and ``clips`` for `prepare`."""
+    path = tmp_path_factory.mktemp("interface")
+    runs.write_models(path)
+    (path / "clips").mkdir()
+    for name in ("one", "two"):
+        write_mp4(path / "clips" / f"{name}.mp4", read_frames(path / "clip.mp4"), fps=8)
+        (path / "clips" / f"{name}.txt").write_text(f"clip {name}")
+    pixels = np.arange(32 * 48 * 3, dtype=np.uint32).reshape(32, 48, 3) * 7 % 256
+    Image.fromarray(pixels.astype(np.uint8)).save(path / "frame.png")
+    return path
+
+
+@pytest.fixture(scope="module")
+def pipe(folder: Path) -> nc.Pipeline:
+    return nc.Pipeline.from_pretrained(folder / "run", tokenizer=folder / "tokenizer", text_encoder=folder / "text")
+
+
+def command(verb: Any, *words: Any) -> str:
+    app = typer.Typer()
+    app.command()(verb)
+    result = CliRunner().invoke(app, [str(word) for word in words])
+    if result.exception is not None and not isinstance(result.exception, SystemExit):
+        raise result.exception
+    assert result.exit_code == 0, result.output
+    return result.output
+
+
+def test_the_import_is_light_and_names_what_there_is() -> None:
+    code = (
+        "import sys, nemo_cosmos as nc; nc.load_config; nc.train; assert callable(nc.prepare); print(dir(nc));"
+        "heavy = {'torch', 'numpy', 'hydra', 'megatron', 'nemo', 'transformers'} & set(sys.modules);"
+        "assert not heavy, heavy; import nemo_cosmos.prepare.encode as encode; assert callable(nc.prepare), encode"
+    )
+    said = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
+    assert said.strip() == str(sorted([*nc.__all__, "__version__"]))
+    with pytest.raises(AttributeError, match="no attribute 'predict'"):
+        nc.predict  # noqa: B018
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        ("project", "a b,c={d}[e]'\"\\f#:~*é"),
+        ("project", "null"),
+        ("project", "true"),
+        ("project", "1e3"),
+        ("project", ""),
+        ("project", "'quoted'"),
+        ("project", "a,b"),
+        ("project", "[a]"),
+        ("project", "~key"),
+        ("project", "choice(1,2)"),
+        ("project", "line\nline"),
+        ("data.path", "/with spaces/and=signs"),
+        ("resume", False),
+        ("model.init_from", None),
+        ("optimizer.lr", 3.125e-5),
+        ("lora.targets", ["to_q", "ff.net.0.proj"]),
+        ("model.overrides.num_layers", 3),
+        ("trainer.max_steps", 1000),
+    ],
+)
+def test_python_values_arrive_as_they_are(key: str, value: Any) -> None:
+    found: Any = nc.load_config("demo_video2world", {key: value})
+    for part in key.split("."):
+        found = found[part] if isinstance(found, dict) else getattr(found, part)
+    assert found == value and type(found) is type(value)
+
+
+def test_other_kinds_of_values_and_choices_of_a_group() -> None:
+    overrides = {
+        "parallel.tensor": np.int64(4),
+        "data.path": Path("some where"),
+        "lora.targets": ("to_q",),
+        "parallel": "tensor2",
+        "trainer": {"max_steps": 5},
+        "name": "n${seed}",
+    }
+    config = nc.load_config("demo_video2world", overrides)
+    assert (config.parallel.tensor, config.data.path, config.lora.targets) == (4, "some where", ["to_q"])
+    assert config.trainer.max_steps == 5 and config.name == "n0"
+    assert nc.load_config("demo_video2world", {"parallel": "context8"}).parallel.context == 8
+    as_command = load_config(nc.TrainConfig, ["experiment=demo_video2world", "trainer.max_steps=5"])
+    assert nc.load_config("demo_video2world", {"trainer.max_steps": 5}) == as_command
+
+
+@pytest.mark.parametrize(
+    ("experiment", "overrides", "message"),
+    [
+        ("video2world_7b_exampel_hdvila", None, "unknown experiment .*did you mean video2world_7b_example_hdvila"),
+        (7, None, "experiment='7'"),
+        ("demo_video2world", ["trainer.max_steps=3"], "expected a dict"),
+        ("demo_video2world", {"trainer.max_step": 3}, "trainer.max_step.*did you mean trainer.max_steps"),
+        ("demo_video2world", {"trainer": {"max_step": 3}}, "trainer.max_step"),
+        ("demo_video2world", {"trainer.max_steps": "many"}, "trainer.max_steps"),
+        ("demo_video2world", {"trainer.max_steps": 1.5}, "trainer.max_steps"),
+        ("demo_video2world", {"trainer.max_steps": True}, "trainer.max_steps"),
+        ("demo_video2world", {"trainer.max_steps": None}, "trainer.max_steps"),
+        ("demo_video2world", {"trainer": 5}, "trainer"),
+        ("demo_video2world", {"optimizer.lr": float("nan")}, "optimizer.lr"),
+        ("demo_video2world", {"lora.targets": "to_q"}, "lora.targets"),
+        ("demo_video2world", {"parallel": "tensor3"}, "parallel=tensor3: no such choice"),
+        ("demo_video2world", {"name": object()}, "name="),
+        ("demo_video2world", {"model.overrides": {3: 4}}, "model.overrides"),
+        ("demo_video2world", {"experiment": "demo_video2world"}, "first argument"),
+        ("demo_video2world", {3: 4}, "override 3"),
+    ],
+)
+def test_bad_experiments_and_overrides_name_the_key(experiment: Any, overrides: Any, message: str) -> None:
+    for function in (nc.load_config, nc.train):
+        with pytest.raises(nc.InputError, match=message):
+            function(experiment, overrides)
+
+
+def test_a_configuration_filled_in_python_is_checked() -> None:
+    config = nc.load_config("demo_video2world")
+    with pytest.raises(InputError, match="overrides go with the name"):
+        nc.train(config, {"trainer.max_steps": 3})
+    config.trainer.max_steps = "many"  # type: ignore[assignment]
+    with pytest.raises(InputError, match=r"trainer.max_steps"):
+        nc.train(config)
+    with pytest.raises(InputError, match="experiment"):
+        nc.train(nc.TrainConfig())
+
+
+def train_twice(folder: Path) -> None:
+    shards = write_shards(folder / "sha rds=1, {a}", shape=(5, 10, 6))
+    network = {
+        "num_layers": 2, "hidden_size": 32, "num_attention_heads": 2, "text_width": 16, "adaln_lora_dim": 8,
+        "max_frames": 16, "max_height": 32, "max_width": 32,
+    }  # fmt: skip
+    overrides: dict[str, Any] = {
+        "parallel": "single", "model.preset": "tiny-video2world", "model.overrides": network, "data.path": shards,
+        "output_dir": folder / "run, =1", "data.micro_batch": 1, "data.global_batch": 2, "data.num_workers": 0,
+        "data.text_length": 8, "data.tokenizer": None, "trainer.max_steps": 1,
+    }  # fmt: skip
+    before = process_state()
+    run = nc.train("demo_video2world", overrides)
+    assert run == folder / "run, =1"
+    assert process_state() == before
+    config = nc.load_config("demo_video2world", overrides)
+    config.trainer.max_steps = 2
+    assert nc.train(config) == run
+    assert len((run / "metrics.jsonl").read_text().splitlines()) == 2
+    assert (run / "checkpoints" / "iter_000000002").is_dir()
+
+
+def process_state() -> Any:
+    """What a notebook would notice of a run that has ended."""
+    handlers = [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)]
+    generators = random.getstate(), np.random.get_state()[1].tolist(), torch.get_rng_state().tolist()
+    joined = torch.distributed.is_initialized()
+    return dict(os.environ), list(warnings.filters), handlers, generators, joined, torch.is_grad_enabled()
+
+
+def test_training_twice_in_one_process_leaves_it_as_it_was(tmp_path: Path) -> None:
+    run_processes(1, train_alone, tmp_path, log=tmp_path / "logs")
+    said = "".join(file.read_text() for file in (tmp_path / "logs").rglob("*") if file.is_file())
+    assert "step 1/1" in said and "step 2/2" in said and "resumed from" in said
+
+
+def train_alone(folder: Path) -> None:
+    """As a notebook does it: without the variables of a launcher."""
+    for name in ("RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT"):
+        os.environ.pop(name, None)
+    train_twice(folder)
+
+
+def test_prepare_returns_what_there_is_and_goes_on(
+    folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    models = {"tokenizer": folder / "tokenizer", "text_encoder": str(folder / "text")}
+    first = nc.prepare(folder / "clips", tmp_path / "s", **models, frames=9, size=(32, 48), workers=0)
+    assert (first.path, first.samples, first.written, first.skipped) == (tmp_path / "s", 2, 2, [])
+    assert "prepared 2 samples" in capsys.readouterr().out
+    again = nc.prepare(folder / "clips", str(tmp_path / "s"), **models, frames=9, size=(32, 48), workers=0)
+    assert (again.samples, again.written, again.already_done) == (2, 0, 2)
+    flags = ("--tokenizer", folder / "tokenizer", "--text-encoder", folder / "text", "--frames", 9)
+    command(prepare, folder / "clips", tmp_path / "c", *flags, "--size", "32x48", "--workers", 0)
+    shards = [sorted((tmp_path / name).glob("*.tar")) for name in "sc"]
+    assert [file.read_bytes() for file in shards[0]] == [file.read_bytes() for file in shards[1]]
+    assert "text_encoder" in inspect.signature(nc.prepare).parameters
+
+
+@pytest.mark.parametrize(
+    ("changed", "message"),
+    [
+        ({"tokenizer": None}, "tokenizer=None"),
+        ({"tokenizer": "nowhere"}, "nowhere"),
+        ({"frames": 10}, "10 frames"),
+        ({"frames": "9"}, "frames='9'"),
+        ({"size": "32x48"}, "size='32x48'"),
+        ({"size": (30, 48)}, "size 30x48"),
+        ({"size": (32,)}, "size="),
+        ({"fit": "squeeze"}, "fit='squeeze'"),
+        ({"workers": -1}, "workers=-1"),
+        ({"device": "tpu"}, "tpu"),
+    ],
+)
+def test_mistakes_of_prepare_write_nothing(folder: Path, tmp_path: Path, changed: Any, message: str) -> None:
+    given = {"tokenizer": folder / "tokenizer", "text_encoder": folder / "text", "frames": 9, "size": (32, 48)}
+    with pytest.raises(InputError, match=message):
+        nc.prepare(folder / "clips", tmp_path / "s", **{"workers": 0, **given, **changed})
+    assert not (tmp_path / "s").exists()
+
+
+def test_frames_equal_those_of_the_command_bit_for_bit(
+    folder: Path, pipe: nc.Pipeline, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    written: list[Any] = []
+    monkeypatch.setattr(job, "write_mp4", lambda path, frames, *rest: written.append((frames, *rest)))
+    models = ("--model", folder / "run", "--tokenizer", folder / "tokenizer", "--text-encoder", folder / "text")
+    flags = ("--height", 32, "--width", 48, "--num-frames", 9, "--num-steps", 2, "--crf", 0, "--seed", 5)
+    say = ("--prompt", "a red disc", "--negative-prompt", "blur", "--guidance", 3, "--num-input-frames", 5)
+    command(generate, *models, *flags, *say, "--input", folder / "clip.mp4", "--output", tmp_path)
+    video = pipe(
+        "a red disc",
+        video=folder / "clip.mp4",
+        negative_prompt="blur",
+        guidance=3.0,
+        num_input_frames=5,
+        seed=5,
+        **SMALL,
+    )
+    [(frames, fps, _)] = written
+    assert video.dtype == np.uint8 and video.shape == (9, 32, 48, 3) and video.flags.c_contiguous
+    assert np.array_equal(video, frames.permute(1, 2, 3, 0).numpy())
+    assert pipe.fps == fps == pytest.approx(8)
+    other = pipe("a red disc", video=folder / "clip.mp4", num_input_frames=5, seed=6, **SMALL)
+    assert not np.array_equal(other, video)
+
+
+def test_models_are_read_once(folder: Path, pipe: nc.Pipeline) -> None:
+    first = pipe("a disc", image=folder / "frame.png", **SMALL)
+    assert np.array_equal(pipe("a disc", image=folder / "frame.png", **SMALL), first)
+    parts = (pipe.models.network, pipe.models.tokenizer, pipe.models.text_encoder)
+    assert [part.loads for part in parts] == [1, 1, 1]
+
+
+def test_files_images_and_arrays_of_the_same_pixels_give_the_same_video(folder: Path, pipe: nc.Pipeline) -> None:
+    file = folder / "frame.png"
+    array = np.asarray(Image.open(file))
+    videos = [pipe("go", image=image, **SMALL) for image in (file, str(file), Image.open(file), array, array[:, ::1])]
+    assert all(np.array_equal(video, videos[0]) for video in videos)
+    turned = pipe("go", image=array[::-1], **SMALL)
+    assert not np.array_equal(turned, videos[0])
+    frames = read_frames(folder / "clip.mp4").permute(1, 2, 3, 0).numpy()
+    settings = {**SMALL, "num_input_frames": 5}
+    from_file = pipe("go", video=folder / "clip.mp4", **settings)
+    assert np.array_equal(pipe("go", video=frames, fps=8.0, **settings), from_file)
+    assert np.array_equal(pipe("go", video=frames[-5:], fps=8.0, input_from="start", **settings), from_file)
+
+
+def test_text_alone_and_long_videos(pipe: nc.Pipeline) -> None:
+    assert pipe("go", **SMALL).shape == (9, 32, 48, 3)
+    assert pipe("", **SMALL).shape == (9, 32, 48, 3)
+    long = pipe("go", **{**SMALL, "num_frames": 13}, chunk_frames=9, overlap_frames=5, fps=12)
+    assert long.shape == (13, 32, 48, 3) and pipe.fps == 12
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"prompt": 5}, "prompt='5'"),
+        ({"prompt": None}, "prompt: say what to generate"),
+        ({"image": np.zeros((32, 48), np.uint8)}, r"image has the shape \(32, 48\).*\(H, W, 3\) uint8"),
+        ({"image": np.zeros((3, 32, 48), np.uint8)}, "image has the shape"),
+        ({"image": np.zeros((1, 32, 48, 3), np.uint8)}, "image has the shape"),
+        ({"image": np.zeros((32, 48, 3), np.float32)}, "image has .*float32.*expected .*uint8"),
+        ({"image": np.zeros((32, 48, 4), np.uint8)}, "image has the shape"),
+        ({"image": np.zeros((0, 48, 3), np.uint8)}, "image has the shape"),
+        ({"image": object()}, "image has .*object"),
+        ({"image": "gone.png"}, "image=gone.png does not exist"),
+        ({"image": "."}, "image=. is a folder"),
+        ({"video": np.zeros((9, 32, 48, 3))}, "video has .*float64"),
+        ({"video": np.zeros((32, 48, 3), np.uint8)}, r"video has .*expected \(T, H, W, 3\)"),
+        ({"video": np.zeros((3, 32, 48, 3), np.uint8), "num_input_frames": 5}, "video has 3 frames, too few"),
+        ({"video": "gone.mp4"}, "video=gone.mp4 does not exist"),
+        ({"image": np.zeros((32, 48, 3), np.uint8), "num_input_frames": 5}, "image has 1 frames, too few"),
+        (
+            {"image": np.zeros((32, 48, 3), np.uint8), "video": np.zeros((9, 32, 48, 3), np.uint8)},
+            "image and video: give one",
+        ),
+        ({"num_frames": 10}, "num_frames=10.*nearest legal 9 or 13"),
+        ({"num_frames": "9"}, "num_frames='9'"),
+        ({"num_frames": 0}, "num_frames=0"),
+        ({"num_frames": 9.0}, "num_frames=9.0"),
+        ({"num_frames": 113, "chunk_frames": 113}, "num_frames=113"),
+        ({"height": 30}, "height=30"),
+        ({"height": None}, "--height"),
+        ({"num_steps": 1}, "num_steps=1"),
+        ({"guidance": float("inf")}, "guidance=inf"),
+        ({"negative_prompt": 5}, "negative_prompt=5"),
+        ({"fps": 0}, "fps=0"),
+        ({"seed": -1}, "seed=-1"),
+        ({"seed": 1.5}, "seed=1.5"),
+        ({"fit": "squeeze"}, "fit='squeeze'"),
+        ({"sampler": "ddim"}, "sampler='ddim'"),
+        ({"input_from": "middle"}, "input_from='middle'"),
+    ],
+)
+def test_mistakes_of_a_call_name_the_argument(pipe: nc.Pipeline, arguments: Any, message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        pipe(**{"prompt": "go", **SMALL, **arguments})
+
+
+def test_an_image_is_no_video_nor_the_other_way_round(folder: Path, pipe: nc.Pipeline) -> None:
+    with pytest.raises(InputError, match=r"frame.png is an image; give it as image="):
+        pipe("go", video=folder / "frame.png", **SMALL)
+    with pytest.raises(InputError, match=r"clip.mp4 is no image; a video is given as video="):
+        pipe("go", image=folder / "clip.mp4", **SMALL)
+
+
+@pytest.mark.parametrize(
+    ("changed", "message"),
+    [
+        ({"model": "gone"}, "gone does not exist"),
+        ({"model": "nobody/nothing"}, "nobody/nothing does not exist here, and as a repository of the hub"),
+        ({"model": 5}, "model=5"),
+        ({"tokenizer": None}, "tokenizer=None"),
+        ({"tokenizer": "gone"}, "gone: no such tokenizer folder"),
+        ({"tokenizer": "nobody/nothing"}, "nobody/nothing does not exist here"),
+        ({"text_encoder": "nowhere"}, "nowhere"),
+        ({"lora": "gone"}, "gone"),
+        ({"precision": "fp8"}, "precision='fp8'"),
+        ({"weights": "best"}, "weights='best'"),
+        ({"preset": "tiny-video2world"}, "is a run folder"),
+        ({"offload": ("wheels",)}, "offload="),
+        ({"guardrail": True}, "cosmos_guardrail is not installed"),
+    ],
+)
+def test_mistakes_of_loading(folder: Path, changed: Any, message: str) -> None:
+    given = {"model": folder / "run", "tokenizer": folder / "tokenizer", "text_encoder": folder / "text"}
+    with pytest.raises(InputError, match=message):
+        nc.Pipeline.from_pretrained(**{**given, **changed})
+
+
+def test_adapters_are_merged_as_by_the_command(
+    folder: Path, pipe: nc.Pipeline, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    dit = DiTConfig.from_dict(pipe.models.dit.to_dict())
+    spec = LoraSpec(2, 2.0, ("to_q", "to_v"))
+    tensors = {}
+    for entry in adapter_entries(dit, spec):
+        tensors[f"{entry.diffusers}.lora_A"] = torch.full((2, entry.shape[1]), 0.2)
+        tensors[f"{entry.diffusers}.lora_B"] = torch.full((entry.shape[0], 2), 0.2)
+    save_adapter(tmp_path / "lora", spec, tensors)
+    models = {"tokenizer": folder / "tokenizer", "text_encoder": folder / "text"}
+    adapted = nc.Pipeline.from_pretrained(folder / "run", **models, lora=tmp_path / "lora", offload=("network",))
+    video = adapted("go", image=folder / "frame.png", **SMALL)
+    assert not np.array_equal(video, pipe("go", image=folder / "frame.png", **SMALL))
+    written: list[Any] = []
+    monkeypatch.setattr(job, "write_mp4", lambda path, frames, *rest: written.append(frames))
+    flags = ("--model", folder / "run", "--tokenizer", folder / "tokenizer", "--text-encoder", folder / "text")
+    more = ("--lora", tmp_path / "lora", "--prompt", "go", "--input", folder / "frame.png", "--output", tmp_path)
+    size = ("--height", 32, "--width", 48, "--num-frames", 9, "--num-steps", 2)
+    command(generate, *flags, *more, *size)
+    assert np.array_equal(video, written[0].permute(1, 2, 3, 0).numpy())
+
+
+def test_a_released_repository_of_the_hub(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its ``model.pt`` is found in the download, and the network by the repository's name."""
+    from nemo_cosmos.inference import places
+
+    asked = []
+
+    def fetch(name: str, files: Any) -> Path:
+        asked.append(name)
+        (tmp_path / "cache").mkdir(exist_ok=True)
+        (tmp_path / "cache" / "model.pt").touch()
+        return tmp_path / "cache"
+
+    monkeypatch.setattr(places, "fetch_to_cache", fetch)
+    found = places.find_network("nvidia/Cosmos-Predict1-7B-Video2World", None)
+    assert found == (tmp_path / "cache" / "model.pt", "predict1-7b-video2world")
+    assert places.find_network(tmp_path / "cache", "tiny-video2world")[1] == "tiny-video2world"
+    for path in ("gone", "./a/b", "/a/b", str(tmp_path / "gone"), "tests/gone", "a/model.pt", "a/b/c"):
+        assert places.find_folder(path, ()) == Path(path)
+    assert asked == ["nvidia/Cosmos-Predict1-7B-Video2World"]
+
+
+class Guard:
+    """Refuses prompts with "bad" in them and, when told, videos."""
+
+    refuses_videos = False
+
+    def allows_prompt(self, prompt: str) -> bool:
+        return "bad" not in prompt
+
+    def filter_video(self, frames: torch.Tensor) -> torch.Tensor | None:
+        return None if self.refuses_videos else frames * 0
+
+    def to(self, *, device: Any) -> Guard:
+        return self
+
+
+def test_guardrails_refuse_prompts_and_videos_and_change_frames(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    guard = Guard()
+    monkeypatch.setattr(job, "guardrail_wanted", lambda choice: choice is not False)
+    monkeypatch.setattr(job, "CosmosGuardrail", lambda device: guard)
+    models = {"tokenizer": folder / "tokenizer", "text_encoder": folder / "text"}
+    guarded = nc.Pipeline.from_pretrained(folder / "run", **models)
+    assert not guarded("good", **SMALL).any()
+    with pytest.raises(InputError, match="the guardrail refused the prompt 'bad'"):
+        guarded("bad", **SMALL)
+    guard.refuses_videos = True
+    with pytest.raises(InputError, match="the guardrail refused the video"):
+        guarded("good", **SMALL)
+    monkeypatch.undo()
+    nc.Pipeline.from_pretrained(folder / "run", **models)
+    assert "guardrails: cosmos_guardrail is not installed" in capsys.readouterr().err
+
+
+def test_settings_and_defaults_are_those_of_the_command() -> None:
+    parameters = typer.main.get_command(_app(generate)).params
+    flags = {p.name: getattr(p.default, "value", p.default) for p in parameters}
+    for function in (nc.Pipeline.__call__, nc.Pipeline.from_pretrained):
+        for name, parameter in inspect.signature(function).parameters.items():
+            if name in ("self", "image", "video", "input_from", "model", "tokenizer", "offload"):
+                continue  # The command's --input, its default by --source, what must be given, and a list.
+            assert flags[name] == parameter.default, name
+
+
+def _app(verb: Any) -> typer.Typer:
+    app = typer.Typer()
+    app.command()(verb)
+    return app
+
+
+def test_logging_is_as_before(folder: Path, pipe: nc.Pipeline) -> None:
+    package = logging.getLogger("nemo_cosmos")
+    before = package.level, package.propagate, list(package.handlers)
+    pipe("go", **SMALL)
+    assert (package.level, package.propagate, list(package.handlers)) == before
+    assert pretrained_module.Pipeline is nc.Pipeline
+
+
+class Documented:
+    """`nc` of the pages: arguments must fit the functions, configurations exist, and frames are real but small."""
+
+    def __init__(self, pipe: nc.Pipeline, folder: Path) -> None:
+        self.pipe, self.folder, self.fps, self.called = pipe, folder, 8.0, []
+        self.Pipeline, self.load_config = self, nc.load_config
+
+    def prepare(self, *args: Any, **options: Any) -> Any:
+        self.called.append("prepare")
+        inspect.signature(nc.prepare).bind(*args, **options)
+        return SimpleNamespace(path=Path("shards"), samples=3)
+
+    def train(self, *args: Any) -> Path:
+        self.called.append("train")
+        return Path(nc.load_config(*args).output_dir)
+
+    def from_pretrained(self, *args: Any, **options: Any) -> Documented:
+        inspect.signature(nc.Pipeline.from_pretrained).bind(*args, **options)
+        return self
+
+    def __call__(self, prompt: str, **settings: Any) -> np.ndarray:
+        self.called.append("pipe")
+        if isinstance(settings.get("image"), str):
+            assert settings["image"] == "first_frame.jpg"
+            settings["image"] = self.folder / "frame.png"
+        return self.pipe(
+            prompt, **{**settings, **SMALL, "num_input_frames": settings.get("num_input_frames", 1) // 9 * 4 + 1}
+        )
+
+
+@pytest.mark.parametrize("page", ["README.md", "docs/python.md"])
+def test_documented_code_runs(
+    page: str, folder: Path, pipe: nc.Pipeline, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    text = (Path(__file__).parents[1] / page).read_text(encoding="utf-8")
+    blocks = re.findall(r"^```python\n(.*?)^```", text, flags=re.S | re.M)
+    monkeypatch.chdir(tmp_path)
+    found = Documented(pipe, folder)
+    names: dict[str, Any] = {"nc": found}
+    for block in blocks:
+        exec(compile(block.replace("import nemo_cosmos as nc\n", ""), page, "exec"), names)
+    assert {"train", "pipe"} <= set(found.called)
+    assert page == "README.md" or probe("robot.mp4").frames == 9
