@@ -131,9 +131,9 @@ def _redirect() -> None:
     }
     for name, replacement in replacements.items():
         setattr(cuda, name, replacement)
-    cuda.nvtx.range_push = lambda *args, **kwargs: 0  # type: ignore[assignment]
-    cuda.nvtx.range_pop = lambda *args, **kwargs: 0  # type: ignore[assignment]
-    torch.Tensor.cuda = lambda self, *args, **kwargs: self  # type: ignore[assignment,method-assign]
-    torch.nn.Module.cuda = lambda self, *args, **kwargs: self  # type: ignore[assignment,method-assign]
+    cuda.nvtx.range_push = lambda *args, **kwargs: 0
+    cuda.nvtx.range_pop = lambda *args, **kwargs: 0
+    torch.Tensor.cuda = lambda self, *args, **kwargs: self  # type: ignore[method-assign]
+    torch.nn.Module.cuda = lambda self, *args, **kwargs: self  # type: ignore[method-assign]
     # Entered for good: there is no place in NeMo's run where it could end.
     _CudaToCpu().__enter__()

@@ -206,10 +206,10 @@ def weights_sha256(state_dict: Mapping[str, Tensor], mean: Tensor | None, std: T
     for key in sorted(k for k in given if k not in CONSTANT_BUFFERS):
         value = given[key].detach().float().cpu().contiguous()
         digest.update(f"{key}{tuple(value.shape)}".encode())
-        digest.update(memoryview(value.numpy()).cast("B"))
+        digest.update(value.numpy().data.cast("B"))
     for title, statistic in (("mean", mean), ("std", std)):
         if statistic is not None:
             values = statistic.detach().float().cpu().contiguous()
             digest.update(f"{title}{tuple(values.shape)}".encode())
-            digest.update(memoryview(values.numpy()).cast("B"))
+            digest.update(values.numpy().data.cast("B"))
     return digest.hexdigest()
