@@ -1,6 +1,7 @@
 # make setup   an environment in .venv with the package and its pinned dependencies
 # make demo    the whole way on a machine without a GPU: clips, tokenizer, shards, training, generated video, report
 # make test    the test suite
+# make test-fast   the files of tests/fast.txt: every room, in under two minutes
 # make test-faults   kills, damaged files, signals, full disks: the long form of what docs/faults.md lists
 # make fuzz    damaged files for every reader, ten minutes each
 # make lint    ruff
@@ -17,7 +18,7 @@ PYTHON ?= $(shell for p in python3.11 python3.12 python3.10 python3; do \
 	&& { echo $$p; break; }; done)
 DATA ?=
 
-.PHONY: setup demo test test-faults fuzz lint types clean
+.PHONY: setup demo test test-fast test-faults fuzz lint types clean
 
 setup: $(VENV)/.installed
 
@@ -34,6 +35,9 @@ demo: setup
 
 test: setup
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest
+
+test-fast: setup
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest @tests/fast.txt
 
 test-faults: setup
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -v tests/faults -m "faults or not faults"

@@ -17,6 +17,8 @@ from __future__ import annotations
 import importlib
 from typing import TYPE_CHECKING, Any
 
+from nemo_cosmos.version import __version__ as __version__
+
 if TYPE_CHECKING:
     from nemo_cosmos.config import TrainConfig
     from nemo_cosmos.errors import InputError
@@ -24,7 +26,6 @@ if TYPE_CHECKING:
     from nemo_cosmos.interface import load_config, train
     from nemo_cosmos.prepare.dataset import prepare_dataset as prepare
 
-__version__ = "0.1.0"
 __all__ = ["InputError", "Pipeline", "TrainConfig", "load_config", "prepare", "train"]
 
 _PLACES = {

@@ -13,7 +13,6 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperGroup
 
-from nemo_cosmos import __version__
 from nemo_cosmos.commands import (
     bench,
     convert,
@@ -31,6 +30,7 @@ from nemo_cosmos.commands import (
 )
 from nemo_cosmos.ending import refuse, run_to_end
 from nemo_cosmos.interrupts import ending_on_signals
+from nemo_cosmos.version import __version__
 
 
 class _Verbs(TyperGroup):

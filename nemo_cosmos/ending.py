@@ -20,9 +20,9 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import NoReturn
 
-from nemo_cosmos import __version__
 from nemo_cosmos.errors import InputError, explain_os_error, show_any_name
 from nemo_cosmos.secrets import hide_secrets_in_logs, redact
+from nemo_cosmos.version import __version__
 
 DEBUG = "NEMO_COSMOS_DEBUG"
 """Environment variable: any value but 0 prints tracebacks instead of writing them to files."""

@@ -10,7 +10,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
-PAGES = sorted([ROOT / "README.md", *(ROOT / "docs").rglob("*.md"), *(ROOT / "examples").rglob("*.md")])
+PAGES = sorted(
+    [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *(ROOT / "docs").rglob("*.md"), *(ROOT / "examples").rglob("*.md")]
+)
 PROGRAMS = r"(?:\.venv/bin/)?(?:nemo-cosmos|torchrun|python3?|make|pytest|pip)"
 _COMMAND = re.compile(rf"^(?:[A-Z_]+=\S+ +)*{PROGRAMS}(?: |$)")
 _PROSE = re.compile(r"^(?:torchrun|python3?|make|pip) (?!-|\S+\.py|install|[a-z]+(?: [A-Z]+=\S+)*$)")

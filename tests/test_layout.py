@@ -21,6 +21,7 @@ GROUND |= {
     "typed",
     "plain_yaml",
     "settings",
+    "version",
     "tokenizer_identity",
     "upstream",
     "planning",
@@ -72,7 +73,7 @@ def imports(file: Path, *, top_level_only: bool = False) -> Iterator[tuple[str, 
 
 
 def allowed(importer: str, imported: str) -> bool:
-    if importer == imported or imported in ("__version__", "errors", "typed"):
+    if importer == imported or imported in ("version", "errors", "typed"):
         return True
     floor = {name: number for number, names in enumerate(FLOORS) for name in names}
     assert importer in floor, f"{importer} is on no floor: add it to {__file__} and to the design"

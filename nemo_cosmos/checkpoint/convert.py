@@ -131,7 +131,7 @@ def _write_pipeline(
         raise InputError("only the pipelines of Cosmos 1.0 (Predict1) can be written; convert with --to diffusers")
     _write_vae(vae, folder / "vae", config)
     classes = _write_text_encoder(text_encoder, folder, config)
-    EDMEulerScheduler(**SCHEDULER).save_pretrained(folder / "scheduler")  # type: ignore[arg-type]
+    EDMEulerScheduler(**SCHEDULER).save_pretrained(folder / "scheduler")
     build_transformer(config, tensors).save_pretrained(folder / "transformer")
     index = {
         "_class_name": "CosmosVideoToWorldPipeline" if config.condition_mask else "CosmosTextToWorldPipeline",

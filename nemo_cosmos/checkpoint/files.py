@@ -159,6 +159,6 @@ def remove_checkpoint(folder: Path, step: int) -> None:
     shutil.rmtree(folder / iteration_name(step), ignore_errors=True)
     for weights in ("ema", "reg"):
         shutil.rmtree(folder / f"{iteration_name(step)}_{weights}_lora", ignore_errors=True)
-        exported = weights_file(folder, step, weights)  # type: ignore[arg-type]
+        exported = weights_file(folder, step, weights)
         beside(exported).unlink(missing_ok=True)
         exported.unlink(missing_ok=True)

@@ -125,7 +125,7 @@ class HashingFileSystem(FileSystem):
         self.checksums: dict[str, Checksum] = {}
 
     @contextlib.contextmanager
-    def create_stream(self, path: str | os.PathLike[str], mode: str) -> Iterator[io.IOBase]:  # type: ignore[override]
+    def create_stream(self, path: str | os.PathLike[str], mode: str) -> Iterator[io.IOBase]:
         with super().create_stream(path, mode) as stream:
             if mode != "wb":
                 yield stream

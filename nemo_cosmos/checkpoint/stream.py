@@ -89,7 +89,7 @@ class _Record:
     checksums: tuple[int, ...]
 
     def write(self, file: IO[bytes], tensor: Tensor) -> None:
-        values = memoryview(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy())
+        values = tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().data
         file.seek(self.data)
         for start in range(0, len(values), _WRITE_BYTES):
             file.write(values[start : start + _WRITE_BYTES])

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -66,7 +66,7 @@ def bench(
     )
     ours = build_ours(case)
     theirs = build_diffusers(case, ours)
-    runs = [("ours", ours, call_ours), ("diffusers", theirs, call_diffusers)]
+    runs: list[tuple[str, Any, Any]] = [("ours", ours, call_ours), ("diffusers", theirs, call_diffusers)]
     if compiled:
         runs.append(("diffusers, compiled", torch.compile(theirs, dynamic=False), call_diffusers))
     measured = []

@@ -24,8 +24,8 @@ from nemo_cosmos.errors import InputError
 
 Verdict = Literal["ok", "note", "fail"]
 
-PACKAGES = ("torch", "nemo_toolkit", "megatron-core", "nemo_run", "transformers", "diffusers", "av", "webdataset")
-ONLY_FOR_VIDEO = ("nemo_run", "diffusers", "av")
+PACKAGES = ("torch", "nemo_toolkit", "megatron-core", "lightning", "transformers", "diffusers", "av")
+ONLY_FOR_VIDEO = ("diffusers", "av")
 """Those of them that a machine may lack on which shards are trained on and nothing else."""
 OUTPUT_BYTES_WANTED = 20 * 2**30
 """Free space below which a first run is likely to stop: the environment and the demo take a few GiB."""

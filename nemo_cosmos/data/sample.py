@@ -118,7 +118,7 @@ class LatentBatch:
     view_ids: Tensor | None = None
     frame_repeat: Tensor | None = None
 
-    def to(self, device: torch.device | str | None = None, dtype: torch.dtype | None = None) -> LatentBatch:
+    def to(self, device: torch.device | str | int | None = None, dtype: torch.dtype | None = None) -> LatentBatch:
         """Copy on a device; ``dtype`` converts latent, text, padding mask and Plücker rays.
 
         Position, fps, view ids and frame repeat keep their precision: bfloat16 would turn 29.97 frames a second into

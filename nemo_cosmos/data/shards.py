@@ -94,7 +94,7 @@ class _OpenShard:
         handle, self.temporary = tempfile.mkstemp(dir=path, prefix=f".{name}.", suffix=".tmp")
         self._raw = os.fdopen(handle, "wb", buffering=1 << 20)
         self._stream = _HashingFile(self._raw)
-        self._tar = tarfile.open(fileobj=self._stream, mode="w", format=tarfile.USTAR_FORMAT)  # type: ignore[call-overload]  # noqa: SIM115
+        self._tar = tarfile.open(fileobj=self._stream, mode="w", format=tarfile.USTAR_FORMAT)  # noqa: SIM115
         self.index = ShardIndex(name, 0, "", identity.to_json(), text_encoder)
         self.keys: set[str] = set()
 
@@ -432,7 +432,8 @@ def decode_sample(tensors: bytes, record: bytes, where: str = "the sample") -> L
     except (ValueError, KeyError, TypeError, MemoryError, safetensors.SafetensorError) as error:
         raise InputError(f"{where} is malformed: {error}; run `nemo-cosmos prepare` again") from error
     size = cast(tuple[int, int, int, int], tuple(values.image_size))
-    return LatentSample(**{**vars(values), "image_size": size}, **parts)
+    fields: dict[str, Any] = {**vars(values), "image_size": size, **parts}
+    return LatentSample(**fields)
 
 
 def disk_error(error: OSError, path: Path) -> Exception:

@@ -59,7 +59,9 @@ class LogVariance(nn.Sequential):
 
     def forward(self, input: Tensor) -> Tensor:
         features: Tensor = self[0](input)
-        return self[1](features.to(self[1].weight.dtype)).squeeze(-1).float()
+        linear = self[1]
+        assert isinstance(linear, nn.Linear)
+        return linear(features.to(linear.weight.dtype)).squeeze(-1).float()
 
 
 def denoising_loss(

@@ -66,7 +66,7 @@ def read_input(
         if count != 1:
             raise InputError(f"{path} is an image: it gives 1 input frame, not num_input_frames={count}")
         image = read_image(path)
-        source, frames, fps = image.shape[1:], resize(image, size, fit)[:, None], None
+        source, frames, fps = (image.shape[1], image.shape[2]), resize(image, size, fit)[:, None], None
     else:
         info = probe(path)
         even_rate = defaults.input_fps or info.even_rate
@@ -79,7 +79,7 @@ def read_input(
             raise InputError(f"{path} has {available} frames{every} too few for num_input_frames={count}")
         frames = read_frames(path, start, count, size, fit=fit, step=step, fps=even_rate)
         source, fps = (info.height, info.width), (even_rate or info.fps) / step
-    mask = padding_mask((source[0], source[1]), size, fit, spatial_compression)
+    mask = padding_mask(source, size, fit, spatial_compression)
     return InputFrames(frames, fps, mask)
 
 

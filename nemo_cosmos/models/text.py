@@ -6,13 +6,16 @@ import contextlib
 import hashlib
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
 
 from nemo_cosmos.atomic import finished_folder
 from nemo_cosmos.errors import InputError
+
+if TYPE_CHECKING:
+    from transformers import T5EncoderModel
 
 DEFAULT_TEXT_ENCODER = "google-t5/t5-11b"
 TEXT_LENGTH = 512
@@ -28,7 +31,9 @@ class TextEncoder:
         max_length: tokens kept of a caption, the closing ``</s>`` included.
     """
 
-    def __init__(self, model: nn.Module, tokenizer: Any, *, name: str, max_length: int, device: torch.device) -> None:
+    def __init__(
+        self, model: T5EncoderModel, tokenizer: Any, *, name: str, max_length: int, device: torch.device
+    ) -> None:
         self.model, self.tokenizer = model, tokenizer
         self.name, self.max_length, self.device = name, max_length, device
         self.width: int = model.config.d_model

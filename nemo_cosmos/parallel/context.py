@@ -97,7 +97,7 @@ class _GatherFirstDim(torch.autograd.Function):
         return _all_gather(x, group)
 
     @staticmethod
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None]:  # type: ignore[override]
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None]:
         return grad.chunk(ctx.group.size(), dim=0)[ctx.group.rank()].contiguous(), None
 
 
@@ -110,7 +110,7 @@ class _GatherSequence(torch.autograd.Function):
         return _all_gather(x, group)
 
     @staticmethod
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None]:  # type: ignore[override]
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None]:
         grad = grad.contiguous()
         out = grad.new_empty((grad.shape[0] // ctx.group.size(), *grad.shape[1:]))
         torch.distributed.reduce_scatter_tensor(out, grad, group=ctx.group)

@@ -39,7 +39,7 @@ class ClipEnd:
 Item = Window | Failure | ClipEnd
 
 
-class ClipDecoder(IterableDataset):  # type: ignore[type-arg]
+class ClipDecoder(IterableDataset):
     """Windows of a list of clips, then for each a ``ClipEnd`` or a ``Failure``.
 
     DataLoader workers share the list clip by clip.

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 def denoising_models(trainer: pl.Trainer) -> list[DenoisingModel]:
     """This rank's (virtual) pipeline stages, without wrappers."""
-    return stages(trainer.strategy.megatron_parallel)  # type: ignore[attr-defined]
+    return stages(trainer.strategy.megatron_parallel)
 
 
 class EmaCallback(pl.Callback):
@@ -43,7 +43,7 @@ class EmaCallback(pl.Callback):
 
     def on_train_batch_end(self, trainer: pl.Trainer, *args: Any, **kwargs: Any) -> None:
         assert self.ema is not None
-        optimizer: CosmosOptimizer = trainer.optimizers[0]  # type: ignore[assignment]
+        optimizer: CosmosOptimizer = trainer.optimizers[0]
         if not optimizer.bad_steps.current:
             self.ema.update(trainer.global_step - 1)
 
@@ -102,7 +102,7 @@ class MetricsCallback(pl.Callback):
             return
         values = dict(zip(METRICS, self.values.tolist(), strict=True))
         seconds = (self.elapsed + time.perf_counter() - self.start) / (self.steps + 1)
-        optimizer: CosmosOptimizer = trainer.optimizers[0]  # type: ignore[assignment]
+        optimizer: CosmosOptimizer = trainer.optimizers[0]
         record = {
             "step": step,
             **values,

@@ -6,6 +6,7 @@ import logging
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import torch
 
@@ -38,16 +39,17 @@ def deterministic_kernels(wanted: bool) -> Iterator[None]:
     if not wanted:
         yield
         return
-    fill = torch.utils.deterministic.fill_uninitialized_memory
+    switches: Any = torch.utils.deterministic
+    fill = switches.fill_uninitialized_memory
     before = torch.are_deterministic_algorithms_enabled()
     only_warns = torch.is_deterministic_algorithms_warn_only_enabled()
     os.environ.setdefault(CUBLAS_WORKSPACE, ":4096:8")
     torch.use_deterministic_algorithms(True)
     # Filling every new buffer costs a memory pass each, and nothing here reads memory that it has not written.
-    torch.utils.deterministic.fill_uninitialized_memory = False
+    switches.fill_uninitialized_memory = False
     logger.info("deterministic kernels: the same step twice gives the same bits, more slowly")
     try:
         yield
     finally:
         torch.use_deterministic_algorithms(before, warn_only=only_warns)
-        torch.utils.deterministic.fill_uninitialized_memory = fill
+        switches.fill_uninitialized_memory = fill

@@ -84,7 +84,7 @@ class CosmosOptimizer(McoreDistributedOptimizer):
         self.grad_norm = float(grad_norm) if grad_norm is not None else 0.0
         return loss, grad_norm, zeros
 
-    def state_dict(self) -> dict[str, Any]:  # type: ignore[override]
+    def state_dict(self) -> dict[str, Any]:
         """Nothing: a save takes the state in parts (``nemo_cosmos.training.state``)."""
         return {}
 
@@ -101,7 +101,7 @@ class CosmosOptimizerModule(MegatronOptimizerModule):
         self.recipe = config
         self.bad_steps = BadSteps()
 
-    def optimizers(self, model: MegatronParallel) -> list[CosmosOptimizer]:  # type: ignore[override]
+    def optimizers(self, model: MegatronParallel) -> list[CosmosOptimizer]:
         chunks = [chunk.module for chunk in model]
         optimizer = get_megatron_optimizer(self.config, chunks, config_overrides=group_by_dtype(self.config))
         initialise_state(optimizer)

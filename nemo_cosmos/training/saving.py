@@ -52,7 +52,7 @@ class CheckpointCallback(pl.Callback):
         self.kinds: tuple[Weights, ...] = ("reg", "ema") if has_average else ("reg",)
         self.saved_step: int | None = None
 
-    def on_train_start(self, trainer: pl.Trainer, pl_module: CosmosModule) -> None:  # type: ignore[override]
+    def on_train_start(self, trainer: pl.Trainer, pl_module: CosmosModule) -> None:
         self.network, self.lora = pl_module.options.dit, pl_module.options.lora
         if trainer.is_global_zero:
             self.folder.mkdir(parents=True, exist_ok=True)
@@ -185,7 +185,7 @@ def _share(tensors: Mapping[str, Tensor], rank: int, ranks: int) -> list[str]:
 
 def _weights_are_finite(trainer: pl.Trainer) -> bool:
     """Of all ranks."""
-    chunks = stages(trainer.strategy.megatron_parallel)  # type: ignore[attr-defined]
+    chunks = stages(trainer.strategy.megatron_parallel)
     norms = [torch.linalg.vector_norm(p.detach(), float("inf")) for chunk in chunks for p in chunk.parameters()]
     bad = (~torch.isfinite(torch.stack([norm.float() for norm in norms]))).any().to(torch.int32)
     torch.distributed.all_reduce(bad, torch.distributed.ReduceOp.MAX)

@@ -31,7 +31,7 @@ class SetUpCallback(pl.Callback):
             # The optimizer's fp32 copies were made from uninitialised memory.
             optimizer.reload_model_params()
         if self.ema is not None:
-            self.ema.attach(trainer.strategy, optimizer)  # type: ignore[arg-type]
+            self.ema.attach(trainer.strategy, optimizer)
 
     def load_weights(self, trainer: pl.Trainer) -> None:
         """Into every stage of this rank, strictly unless ``model.strict_init`` is off; the report is printed.

@@ -103,7 +103,7 @@ def sharded_tensors(model: Mapping[str, Any]) -> Iterator[ShardedTensor]:
 
 def _is_first_copy(place: ShardedTensor) -> bool:
     """Whether this rank holds the copy to save, data parallelism aside."""
-    stage, tensor_rank, _ = place.replica_id  # type: ignore[misc]
+    stage, tensor_rank, _ = place.replica_id
     return stage == 0 and tensor_rank == 0
 
 

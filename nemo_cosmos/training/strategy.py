@@ -47,7 +47,7 @@ class CosmosStrategy(MegatronStrategy):
     def teardown(self) -> None:
         """Let go of the network, so that a process may train again; called after errors, too."""
         if hasattr(self, "megatron_parallel"):
-            optimizers: list[Any] = [part for wrapper in self.optimizers for part in parts(wrapper.mcore_optimizer)]  # type: ignore[attr-defined]
+            optimizers: list[Any] = [part for wrapper in self.optimizers for part in parts(wrapper.mcore_optimizer)]
             release_network(self.megatron_parallel, optimizers)
         super().teardown()
         # NeMo refuses another batch size while the one before is remembered.
@@ -55,7 +55,7 @@ class CosmosStrategy(MegatronStrategy):
 
     def run_state(self) -> RunState:
         """The tensors of the run on this rank."""
-        optimizer: CosmosOptimizer = self.optimizers[0]  # type: ignore[assignment]
+        optimizer: CosmosOptimizer = self.optimizers[0]
         return RunState(self.megatron_parallel.sharded_state_dict(), optimizer.mcore_optimizer, self.ema)
 
     def save_checkpoint(self, checkpoint: dict[str, Any], filepath: str | Path, storage_options: Any = None) -> None:

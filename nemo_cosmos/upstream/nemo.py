@@ -71,7 +71,7 @@ def _language_models() -> dict[str, types.ModuleType]:
         return {}
     modules = {name: types.ModuleType(name) for name in _REPLACED}
     for name, module in modules.items():
-        module.__path__ = []  # type: ignore[attr-defined]
+        module.__path__ = []
         parent, _, child = name.rpartition(".")
         if parent in modules:
             setattr(modules[parent], child, module)

@@ -9,8 +9,8 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
-import httpx
 import pytest
+import requests
 from huggingface_hub.errors import GatedRepoError, RepositoryNotFoundError
 
 from nemo_cosmos.download import networks
@@ -116,8 +116,9 @@ def test_refusals(
     token: str | None, status: int, kind: type, message: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def refuse(*args: object, **options: object) -> Any:
-        request = httpx.Request("GET", "https://huggingface.co")
-        raise kind("no", response=httpx.Response(status, request=request))
+        response = requests.Response()
+        response.status_code = status
+        raise kind("no", response=response)
 
     monkeypatch.setattr("huggingface_hub.get_token", lambda: token)
     with pytest.raises(InputError, match=message):

@@ -128,8 +128,7 @@ class MatrixAdapters(nn.ModuleDict):
                 h = reduce_from_tensor_model_parallel_region(h, group=self.group)
         pieces = h.chunk(len(adapters), dim=-1)
         added = {
-            key: F.linear(piece, adapter.lora_B)
-            for (key, adapter), piece in zip(self.items(), pieces, strict=True)  # type: ignore[assignment]
+            key: F.linear(piece, adapter.lora_B) for key, adapter, piece in zip(self, adapters, pieces, strict=True)
         }
         if len(self.parts) == 1:
             return next(iter(added.values()))

@@ -118,7 +118,7 @@ class _Gelu(torch.autograd.Function):
         return _gelu_forward(x)
 
     @staticmethod
-    def backward(ctx: Any, grad: Tensor) -> Tensor:  # type: ignore[override]
+    def backward(ctx: Any, grad: Tensor) -> Tensor:
         (x,) = ctx.saved_tensors
         return _gelu_backward(x, grad)
 

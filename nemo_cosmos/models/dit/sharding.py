@@ -47,7 +47,7 @@ def mark_replicated_parameters(net: Stage) -> None:
     if net.groups.splits_sequence_over_tensor:
         for parameter in net.parameters():
             if not getattr(parameter, "tensor_model_parallel", False):
-                parameter.sequence_parallel = True  # type: ignore[attr-defined]
+                parameter.sequence_parallel = True
     if net.groups.pipeline is not None and net.position is not None:
         for parameter in net.position.parameters():
             parameter.pipeline_parallel = True  # type: ignore[attr-defined]

@@ -287,7 +287,9 @@ class TokenizerModule(nn.Module):
 
     def last_layer(self) -> Tensor:
         """The decoder's last spatial weight, where adaptive loss weights compare gradients."""
-        return self.decoder.conv_out[1].conv3d.weight
+        last = self.decoder.conv_out[1]
+        assert isinstance(last, CausalConv3d)
+        return last.conv3d.weight
 
     def load_original(self, state_dict: Mapping[str, Tensor], strict: bool = True) -> LoadReport:
         """Load weights in the released key layout; see :func:`state_dict.load_original`."""

@@ -43,6 +43,7 @@ def initialise(module: TokenizerModule) -> None:
             continue
         weight = part.conv3d.weight
         nn.init.kaiming_normal_(weight, nonlinearity="linear")
+        assert part.conv3d.bias is not None
         nn.init.zeros_(part.conv3d.bias)
         if part in last_of_branch:
             weight.mul_(BRANCH_GAIN)
@@ -50,9 +51,9 @@ def initialise(module: TokenizerModule) -> None:
             weight.mul_(PATH_NOISE)
             # The current frame's middle pixel: the last tap of a causal kernel, the centre of a spatial one.
             weight[:, :, -1, weight.shape[3] // 2, weight.shape[4] // 2] += _isometry(weight.shape[0], weight.shape[1])
-    for first in (module.encoder.conv_in[1], module.decoder.conv_in[1]):
-        nn.init.normal_(first.conv3d.bias, std=INPUT_BIAS)
-    module.decoder.conv_out[0].conv3d.weight.mul_(OUTPUT_GAIN)
+    for name in ("encoder.conv_in.1", "decoder.conv_in.1"):
+        nn.init.normal_(module.get_parameter(f"{name}.conv3d.bias"), std=INPUT_BIAS)
+    module.get_parameter("decoder.conv_out.0.conv3d.weight").mul_(OUTPUT_GAIN)
 
 
 def _isometry(rows: int, columns: int) -> Tensor:

@@ -62,7 +62,7 @@ class CausalConv3d(nn.Module):
         if max(kernel) > 1:
             # As the activations, so that no kernel has to convert. For 1×1×1 both orders are the same memory; the
             # gradients' strides are the default order's there, and DistributedDataParallel warns where they differ.
-            self.conv3d.to(memory_format=torch.channels_last_3d)
+            self.conv3d.to(memory_format=torch.channels_last_3d)  # type: ignore[call-overload]
         self.stride_t = stride[0]
         self.stride_s = stride[1]
         self.padding = padding

@@ -23,9 +23,9 @@ class FSQuantizer(nn.Module):
         # Python lists beside the buffers: a constant must not travel through a (possibly cast) buffer.
         self.levels: list[int] = list(levels)
         self.basis: list[int] = basis
-        self.half: list[float] = [(level - 1) * 1.001 / 2.0 for level in levels]
+        self.half_width: list[float] = [(level - 1) * 1.001 / 2.0 for level in levels]
         self.offset: list[float] = [0.5 if level % 2 == 0 else 0.0 for level in levels]
-        self.shift: list[float] = [math.atanh(o / h) for o, h in zip(self.offset, self.half, strict=True)]
+        self.shift: list[float] = [math.atanh(o / h) for o, h in zip(self.offset, self.half_width, strict=True)]
         self.register_buffer("_levels", torch.tensor(levels, dtype=torch.int32))
         self.register_buffer("_basis", torch.tensor(basis, dtype=torch.int32))
         codebook = self.indices_to_codes(torch.arange(math.prod(levels)).view(1, 1, 1, -1))
@@ -37,7 +37,7 @@ class FSQuantizer(nn.Module):
 
     def bound(self, z: Tensor) -> Tensor:
         """Squash (B, d, t, h, w) into the open range of the levels, fp32."""
-        half = self._row(self.half, z)
+        half = self._row(self.half_width, z)
         return torch.tanh(z.float() + self._row(self.shift, z)) * half - self._row(self.offset, z)
 
     def forward(self, z: Tensor) -> tuple[Tensor, Tensor]:

@@ -131,15 +131,16 @@ def require_fit(module: nn.Module, given: Mapping[str, Tensor]) -> LoadReport:
     Raises:
         InputError: missing, unknown or misshapen tensors (the constant buffers may be missing).
     """
+    config: Any = module.config
     report = compare(module.state_dict(), given)
     if not report.complete:
         hint = ""
         if any(".upsample." in key for key in [*report.missing, *report.unexpected]):
             hint = (
-                f". The decoder upsamples on other levels: legacy_mode={module.config.legacy_mode} does not fit these "
-                f"weights; set legacy_mode={not module.config.legacy_mode} (the older 0.1 tokenizers need True)"
+                f". The decoder upsamples on other levels: legacy_mode={config.legacy_mode} does not fit these "
+                f"weights; set legacy_mode={not config.legacy_mode} (the older 0.1 tokenizers need True)"
             )
-        raise InputError(f"weights do not fit tokenizer {module.config.name}: {report}{hint}")
+        raise InputError(f"weights do not fit tokenizer {config.name}: {report}{hint}")
     return report
 
 
@@ -216,10 +217,10 @@ def weights_sha256(state_dict: Mapping[str, Tensor], mean: Tensor | None, std: T
     for key in sorted(k for k in given if k not in CONSTANT_BUFFERS):
         value = given[key].detach().float().cpu().contiguous()
         digest.update(f"{key}{tuple(value.shape)}".encode())
-        digest.update(memoryview(value.numpy()).cast("B"))
+        digest.update(value.numpy().data.cast("B"))
     for title, statistic in (("mean", mean), ("std", std)):
         if statistic is not None:
             values = statistic.detach().float().cpu().contiguous()
             digest.update(f"{title}{tuple(values.shape)}".encode())
-            digest.update(memoryview(values.numpy()).cast("B"))
+            digest.update(values.numpy().data.cast("B"))
     return digest.hexdigest()

@@ -152,7 +152,7 @@ def _read_folder(folder: Path, regular: bool) -> TokenizerWeights:
     if regular and checkpoint.is_file():
         return _choose(_read_parts(checkpoint), checkpoint, regular)
     if len(halves) == 2:
-        state = read_pair(*pair)[2]
+        state = read_pair(pair[0], pair[1])[2]
         _compare_with_checkpoint(pair, checkpoint, state)
         return TokenizerWeights(state, f"weights of {pair[0]} and {pair[1]}", averaged=True)
     parts = _read_parts(checkpoint) if checkpoint.is_file() else Parts()

@@ -29,6 +29,9 @@ class Vgg16Features(nn.Module):
         InputError: the file is missing or not VGG16's, or the hub cannot be reached.
     """
 
+    shift: Tensor
+    scale: Tensor
+
     def __init__(self, weights: str) -> None:
         super().__init__()
         layers: list[nn.Module] = []
@@ -48,11 +51,11 @@ class Vgg16Features(nn.Module):
                 if isinstance(layer, nn.Conv2d):
                     std = (2.0 / layer.weight[0].numel()) ** 0.5
                     layer.weight.data = torch.randn(layer.weight.shape, generator=generator) * std
-                    nn.init.zeros_(layer.bias)
+                    nn.init.zeros_(layer.get_parameter("bias"))
         else:
             self._load(weights)
         self.requires_grad_(False).eval()
-        self.features.to(memory_format=torch.channels_last)
+        self.features.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
 
     def _load(self, weights: str) -> None:
         path = _download() if weights == "hub" else Path(weights)
