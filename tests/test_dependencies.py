@@ -27,7 +27,8 @@ INSTALLED_ON_REQUEST = {"cosmos_guardrail": "docs/inference.md", "pytubefix": "d
 """Imported where a user asks for what they do, and the page that says how to install them."""
 PROGRAMS = {"pytest-timeout", "ruff", "mypy", "types-pyyaml", "pre-commit"}
 """Development dependencies that are run or found by others, not imported."""
-OF_NEMO = {
+OF_OTHERS = {
+    "accelerate": "accelerate",
     "cloudpickle": "cloudpickle",
     "fiddle": "fiddle",
     "torchmetrics": "torchmetrics",
@@ -35,7 +36,7 @@ OF_NEMO = {
     "nv-one-logger-training-telemetry": "nv_one_logger.training_telemetry",
     "nv-one-logger-pytorch-lightning-integration": "nv_one_logger.training_telemetry.integration.pytorch_lightning",
 }
-"""Requirements that NeMo and Lightning import at their top without declaring them, and what of them they import."""
+"""Requirements that NeMo, Lightning and diffusers import without declaring them, and what of them they import."""
 
 OF_SETUPTOOLS = {
     "jaraco-text",
@@ -101,16 +102,20 @@ def test_what_is_imported_is_declared(folders: tuple[str, ...], declared: set[st
 def test_what_is_declared_is_imported() -> None:
     of_package = set().union(*(owners(name) for name in imported("nemo_cosmos", "tools", "examples")))
     of_tests = set().union(*(owners(name) for name in imported("tests", "bench")))
-    unused = names(PROJECT["dependencies"]) - of_package - set(OF_NEMO)
+    unused = names(PROJECT["dependencies"]) - of_package - set(OF_OTHERS)
     assert not unused, "nothing imports them"
     unused = names(EXTRAS["dev"]) - of_tests - PROGRAMS
     assert not unused, "no test imports them"
     assert not names(EXTRAS["dev"]) & names(PROJECT["dependencies"]), "one place is enough"
 
 
-@pytest.mark.parametrize("module", OF_NEMO.values())
-def test_nemo_still_imports_what_is_declared_for_it(module: str) -> None:
-    files = [file for top in ("nemo/lightning", "lightning/pytorch") for file in folder_of(top).rglob("*.py")]
+@pytest.mark.parametrize("module", OF_OTHERS.values())
+def test_others_still_import_what_is_declared_for_it(module: str) -> None:
+    files = [
+        file
+        for top in ("nemo/lightning", "lightning/pytorch", "diffusers/models")
+        for file in folder_of(top).rglob("*.py")
+    ]
     assert any(f"import {module}" in text or f"from {module}" in text for text in map(read, files))
 
 
