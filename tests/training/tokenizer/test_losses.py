@@ -142,7 +142,7 @@ def test_every_term_reports_raw_and_weighted_and_sums_up() -> None:
         ({"color": ScheduleConfig(enabled=False)}, "every loss term is off"),
         ({"kl": ScheduleConfig(enabled=True)}, "VAE formulation"),
         ({"video_consistency": ConsistencyConfig(enabled=True, num_frames=9, step=9)}, "overlap"),
-        ({"perceptual": PerceptualConfig(enabled=True, weights="/none.pth")}, "no such file"),
+        ({"perceptual": PerceptualConfig(enabled=True, weights="/none.pth")}, "does not exist"),
     ],
 )
 def test_wrong_settings_are_named(change: dict, message: str) -> None:

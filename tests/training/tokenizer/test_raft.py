@@ -168,7 +168,7 @@ def test_weights_files(weights: Path, tmp_path: Path) -> None:
     assert "2 missing, the first is mask_predictor.conv.weight; 2 unexpected, the first is mask.weight" in message
     small = {**state, "feature_encoder.conv.bias": torch.zeros(128)}
     assert "1 of another shape, the first is feature_encoder.conv.bias" in refusal(small)
-    with pytest.raises(InputError, match="no such file"):
+    with pytest.raises(InputError, match="does not exist"):
         load_raft(str(tmp_path / "none.pth"))
     with pytest.raises(InputError, match=r"needs loss\.flow\.estimator=raft, not lucas_kanade"):
         make_estimator(FlowConfig(weights=str(weights)))
