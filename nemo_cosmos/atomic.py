@@ -124,6 +124,11 @@ def write_json(path: Path, values: Any, *, indent: int | None = 1) -> None:
     write_text(path, json.dumps(values, indent=indent, ensure_ascii=False) + "\n")
 
 
+def holds_files(folder: Path) -> bool:
+    """Whether there is more in a folder than what a killed writer leaves: hidden temporary files and locks."""
+    return any(not (file.name.startswith(".") and file.suffix in (".tmp", ".lock")) for file in folder.iterdir())
+
+
 def _remove(path: Path) -> None:
     if path.is_dir() and not path.is_symlink():
         shutil.rmtree(path, ignore_errors=True)

@@ -20,7 +20,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
-from nemo_cosmos.atomic import write_json
+from nemo_cosmos.atomic import holds_files, write_json
 from nemo_cosmos.data.clips import Clip
 from nemo_cosmos.data.manifest import (
     MANIFEST_NAME,
@@ -34,7 +34,7 @@ from nemo_cosmos.data.sample import LatentSample
 from nemo_cosmos.data.shards import SAMPLES_PER_SHARD, ShardWriter, disk_error
 from nemo_cosmos.data.windows import Tokenizer, Window, WindowPlan, check_finite, check_plan, encode_window
 from nemo_cosmos.errors import InputError
-from nemo_cosmos.lock import LOCK_NAME, lock_folder
+from nemo_cosmos.lock import lock_folder
 from nemo_cosmos.models.text import TextEncoder
 from nemo_cosmos.prepare.changes import Changes, drop_changed, find_changes
 from nemo_cosmos.prepare.decode import ClipDecoder, Failure, decode_ahead
@@ -285,7 +285,7 @@ def _check_out(out: Path, record: dict[str, Any]) -> bool:
                 "this one"
             )
         return True
-    if out.exists() and (not out.is_dir() or any(entry.name != LOCK_NAME for entry in out.iterdir())):
+    if out.exists() and (not out.is_dir() or holds_files(out)):
         what = "shards" if (out / MANIFEST_NAME).is_file() else "other files"
         raise InputError(f"{out} exists and holds {what} that prepare did not make: name a new folder")
     return False

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import numpy as np
 
-from nemo_cosmos.atomic import write_bytes, write_json
+from nemo_cosmos.atomic import holds_files, write_bytes, write_json
 from nemo_cosmos.data.manifest import read_json
 from nemo_cosmos.data.video import write_mp4
 from nemo_cosmos.errors import InputError
@@ -118,7 +118,7 @@ def render_sample_data(out: str | Path, settings: SampleDataSettings) -> Iterato
                 f"{out} holds clips rendered with {name}={found.get(name)}, not {wanted[name]}: name another folder "
                 "or delete this one"
             )
-    elif out.exists() and (not out.is_dir() or any(out.iterdir())):
+    elif out.exists() and (not out.is_dir() or holds_files(out)):
         raise InputError(f"{out} exists and holds no rendered clips: name a new folder")
     out.mkdir(parents=True, exist_ok=True)
     write_json(record, wanted)

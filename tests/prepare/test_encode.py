@@ -265,6 +265,14 @@ def test_output_of_other_settings_or_other_files_is_refused(source, tmp_path, en
         run(source, tmp_path / "x", encoder_folder)
 
 
+def test_what_a_kill_left_before_the_first_file_is_nobodys(source, tmp_path, encoder_folder):
+    (tmp_path / "o").mkdir()
+    for name in (".prepare.json.t9qoxf60.tmp", ".prepare.lock"):
+        (tmp_path / "o" / name).touch()
+    assert run(source, tmp_path / "o", encoder_folder).written > 0
+    assert not list((tmp_path / "o").glob(".*.tmp"))
+
+
 def test_full_disk(source, tmp_path, encoder_folder, monkeypatch):
     real, written = shards_module._HashingFile.write, 0
 
