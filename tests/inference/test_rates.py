@@ -68,7 +68,7 @@ def write_run(folder, *, recorded=None, shards=True, fps=(), settings=None, onli
         identity = TokenizerIdentity("t", "0" * 64, 4, 8, 16)
         shapes = {"latent_shapes": [[16, 2, 4, 6]], "num_frames": [5], "image_sizes": [[32, 48]]}
         values = {**shapes, "latent_dtypes": ["F32"], "text_widths": [8], "shards": [], "settings": settings or {}}
-        Manifest(1, identity, "words", **values, fps=list(fps)).save(folder / "shards")
+        Manifest(0, identity, "words", **values, fps=list(fps)).save(folder / "shards")
     return folder / "run"
 
 
