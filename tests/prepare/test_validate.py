@@ -78,11 +78,11 @@ def test_duplicate_keys_are_found(tmp_path):
         writer.write(make_sample(0))
     with pytest.raises(InputError, match="clip0"):
         merge_manifest(tmp_path / "s")
-    other = write(tmp_path / "other", {})
-    manifest, extra = Manifest.load(tmp_path / "s"), Manifest.load(other)
+    with ShardWriter(tmp_path / "other", tokenizer=IDENTITY, text_encoder="t5", rank=1) as writer:
+        writer.write(make_sample(0))
+    manifest, extra = Manifest.load(tmp_path / "s"), Manifest.load(tmp_path / "other")
     for suffix in (".tar", ".index.json"):
-        (other / f"shard-0000-000000{suffix}").rename(tmp_path / "s" / f"shard-0001-000000{suffix}")
-    extra.shards[0].file = "shard-0001-000000.tar"
+        (tmp_path / "other" / f"shard-0001-000000{suffix}").replace(tmp_path / "s" / f"shard-0001-000000{suffix}")
     manifest.shards += extra.shards
     manifest.samples += 1
     manifest.save(tmp_path / "s")
