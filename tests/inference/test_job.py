@@ -82,7 +82,7 @@ def test_a_failure_leaves_no_half_written_video(job, folder, monkeypatch):
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(module, "write_mp4", fail)
-    with pytest.raises(InputError, match="no space left while writing to .*out"):
+    with pytest.raises(InputError, match=r"no space left while writing to .*out"):
         run_job(job(), collect_requests(source=folder / "clips", limit=1))
     assert not list((folder / "out").glob("*.mp4")) and not list((folder / "out").glob("*.json"))
 
