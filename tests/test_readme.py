@@ -58,6 +58,8 @@ def test_documented_command_exists_with_its_options(command: Command) -> None:
         for word in arguments:
             if word.startswith("--"):
                 assert word.split("=")[0] in help_of(program), f"{command.page}: {program} has no {word}"
+    elif program.startswith("tests."):
+        assert (ROOT / program.replace(".", "/")).with_suffix(".py").is_file(), f"{command.page}: {program}"
     else:
         assert program in TOOLS, f"{command.page}: {program}"
 
