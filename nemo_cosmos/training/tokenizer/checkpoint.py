@@ -111,14 +111,19 @@ def save_checkpoint(
         raise InputError(
             f"{file}: could not be written ({error}); the save before is whole: free space, then start the run again"
         ) from error
+    delete_old(file, keep)
+    return file
+
+
+def delete_old(newest: Path, keep: int) -> None:
+    """Delete all but the ``keep`` newest saves, with their TorchScript files and checksums."""
     # Later ones are of a run that was rolled back: they are written anew in time, and do not count.
-    kept = [other for other in sorted(folder.glob("iter_*.pt")) if other.name <= file.name]
+    kept = [other for other in sorted(newest.parent.glob("iter_*.pt")) if other.name <= newest.name]
     for old in kept[:-keep]:
         for suffix in (".pt", "_reg.jit", *JIT_SUFFIXES.values()):
             doomed = old.with_name(old.stem + suffix)
             beside(doomed).unlink(missing_ok=True)
             doomed.unlink(missing_ok=True)
-    return file
 
 
 def save_to_resume(folder: Path, mode: Verify, *, previous: bool) -> tuple[Path | None, list[Path]]:

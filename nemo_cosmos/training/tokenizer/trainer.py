@@ -152,6 +152,8 @@ class TokenizerTrainer:
         if self.workers.is_main:
             files.remove_unfinished(self.output_dir)
             files.go_on_from(self.resumed_from, self.passed_over)
+            if self.resumed_from is not None:  # A kill may have come before the save's end.
+                files.delete_old(self.resumed_from, config.checkpoint.keep)
             self.dataset.record.save(self.output_dir)
             self.records = RunRecords(config, self.step, resuming=self.resuming)
         if self.step == 0 and config.validation.at_start:
