@@ -162,3 +162,10 @@ def remove_checkpoint(folder: Path, step: int) -> None:
         exported = weights_file(folder, step, weights)
         beside(exported).unlink(missing_ok=True)
         exported.unlink(missing_ok=True)
+
+
+def remove_old(folder: Path, newest: int, keep: int) -> None:
+    """Delete all but the ``keep`` newest saves up to step ``newest``, with what was exported from them."""
+    # Later ones are of a run that was rolled back: they are written anew in time, and do not count.
+    for old in [step for step in saved_steps(folder) if step <= newest][:-keep]:
+        remove_checkpoint(folder, old)

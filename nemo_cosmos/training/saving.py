@@ -20,8 +20,7 @@ from nemo_cosmos.checkpoint.files import (
     MODEL_CONFIG,
     Weights,
     iteration_name,
-    remove_checkpoint,
-    saved_steps,
+    remove_old,
     weights_file,
     write_latest,
 )
@@ -114,8 +113,7 @@ class CheckpointCallback(pl.Callback):
         """The save takes its name, counts as the newest, and the oldest go."""
         put_folder(temporary, self.folder / iteration_name(step))
         write_latest(self.folder, step)
-        for old in saved_steps(self.folder)[: -self.config.keep]:
-            remove_checkpoint(self.folder, old)
+        remove_old(self.folder, step, self.config.keep)
 
     def export(self, save: Path, step: int) -> None:
         """Regular weights, and the moving average in fp32, as flat files with the released names.
