@@ -61,17 +61,10 @@ class DenoisingModel(MegatronModule):
         draw = objective.draw(batch.position.tolist(), latent.shape[1:], seed=self.seed, device=latent.device)
         clean = objective.clean(latent)
         inputs = objective.training_input(clean, draw)
-        output = self.net(
-            inputs.sample,
-            inputs.timesteps,
-            batch.text * (~draw.drop_text)[:, None, None],
-            fps=batch.fps,
-            padding_mask=batch.padding_mask,
-            condition_mask=inputs.condition_mask,
-            plucker=batch.plucker,
-            view_ids=batch.view_ids,
-            frame_repeat=batch.frame_repeat,
+        told = batch.network_inputs(
+            text=batch.text * (~draw.drop_text)[:, None, None], condition_mask=inputs.condition_mask
         )
+        output = told.feed(self.net, inputs.sample, inputs.timesteps)
         if not self.post_process:
             return output
         log_variance = None
