@@ -17,7 +17,6 @@ from typing import Any, TypeVar
 import torch
 from torch import Tensor, nn
 
-
 Inputs = TypeVar("Inputs", bound="NetworkInputs")
 
 

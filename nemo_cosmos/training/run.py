@@ -23,6 +23,7 @@ from nemo_cosmos.parallel.layout import NetworkShape, validate_layout
 from nemo_cosmos.training.deterministic import deterministic_kernels, refuse_nondeterministic
 from nemo_cosmos.training.initial_weights import check_initial_weights
 from nemo_cosmos.training.lora import adapters_to_train
+from nemo_cosmos.training.objective import check_objective
 from nemo_cosmos.training.resume import (
     alone_in,
     checkpoint_to_resume,
@@ -60,6 +61,7 @@ def train(cfg: TrainConfig, *, callbacks: Sequence[Any] = ()) -> None:
         global_batch=cfg.data.global_batch,
     )
     refuse_untrainable(cfg.model.preset, dit)
+    check_objective(cfg.objective, dit)
     refuse_nondeterministic(cfg)
     samples = open_samples(cfg, dit)
     dit.token_grid(*samples.latent_shape[1:])
@@ -151,7 +153,7 @@ def _fit(
     )
     options = NetworkOptions(
         dit=dit,
-        diffusion=cfg.diffusion,
+        objective=cfg.objective,
         layer=LayerOptions(parallel.context_backend, parallel.recompute, parallel.recompute_layers),
         seed=cfg.seed,
         initialise=resume_from is None and cfg.model.init_from is None,
