@@ -23,7 +23,7 @@ from nemo_cosmos.parallel.layout import NetworkShape, validate_layout
 from nemo_cosmos.training.deterministic import deterministic_kernels, refuse_nondeterministic
 from nemo_cosmos.training.initial_weights import check_initial_weights
 from nemo_cosmos.training.lora import adapters_to_train
-from nemo_cosmos.training.objective import check_objective
+from nemo_cosmos.training.objective import check_objective, training_objective
 from nemo_cosmos.training.resume import (
     alone_in,
     checkpoint_to_resume,
@@ -165,7 +165,7 @@ def _fit(
     grid = dit.token_grid(*samples.latent_shape[1:])
     rows = pipeline_rows(
         grid.num_tokens,
-        CosmosDiT.ROWS_PER_TIME,
+        CosmosDiT.ROWS_PER_TIME * training_objective(cfg.objective, dit).times(grid.frames),
         context=parallel.context,
         tensor=parallel.tensor,
         sequence=parallel.sequence,
