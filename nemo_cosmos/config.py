@@ -251,6 +251,9 @@ class CheckpointConfig:
     """Newest distributed checkpoints that stay on disk."""
     export: bool = True
     """Write regular and EMA weights in the released `.pt` key layout beside each save."""
+    export_layout: str = choice("separate", "separate", "joint")
+    """`separate`: `iter_N_reg_model.pt` and `iter_N_ema_model.pt`; `joint`: both in `model/iter_N.pt`, the average
+    under `net_ema.`, as the commands of Cosmos-Predict2 save and read them."""
     verify: str = choice("auto", "auto", "full", "size")
     """What a run starts from, compared with its checksums: `full` reads all, `size` compares sizes, `auto` reads up to
     64 GiB a process."""

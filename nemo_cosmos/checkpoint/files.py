@@ -23,6 +23,8 @@ from nemo_cosmos.typed import LARGEST_YAML, read_text
 
 Weights = Literal["ema", "reg"]
 
+JOINT = "model"
+"""Folder of the exported files that hold regular and averaged weights."""
 LATEST = "latest_checkpoint.txt"
 MODEL_CONFIG = "model_config.json"
 _ITERATION = re.compile(r"iter_(\d{9})$")
@@ -43,6 +45,11 @@ def step_of(name: str) -> int | None:
 def weights_file(folder: Path, step: int, weights: Weights) -> Path:
     """The exported file of one save, in the original key layout."""
     return folder / f"{iteration_name(step)}_{weights}_model.pt"
+
+
+def joint_file(folder: Path, step: int) -> Path:
+    """The exported file of one save that holds regular and averaged weights, where the commands of Predict2 put it."""
+    return folder / JOINT / f"{iteration_name(step)}.pt"
 
 
 def saved_steps(folder: Path) -> list[int]:
@@ -159,7 +166,7 @@ def remove_checkpoint(folder: Path, step: int) -> None:
     shutil.rmtree(folder / iteration_name(step), ignore_errors=True)
     for weights in ("ema", "reg"):
         shutil.rmtree(folder / f"{iteration_name(step)}_{weights}_lora", ignore_errors=True)
-        exported = weights_file(folder, step, weights)
+    for exported in (weights_file(folder, step, "ema"), weights_file(folder, step, "reg"), joint_file(folder, step)):
         beside(exported).unlink(missing_ok=True)
         exported.unlink(missing_ok=True)
 
