@@ -79,6 +79,47 @@ def test_tiny_step(name: str, shards: Path, tmp_path: Path) -> None:
         tiny.model.init_from = str(tmp_path / "model.pt")
     run_processes(1, train, tiny, log=tmp_path / "logs")
     assert len(losses(tmp_path / "run")) == 1
+    saved = tmp_path / "run" / "checkpoints"
+    if config.checkpoint.export_layout == "joint" and not config.lora.enabled:
+        assert (saved / "model" / "iter_000000001.pt").is_file()
+        return
     kind = "lora/adapter_model.safetensors" if config.lora.enabled else "model.pt"
     for weights in ("reg", "ema"):
-        assert (tmp_path / "run" / "checkpoints" / f"iter_000000001_{weights}_{kind}").is_file()
+        assert (saved / f"iter_000000001_{weights}_{kind}").is_file()
+
+
+PREDICT2 = {
+    "text2image_training_2b": (2**-15, 0.1, 0.17, 1.0, 0.0, "text2image/2b_cosmos_nemo_assets"),
+    "text2image_training_14b": (2**-14.5, 0.2, 0.4, 1.0, 0.0, "text2image/14b_cosmos_nemo_assets"),
+    "video2world_training_2b": (2**-14.5, 0.1, 0.6, 24**0.5, 0.05, "video2world/2b_cosmos_nemo_assets"),
+    "video2world_training_14b": (2**-14.5, 0.2, 0.25, 24**0.5, 0.05, "video2world/14b_cosmos_nemo_assets"),
+    "video2world_lora_training_2b": (2**-14.5, 0.1, 0.6, 24**0.5, 0.05, "video2world_lora/2b_cosmos_nemo_assets"),
+    "video2world_lora_training_14b": (2**-14.5, 0.2, 0.25, 24**0.5, 0.05, "video2world_lora/14b_cosmos_nemo_assets"),
+}
+"""Learning rate, decay, f_max, factor on sigma, share of high sigma, and the end of the output folder."""
+
+
+@pytest.mark.parametrize("name", PREDICT2)
+def test_predict2_experiments_have_the_released_values(name: str) -> None:
+    config = load_config(TrainConfig, [f"experiment=predict2_{name}_cosmos_nemo_assets"])
+    lr, decay, f_max, multiplier, high, folder = PREDICT2[name]
+    optimizer, objective = config.optimizer, config.objective
+    assert optimizer.lr == pytest.approx(lr, rel=1e-12)
+    assert (optimizer.weight_decay, optimizer.f_max, optimizer.f_min) == (decay, f_max, 0.0)
+    assert (optimizer.beta1, optimizer.beta2, optimizer.eps, optimizer.clip_grad) == (0.9, 0.99, 1e-8, 1.0)
+    assert (optimizer.warmup_steps, optimizer.cycle_steps, config.trainer.max_steps) == (0, 1000, 1000)
+    assert objective.name == "rectified_flow" and objective.text_dropout == 0.2
+    assert objective.sigma_multiplier == pytest.approx(multiplier) and objective.high_sigma_probability == high
+    assert (objective.condition.min_frames, objective.condition.max_frames) == (1, 2)
+    assert config.ema.enabled and config.ema.rate == 0.1
+    assert config.output_dir.endswith(f"/posttraining/{folder}")
+    assert config.lora.enabled is ("lora" in name)
+    assert config.checkpoint.every_n_steps == (200 if "lora" in name else 500)
+
+
+def test_the_original_words_turn_an_experiment_into_lora() -> None:
+    for key in ("model.train_architecture", "model.config.train_architecture"):
+        for size, rank in (("2b", 16), ("14b", 16)):
+            experiment = f"experiment=predict2_text2image_training_{size}_cosmos_nemo_assets"
+            lora = load_config(TrainConfig, [experiment, f"{key}=lora"]).lora
+            assert lora.enabled and (lora.rank, lora.alpha) == (rank, rank)
