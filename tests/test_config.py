@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import importlib.util
 import operator
+import re
 import subprocess
 import sys
 import zipfile
@@ -20,6 +21,7 @@ from nemo_cosmos.config import (
     TrainConfig,
     conf_folder,
     dump_config,
+    experiment_file,
     experiment_names,
     load_config,
     read_config,
@@ -66,10 +68,12 @@ def test_shipped_experiment_loads_and_survives_a_round_trip(name: str, tmp_path:
 def test_layout_of_shipped_experiment_fits_its_processes(name: str) -> None:
     config = load_config(TrainConfig, [f"experiment={name}"])
     network = DiTConfig.preset(config.model.preset)
+    # Of the last command in the file's own comment.
+    processes = re.findall(r"^#   torchrun --nproc_per_node=(\d+)", experiment_file(name).read_text(), re.MULTILINE)
     validate_layout(
         config.parallel,
         NetworkShape(network.num_layers, network.num_attention_heads),
-        world_size=2 if name.startswith("demo") else 8,
+        world_size=int(processes[-1]),
         micro_batch=config.data.micro_batch,
         global_batch=config.data.global_batch,
     )
