@@ -90,6 +90,8 @@ def predict2_repositories(
 def _network(name: str, repository: str, video_files: Sequence[str], folder: Path) -> Repository:
     """The files of a network and its tokenizer; the multiview network comes without, and takes another's."""
     kind = name.split()[-1]
+    patterns: tuple[str, ...]
+    required: tuple[str, ...]
     if kind.startswith("sample"):  # How their files are called is not published; the folders hold one network each.
         patterns, required = ("*.pt", TOKENIZER), ()
     elif kind == "multiview":
