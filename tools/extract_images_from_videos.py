@@ -26,18 +26,12 @@ def main() -> None:
     parser.add_argument(
         "--keep_damaged", action="store_true", help="also what decodes after damage, and combed frames"
     )
-    given = parse_paths(parser, sys.argv[1:])
-    require_range("--workers", given.workers, 0, 256)
+    given = vars(parse_paths(parser, sys.argv[1:]))
+    require_range("--workers", given["workers"], 0, 256)
 
     from nemo_cosmos.prepare.extract_images import extract_and_report
 
-    extract_and_report(
-        given.input_dataset_dir,
-        given.output_dataset_dir,
-        stride=given.stride,
-        workers=given.workers,
-        keep_damaged=given.keep_damaged,
-    )
+    extract_and_report(given.pop("input_dataset_dir"), given.pop("output_dataset_dir"), **given)
 
 
 if __name__ == "__main__":
