@@ -56,8 +56,12 @@ def _find_media(folder: Path, is_image: bool) -> list[Path]:
         other = folder.with_name("videos" if is_image else "images")
         advice = ("leave --is_image out" if is_image else "give --is_image") + f" for those in {other}"
         raise InputError(f"{folder} is missing{'; ' + advice if other.is_dir() else ''}")
-    if not is_image:
-        return find_videos(folder)
+    return find_images(folder) if is_image else find_videos(folder)
+
+
+def find_images(folder: Path) -> list[Path]:
+    """The images below a folder by their suffixes, sorted; InputError when there are none, counting what else is
+    there."""
     files = walk_files(folder)
     images = [path for path in files if path.suffix.lower() in IMAGE_SUFFIXES]
     if not images:

@@ -158,7 +158,7 @@ def extract_images(
 
 def _sources(videos: Path, found: Sequence[Path], stride: int, keep_damaged: bool) -> list[Source]:
     names = unique_names([path.relative_to(videos) for path in found])
-    return [Source(name, str(path.resolve()), stride, keep_damaged) for name, path in zip(names, found, strict=True)]
+    return [Source(name, os.path.abspath(path), stride, keep_damaged) for name, path in zip(names, found, strict=True)]
 
 
 def _results(

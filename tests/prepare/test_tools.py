@@ -96,6 +96,7 @@ def test_mistakes_end_with_one_line_and_status_2(name, flags, words):
         "get_t5_embeddings_from_cosmos_nemo_assets.py",
         "get_t5_embeddings_from_groot_dataset.py",
         "extract_images_from_videos.py",
+        "prepare_batch_input_json.py",
         "download_predict2_checkpoints.py",
         "download_diffusion_example_data.py",
         "download_tokenizer_example_data.py",
