@@ -221,6 +221,7 @@ def download_all(
 
 def _compare(repository: Repository, files: Mapping[str, RemoteFile], check_sums: bool) -> None:
     """InputError where a file in the folder is not the one that the hub describes."""
+    print(f"{repository.folder}: comparing with what the hub states", flush=True)
     for name, file in files.items():
         path = repository.folder / name
         if not path.is_file():

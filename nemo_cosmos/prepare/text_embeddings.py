@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import logging
+import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
+from pickle import STOP
 from typing import Any
 
 from nemo_cosmos.atomic import write_json
@@ -103,7 +105,11 @@ def embed_captions(
         )
     folder = Path(dataset) / EMBEDDINGS_FOLDER
     pickles = {path: _pickle_of(path, dataset) for path in captions or find_captions(dataset)}
-    present = {file: partial(read_caption_file, path) for path, file in pickles.items() if file.is_file()}
+    present = {
+        file: partial(read_caption_file, path)
+        for path, file in pickles.items()
+        if file.is_file() and not _is_cut_off(file)
+    }
     if present:
         _check_encoder(folder, encoder_name, max_length)
     stale = set(stale_embeddings(folder, present))
@@ -135,6 +141,14 @@ def embed_captions(
         if made:
             record_captions(folder, made)
             yield done
+
+
+def _is_cut_off(pickle: Path) -> bool:
+    """Whether a pickle lacks its end, as those of a tool that was killed while it wrote."""
+    with pickle.open("rb") as file:
+        size = file.seek(0, os.SEEK_END)
+        file.seek(max(0, size - 1))
+        return file.read() != STOP
 
 
 def _warn_of_cuts(encoder: TextEncoder, paths_of: Mapping[str, Sequence[Path]]) -> None:

@@ -156,6 +156,19 @@ def test_a_caption_that_is_cut_is_named(tmp_path, encoder_folder, caplog):
     ]
 
 
+def test_pickles_that_another_tool_left_half_are_made_again(tmp_path, encoder_folder):
+    path = dataset(tmp_path / "d", {"a": "x", "b": "y", "c": "z"})
+    (path / "t5_xxl").mkdir()
+    whole = pickle.dumps([np.ones((3, 16), np.float16)])
+    save = {"a": whole, "b": whole[:-1], "c": b""}
+    for name, content in save.items():
+        (path / "t5_xxl" / f"{name}.pickle").write_bytes(content)
+    (path / "t5_xxl" / "text_encoder.json").write_text(f'{{"name": "{text_encoder_name(encoder_folder)}"}}')
+    assert run(path, encoder_folder) == [1, 3]
+    assert (path / "t5_xxl" / "a.pickle").read_bytes() == whole
+    assert all(read_embedding(path / "t5_xxl" / f"{name}.pickle").shape[1] == 16 for name in "bc")
+
+
 def test_cache_dir_may_be_the_folder_of_the_encoder(tmp_path, encoder_folder):
     path = dataset(tmp_path / "d", {"a": "x"})
     embed_dataset(path, cache_dir=encoder_folder, device="cpu")
