@@ -28,6 +28,7 @@ def main() -> None:
     )
     given = vars(parse_paths(parser, sys.argv[1:]))
     require_range("--workers", given["workers"], 0, 256)
+    require_range("--stride", given["stride"], 1, 1_000_000)
 
     from nemo_cosmos.prepare.extract_images import extract_and_report
 

@@ -25,6 +25,8 @@ class Verify(str, Enum):
 LARGEST_SIDE = 1 << 14
 """Pixels; also cells of a latent, which are fewer."""
 LARGEST_SEED = (1 << 63) - 1
+LONGEST_TEXT = 512
+"""Tokens of a caption that the networks take; nemo_cosmos.models.text.TEXT_LENGTH without what that loads."""
 
 
 def parse_size(text: str) -> tuple[int, int]:
@@ -61,7 +63,7 @@ def embedding_parser(description: str, dataset: str, holds: str) -> Flags:
     """
     parser = Flags(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--dataset_path", default=dataset, help=f"folder with {holds}")
-    parser.add_argument("--max_length", type=int, default=512, help="text tokens kept, at most 512")
+    parser.add_argument("--max_length", type=int, default=LONGEST_TEXT, help="text tokens kept, at most 512")
     parser.add_argument("--pretrained_model_name_or_path", default="google-t5/t5-11b", help="T5 folder or repository")
     parser.add_argument("--cache_dir", default="checkpoints", help="folder that models are downloaded to")
     parser.add_argument("--dtype", default="float32", help="of the encoder: float32 (as released) or bfloat16")
@@ -79,4 +81,5 @@ def parse_embedding(parser: Flags) -> dict[str, Any]:
     """
     arguments = parse_paths(parser, sys.argv[1:])
     require_range("--batch_size", arguments.batch_size, 1, 4096)
+    require_range("--max_length", arguments.max_length, 1, LONGEST_TEXT)
     return vars(arguments)
