@@ -94,9 +94,14 @@ def _digest(path: Path, algorithm: str) -> str:
     return digest.hexdigest()
 
 
-def missing_bytes(repository: Repository, files: Mapping[str, RemoteFile]) -> int:
-    """How much of ``files`` is not in the folder yet, by their sizes."""
-    return sum(file.size for name, file in files.items() if not file.is_at(repository.folder / name))
+def remote_sizes(repository: Repository, info: Callable[..., Any] | None = None) -> dict[str, int]:
+    """{file: bytes} of :func:`remote_files`."""
+    return {name: file.size for name, file in remote_files(repository, info).items()}
+
+
+def missing_bytes(repository: Repository, sizes: Mapping[str, int]) -> int:
+    """How much of ``sizes`` is not in the folder yet, by the files' sizes."""
+    return sum(size for name, size in sizes.items() if not RemoteFile(size).is_at(repository.folder / name))
 
 
 def _revision(repository: Repository) -> dict[str, str]:
@@ -195,7 +200,7 @@ def download_all(
             print(f"{repository.folder}: complete", flush=True)
             continue
         files = remote_files(repository, info)
-        missing = missing_bytes(repository, files)
+        missing = missing_bytes(repository, {name: file.size for name, file in files.items()})
         print(f"{repository.name} -> {repository.folder}: {gigabytes(missing)}", flush=True)
         wanted.append((repository, files))
         total += missing
