@@ -11,7 +11,9 @@ from pathlib import Path
 import pytest
 
 from nemo_cosmos import cli
+from nemo_cosmos.commands.options import LONGEST_TEXT
 from nemo_cosmos.inference import video_cli
+from nemo_cosmos.models.text import TEXT_LENGTH
 
 TOOLS = Path(__file__).parents[1] / "tools"
 HUGE = "9" * 20
@@ -81,14 +83,24 @@ def test_tools(value: str, capsys: pytest.CaptureFixture[str], monkeypatch: pyte
     for script, option in (
         ("get_t5_embeddings", "--max_length"),
         ("get_t5_embeddings", "--batch_size"),
+        ("get_t5_embeddings_from_cosmos_nemo_assets", "--max_length"),
+        ("extract_images_from_videos", "--stride"),
+        ("extract_images_from_videos", "--workers"),
         ("download_diffusion_example_data", "--N_videos"),
         ("download_tokenizer_example_data", "--N_videos"),
         ("gpu_check", "--layers"),
     ):
         call = partial(runpy.run_path, str(TOOLS / f"{script}.py"), run_name="__main__")
-        assert f"{option}: " in refusal(call, [f"{option}={value}"], capsys)
+        if value == "0" and option == "--workers":
+            continue  # Reading in the process itself.
+        required = ["--input_dataset_dir=in", "--output_dataset_dir=out"] if script.startswith("extract") else []
+        assert f"{option}: " in refusal(call, [*required, f"{option}={value}"], capsys)
 
 
 def test_a_clip_must_fit_into_memory(capsys: pytest.CaptureFixture[str]) -> None:
     words = ["sample-data", "out", "--frames=10000", "--size=4096x4096"]
     assert "--frames 10000 of --size 4096x4096" in refusal(cli.main, words, capsys)
+
+
+def test_the_scripts_know_the_longest_text() -> None:
+    assert LONGEST_TEXT == TEXT_LENGTH

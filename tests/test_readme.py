@@ -21,7 +21,17 @@ from tests.documented import PAGES, ROOT, Command, documented_commands
 COMMANDS = documented_commands()
 TOOLS = {"pip", "git", "docker", "cd", "export", "huggingface-cli", "hf", "tensorboard", "pytest"}
 """Programs of others that a page may name."""
-OWN = ("my_clips", "first_frame.jpg", "clips", "videos", "datasets/hdvila", "raft_large_C_T_SKHT_V2-ff5fadd5.pth")
+OWN = (
+    "my_clips",
+    "first_frame.jpg",
+    "clips",
+    "videos",
+    "datasets/hdvila",
+    "datasets/cosmos_nemo_assets",
+    "datasets/groot",
+    "datasets/first_frames",
+    "raft_large_C_T_SKHT_V2-ff5fadd5.pth",
+)
 """What a reader brings along, as the text beside the command says."""
 INPUTS = {
     "validate": ["shards"], "preview": ["shards", "tokenizer"], "prepare": ["source", "tokenizer"],
@@ -36,6 +46,10 @@ OUTPUTS = {
 """Parameters of the verbs that name files, as the functions call them."""
 SCRIPT_INPUTS = {
     "get_t5_embeddings.py": ["dataset_path"],
+    "get_t5_embeddings_from_cosmos_nemo_assets.py": ["dataset_path"],
+    "get_t5_embeddings_from_groot_dataset.py": ["dataset_path", "meta_csv"],
+    "extract_images_from_videos.py": ["input_dataset_dir"],
+    "prepare_batch_input_json.py": ["dataset_path"],
     "video2world.py": ["checkpoint_dir", "input_image_or_video_path"],
     "text2world.py": ["checkpoint_dir"],
     "nemo_cosmos.inference.video_cli": ["video_pattern", "checkpoint_enc", "checkpoint_dec"],
@@ -43,6 +57,9 @@ SCRIPT_INPUTS = {
 SCRIPT_OUTPUTS = {
     "download_diffusion_checkpoints.py": "checkpoints", "download_tokenizer_checkpoints.py": "checkpoints",
     "download_diffusion_example_data.py": "datasets/hdvila",
+    "download_predict2_checkpoints.py": "checkpoints",
+    "extract_images_from_videos.py": "datasets/cosmos_nemo_assets_images",
+    "prepare_batch_input_json.py": "outputs/batch.json",
 }  # fmt: skip
 
 

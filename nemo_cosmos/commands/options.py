@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import argparse
 import re
+import sys
 from collections.abc import Callable
 from enum import Enum
+from typing import Any
 
-from nemo_cosmos.ending import run_to_end
-from nemo_cosmos.errors import InputError
+from nemo_cosmos.data.listing import parse_paths
+from nemo_cosmos.ending import Flags, run_to_end
+from nemo_cosmos.errors import InputError, require_range
 
 
 class Verify(str, Enum):
@@ -21,6 +25,8 @@ class Verify(str, Enum):
 LARGEST_SIDE = 1 << 14
 """Pixels; also cells of a latent, which are fewer."""
 LARGEST_SEED = (1 << 63) - 1
+LONGEST_TEXT = 512
+"""Tokens of a caption that the networks take; nemo_cosmos.models.text.TEXT_LENGTH without what that loads."""
 
 
 def parse_size(text: str) -> tuple[int, int]:
@@ -45,3 +51,35 @@ def parse_sides(text: str, count: int, otherwise: str) -> list[int]:
 def run_tool(main: Callable[[], object]) -> None:
     """Run a script of `tools/` or `examples/`; a mistake of the user ends with one line and exit status 2."""
     run_to_end(main)
+
+
+def embedding_parser(description: str, dataset: str, holds: str) -> Flags:
+    """Parser of a script that embeds captions with T5: the flags that all of them have.
+
+    Args:
+        description: help text.
+        dataset: default of ``--dataset_path``.
+        holds: what is expected in that folder.
+    """
+    parser = Flags(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--dataset_path", default=dataset, help=f"folder with {holds}")
+    parser.add_argument("--max_length", type=int, default=LONGEST_TEXT, help="text tokens kept, at most 512")
+    parser.add_argument("--pretrained_model_name_or_path", default="google-t5/t5-11b", help="T5 folder or repository")
+    parser.add_argument("--cache_dir", default="checkpoints", help="folder that models are downloaded to")
+    parser.add_argument("--dtype", default="float32", help="of the encoder: float32 (as released) or bfloat16")
+    parser.add_argument("--batch_size", type=int, default=8, help="captions per call of the encoder")
+    parser.add_argument("--device", default="auto", help="auto, cpu or cuda")
+    parser.add_argument("--offload", action="store_true", help="weights on the CPU, one block at a time on the GPU")
+    return parser
+
+
+def parse_embedding(parser: Flags) -> dict[str, Any]:
+    """The values of an :func:`embedding_parser` for this process' command line.
+
+    Raises:
+        InputError: a flag that it does not have, or a number that no run can have.
+    """
+    arguments = parse_paths(parser, sys.argv[1:])
+    require_range("--batch_size", arguments.batch_size, 1, 4096)
+    require_range("--max_length", arguments.max_length, 1, LONGEST_TEXT)
+    return vars(arguments)

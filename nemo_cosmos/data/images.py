@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import io
 import logging
+import struct
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -26,6 +27,13 @@ IMAGE_SUFFIXES = (".jpg", ".jpeg", ".jfif", ".png", ".webp", ".avif", ".gif", ".
 """Suffixes by which people name images; what a file is, its content says."""
 HEIF_BRANDS = (b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"mif1", b"msf1")
 """Marks of HEIC files, which phones write and Pillow does not read."""
+_JPEG_XL = (b"\xff\x0a", b"\0\0\0\x0cJXL ")
+_ADVICE = "save it as JPEG, PNG or AVIF"
+_DAMAGE = (
+    *(OSError, ValueError, SyntaxError, EOFError, RuntimeError, struct.error),
+    *(TypeError, LookupError, OverflowError, MemoryError),
+)
+"""What Pillow's readers raise on damaged files."""
 WHITE = (255, 255, 255, 255)
 _16_BIT_PER_LEVEL = 257
 """65535 / 255: white of 16 bits is white of 8."""
@@ -35,7 +43,7 @@ def is_image(path: str | Path) -> bool:
     """Whether a file's content is an image, an animated one included.
 
     Raises:
-        InputError: the file is missing or unreadable, or a HEIC photo, which cannot be read.
+        InputError: the file is missing or unreadable, or a HEIC or JPEG XL photo, which cannot be read.
     """
     from PIL import Image
 
@@ -46,11 +54,9 @@ def is_image(path: str | Path) -> bool:
             return True
     except Image.DecompressionBombError:
         return True  # Reading says that it is too large.
-    except (OSError, ValueError, SyntaxError) as error:
-        if head[4:8] == b"ftyp" and head[8:12] in HEIF_BRANDS:
-            raise InputError(
-                f"{path} is a HEIC photo, which cannot be read here: save it as JPEG, PNG or AVIF"
-            ) from error
+    except _DAMAGE as error:
+        if kind := _unread_kind(head):
+            raise InputError(f"{path} is a {kind}, which cannot be read here: {_ADVICE}") from error
         return False
 
 
@@ -60,19 +66,23 @@ def read_image(path: str | Path) -> Tensor:
     An embedded colour profile is converted to sRGB. Of animations and multi-page files it is the first picture.
 
     Raises:
-        InputError: the file is missing or does not decode, or holds numbers without a defined white.
+        InputError: the file is missing, empty or does not decode, or holds numbers without a defined white.
     """
     from PIL import Image
 
     path = Path(path)
-    _head(path)
+    head = _head(path)
+    if not head:
+        raise InputError(f"{path} is empty (zero bytes)")
     try:
         with Image.open(path, formats=_formats()) as opened:
             return pixels_of(opened, path)
     except InputError:
         raise
-    except (OSError, ValueError, SyntaxError, EOFError, Image.DecompressionBombError) as error:
-        raise InputError(f"{path} cannot be read as an image: {error}") from error
+    except (*_DAMAGE, Image.DecompressionBombError) as error:
+        kind = _unread_kind(head)
+        reason = f"it is a {kind}; {_ADVICE}" if kind else str(error)
+        raise InputError(f"{path} cannot be read as an image: {reason}") from error
 
 
 def pixels_of(opened: Image.Image, name: str | Path) -> Tensor:
@@ -89,7 +99,7 @@ def pixels_of(opened: Image.Image, name: str | Path) -> Tensor:
         array = np.array(_to_rgb(image, name))
     except InputError:
         raise
-    except (OSError, ValueError, SyntaxError, EOFError) as error:
+    except _DAMAGE as error:
         raise InputError(f"{name} cannot be read as an image: {error}") from error
     return torch.from_numpy(array).permute(2, 0, 1)
 
@@ -109,6 +119,13 @@ def _head(path: Path) -> bytes:
             return file.read(12)
     except OSError as error:
         raise InputError(f"{path} cannot be read: {error.strerror}") from error
+
+
+def _unread_kind(head: bytes) -> str:
+    """What a photo is whose format Pillow does not read; empty for anything else."""
+    if head[4:8] == b"ftyp" and head[8:12] in HEIF_BRANDS:
+        return "HEIC photo"
+    return "JPEG XL photo" if head.startswith(_JPEG_XL) else ""
 
 
 def _to_rgb(image: Image.Image, path: str | Path) -> Image.Image:

@@ -28,7 +28,14 @@ TOKENIZER_MD5 = {
 """Of Cosmos-Tokenize1-CV8x8x8-720p."""
 _NETWORK = ("model.pt", "config.json", "README.md")
 _TOKENIZER = ("model.pt", "config.json", "README.md", "mean_std.pt", "*.jit")
-_TEXT = ("config.json", "generation_config.json", "spiece.model", "tokenizer*", "pytorch_model*", "*.safetensors*")
+TEXT_FILES = (
+    "config.json",
+    "generation_config.json",
+    "spiece.model",
+    "tokenizer*",
+    "pytorch_model*",
+    "*.safetensors*",
+)
 
 
 def diffusion_repositories(sizes: Sequence[str], types: Sequence[str], folder: Path) -> list[Repository]:
@@ -60,5 +67,5 @@ def diffusion_repositories(sizes: Sequence[str], types: Sequence[str], folder: P
     return [
         *networks,
         Repository(f"nvidia/{tokenizer}", folder / tokenizer, _TOKENIZER, TOKENIZER_MD5),
-        Repository("google-t5/t5-11b", folder / "google-t5" / "t5-11b", _TEXT),
+        Repository("google-t5/t5-11b", folder / "google-t5" / "t5-11b", TEXT_FILES),
     ]

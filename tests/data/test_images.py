@@ -1,6 +1,9 @@
 """Images are told by their content, and come as a browser shows them."""
 
+import contextlib
 import io
+import struct
+import zlib
 
 import numpy as np
 import pytest
@@ -52,6 +55,71 @@ def test_a_heic_photo_is_named(tmp_path):
     (tmp_path / "IMG_1.HEIC").write_bytes(b"\0\0\0\x18ftypheic\0\0\0\0mif1heic" + bytes(100))
     with pytest.raises(InputError, match=r"HEIC photo.*JPEG"):
         is_image(tmp_path / "IMG_1.HEIC")
+
+
+@pytest.mark.parametrize(
+    ("head", "words"),
+    [
+        (b"", "is empty"),
+        (b"\0\0\0\x18ftypheic\0\0\0\0mif1heic" + bytes(100), "HEIC photo; save it as JPEG"),
+        (b"\xff\x0a" + bytes(100), "JPEG XL photo; save it as JPEG"),
+    ],
+)
+def test_reading_says_what_a_file_is_instead(tmp_path, head, words):
+    (tmp_path / "photo.jpg").write_bytes(head)
+    with pytest.raises(InputError, match=rf"photo\.jpg .*{words}"):
+        read_image(tmp_path / "photo.jpg")
+
+
+def test_pictures_of_phones_with_several_in_one(tmp_path):
+    """JPEGs with a second picture, such as a gain map or depth."""
+    first, second = Image.fromarray(PIXELS), Image.fromarray(PIXELS[::-1].copy())
+    first.save(tmp_path / "x.jpg", "MPO", save_all=True, append_images=[second], **EXACT["JPEG"])
+    assert is_image(tmp_path / "x.jpg") and abs(read(tmp_path / "x.jpg") - PIXELS).max() <= 2
+
+
+def chunk(kind, data):
+    return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+
+
+@pytest.mark.parametrize(
+    ("colour_type", "pixel", "expected"),
+    [
+        (2, (0x8000, 0x4000, 0xFFFF), (128, 64, 255)),
+        (4, (0x0000, 0x8000), (127, 127, 127)),
+        (6, (0x8000, 0x4000, 0xFFFF, 0x8000), (191, 159, 255)),
+    ],
+)
+def test_16_bit_colour_and_alpha(tmp_path, colour_type, pixel, expected):
+    head = struct.pack(">IIBBBBB", 6, 4, 16, colour_type, 0, 0, 0)
+    rows = (b"\0" + struct.pack(f">{len(pixel)}H", *pixel) * 6) * 4
+    parts = chunk(b"IHDR", head) + chunk(b"IDAT", zlib.compress(rows)) + chunk(b"IEND", b"")
+    (tmp_path / "x.png").write_bytes(b"\x89PNG\r\n\x1a\n" + parts)
+    found = read(tmp_path / "x.png")
+    assert found.shape == (4, 6, 3) and abs(found - expected).max() <= 1
+
+
+def test_cmyk_of_print_shops(tmp_path):
+    Image.fromarray(PIXELS).convert("CMYK").save(tmp_path / "x.jpg", "JPEG", **EXACT["JPEG"])
+    assert abs(read(tmp_path / "x.jpg") - PIXELS).max() <= 3
+
+
+@pytest.mark.parametrize("kind", EXACT)
+def test_damage_anywhere_is_an_input_error_or_none(tmp_path, kind):
+    random, buffer = np.random.default_rng(1), io.BytesIO()
+    exif = Image.Exif()
+    exif[274] = 6
+    extra = {} if kind in ("BMP", "GIF") else {"exif": exif}
+    Image.fromarray(PIXELS).save(buffer, kind, **EXACT[kind], **extra)
+    content = np.frombuffer(buffer.getvalue(), np.uint8)
+    for _ in range(60):
+        damaged = content.copy()
+        places = random.integers(0, len(content), random.integers(1, 12))
+        damaged[places] = random.integers(0, 256, len(places))
+        (tmp_path / "x").write_bytes(damaged.tobytes())
+        for reader in (read_image, is_image):
+            with contextlib.suppress(InputError):
+                reader(tmp_path / "x")
 
 
 def test_a_truncated_image_is_named(tmp_path):

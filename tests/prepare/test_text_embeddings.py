@@ -10,7 +10,8 @@ import torch
 from nemo_cosmos.data.embeddings import read_embedding, write_embedding
 from nemo_cosmos.errors import InputError
 from nemo_cosmos.models.text import load_text_encoder, save_tiny_text_encoder, text_encoder_name
-from nemo_cosmos.prepare.text_embeddings import embed_captions, recorded_encoder
+from nemo_cosmos.prepare import text_embeddings
+from nemo_cosmos.prepare.text_embeddings import embed_captions, embed_dataset, recorded_encoder
 
 
 @pytest.fixture(scope="module")
@@ -113,6 +114,65 @@ def test_float32(tmp_path, encoder_folder):
     assert read_embedding(path / "t5_xxl" / "a.pickle").dtype == torch.float32
     with pytest.raises(InputError, match="bfloat16"):
         run(path, encoder_folder, dtype="bfloat16")
+
+
+class Counting:
+    """An encoder that notes what it is asked to embed."""
+
+    def __init__(self, encoder):
+        self.encoder, self.asked = encoder, []
+
+    def __getattr__(self, name):
+        return getattr(self.encoder, name)
+
+    def encode_trimmed(self, captions):
+        self.asked.extend(captions)
+        return self.encoder.encode_trimmed(captions)
+
+
+def test_equal_captions_are_embedded_once(tmp_path, encoder_folder, monkeypatch):
+    monkeypatch.setattr(text_embeddings, "_RECORD_EVERY", 4)
+    path = dataset(tmp_path / "d", {f"{n}": "the same" if n else "another" for n in range(11)})
+    counting = Counting(load_text_encoder(encoder_folder))
+    name = text_encoder_name(encoder_folder)
+    steps = list(embed_captions(path, lambda: counting, encoder_name=name))
+    assert sorted(counting.asked) == ["another", "the same"] and steps == [0, 4, 8, 11]
+    content = {p.read_bytes() for p in (path / "t5_xxl").glob("*.pickle")}
+    assert len(list((path / "t5_xxl").glob("*.pickle"))) == 11 and len(content) == 2
+    (path / "metas/5.txt").write_text("now of its own")
+    assert run(path, encoder_folder) == [10, 11], "each of the equal ones is recorded"
+
+
+def test_a_caption_that_is_cut_is_named(tmp_path, encoder_folder, caplog):
+    long = "a red disc moves left " * 110
+    path = dataset(tmp_path / "d", {"a": long, "b": "short", "c": long, "d": "red " * 511, "e": "red " * 512})
+    run(path, encoder_folder, max_length=512)
+    assert read_embedding(path / "t5_xxl" / "a.pickle").shape == (512, 16)
+    assert [
+        record.getMessage().partition("metas/")[2] for record in caplog.records if record.name.startswith("nemo")
+    ] == [
+        "a.txt and 1 more of this text: only the first 512 of 551 text tokens are used",
+        "e.txt: only the first 512 of 513 text tokens are used",
+    ]
+
+
+def test_pickles_that_another_tool_left_half_are_made_again(tmp_path, encoder_folder):
+    path = dataset(tmp_path / "d", {"a": "x", "b": "y", "c": "z"})
+    (path / "t5_xxl").mkdir()
+    whole = pickle.dumps([np.ones((3, 16), np.float16)])
+    save = {"a": whole, "b": whole[:-1], "c": b""}
+    for name, content in save.items():
+        (path / "t5_xxl" / f"{name}.pickle").write_bytes(content)
+    (path / "t5_xxl" / "text_encoder.json").write_text(f'{{"name": "{text_encoder_name(encoder_folder)}"}}')
+    assert run(path, encoder_folder) == [1, 3]
+    assert (path / "t5_xxl" / "a.pickle").read_bytes() == whole
+    assert all(read_embedding(path / "t5_xxl" / f"{name}.pickle").shape[1] == 16 for name in "bc")
+
+
+def test_cache_dir_may_be_the_folder_of_the_encoder(tmp_path, encoder_folder):
+    path = dataset(tmp_path / "d", {"a": "x"})
+    embed_dataset(path, cache_dir=encoder_folder, device="cpu")
+    assert read_embedding(path / "t5_xxl" / "a.pickle").shape[1] == 16
 
 
 @pytest.mark.parametrize("protocol", [0, 1, 2, 3, 4, 5])
