@@ -126,10 +126,10 @@ def _run_state(folder: Path, step: int, weights: Weights, verify_files: Verify) 
     if exported is not None:
         remedy = f"delete it to take the weights of {save.name}, or give another save"
         verified = verify(exported, verify_files, remedy=remedy)
-        state = read_tensors(exported, weights)
-        if weights == "ema" and exported.parent.name == JOINT and state.taken is None:
+        tensors = read_tensors(exported, weights)
+        if weights == "ema" and exported.parent.name == JOINT and tensors.taken is None:
             raise InputError(f"{exported}: the run kept no average (ema.enabled=false); ask for the reg weights")
-        return state, verified
+        return tensors, verified
     if not save.is_dir():
         raise InputError(f"{save}: no such save; {folder} has {saved_steps(folder) or 'none'}")
     verified = verify(tensors_folder(save), verify_files, remedy=other_saves(folder, step))
