@@ -84,14 +84,21 @@ def diffusers_config(config: DiTConfig) -> dict[str, Any]:
         "concat_padding_mask": True,
         **form.settings,
     }
-    read_back = _network_of({"_class_name": CLASS_NAME, **values}, Path(CLASS_NAME)).to_dict()
-    for name, value in config.to_dict().items():
-        if name not in _NOT_HELD and read_back[name] != value:
-            raise InputError(
-                f"diffusers' {CLASS_NAME} cannot say that a network of {config.family} has {name}={value!r}; "
-                f"it stands there for {read_back[name]!r}; {elsewhere}"
-            )
+    for name, (value, there) in _read_otherwise(config, values).items():
+        raise InputError(
+            f"diffusers' {CLASS_NAME} cannot say that a network of {config.family} has {name}={value!r}; "
+            f"it stands there for {there!r}; {elsewhere}"
+        )
     return values
+
+
+def _read_otherwise(config: DiTConfig, values: Mapping[str, Any]) -> dict[str, tuple[Any, Any]]:
+    """Fields of a network that its settings in diffusers, read back, would give another value: both values."""
+    if config.in_channels != config.out_channels:
+        return {"in_channels": (config.in_channels, config.out_channels)}
+    there = _network_of({"_class_name": CLASS_NAME, **values}, Path(CLASS_NAME)).to_dict()
+    fields = config.to_dict().items()
+    return {name: (value, there[name]) for name, value in fields if name not in _NOT_HELD and there[name] != value}
 
 
 def config_from_diffusers(folder: Path) -> DiTConfig:

@@ -65,17 +65,17 @@ def write_pipeline(
 def _write_vae(source: Path, target: Path, config: DiTConfig, class_name: str, verify_files: Verify) -> None:
     settings = source / "config.json"
     values = read_object(settings) if settings.is_file() else {}
-    if values.get("_class_name") == class_name:
+    found = values.get("_class_name")
+    if found == class_name:
         _check_channels(source, values.get(LATENT_CHANNELS[class_name], config.in_channels), config)
         _check_weights(source, verify_files)
         shutil.copytree(source, target)
-    elif class_name in _EXPORTS:
+    elif class_name in _EXPORTS and str(found) not in LATENT_CHANNELS:
         _EXPORTS[class_name](source, target, config)
     else:
-        found = f"the class {values['_class_name']}" if "_class_name" in values else "no such folder of diffusers"
         raise InputError(
-            f"{source}: found {found}; a pipeline of {config.family} needs a folder of {class_name} with its "
-            f"config.json, such as the folder vae of a pipeline that has one"
+            f"{source}: {f'a folder of {found}' if found is not None else 'no config.json that names a class'}; a "
+            f"pipeline of {config.family} needs a folder of {class_name}, such as the folder vae of one that has it"
         )
 
 
