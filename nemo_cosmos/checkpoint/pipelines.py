@@ -73,9 +73,10 @@ def _write_vae(source: Path, target: Path, config: DiTConfig, class_name: str, v
     elif class_name in _EXPORTS and str(found) not in LATENT_CHANNELS:
         _EXPORTS[class_name](source, target, config)
     else:
+        what = f"a folder of {str(found)[:80]}" if found is not None else "no config.json there that names a class"
         raise InputError(
-            f"{source}: {f'a folder of {found}' if found is not None else 'no config.json that names a class'}; a "
-            f"pipeline of {config.family} needs a folder of {class_name}, such as the folder vae of one that has it"
+            f"{source}: {what if source.exists() else 'no such folder'}; a pipeline of {config.family} needs a folder "
+            f"of {class_name}, such as the folder vae of one that has it"
         )
 
 
