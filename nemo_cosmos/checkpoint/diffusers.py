@@ -14,7 +14,9 @@ from torch import Tensor
 
 from nemo_cosmos.errors import InputError
 from nemo_cosmos.models.dit.config import DiTConfig
-from nemo_cosmos.models.dit.state_dict import check, original_shapes
+from nemo_cosmos.models.dit.families import FAMILIES, DiffusersForm
+from nemo_cosmos.models.dit.parameters import parameters
+from nemo_cosmos.models.dit.state_dict import check
 from nemo_cosmos.typed import from_json, plain_name, read_object
 
 if TYPE_CHECKING:
@@ -23,53 +25,51 @@ if TYPE_CHECKING:
 CLASS_NAME = "CosmosTransformer3DModel"
 WEIGHTS = "diffusion_pytorch_model"
 
-RENAMES: dict[str, tuple[tuple[str, str], ...]] = {
-    "predict1": (
-        ("t_embedder.1", "time_embed.t_embedder"), ("affline_norm", "time_embed.norm"),
-        (".blocks.0.block.attn", ".attn1"), (".blocks.1.block.attn", ".attn2"), (".blocks.2.block", ".ff"),
-        (".blocks.0.adaLN_modulation.", ".norm1.linear_"), (".blocks.1.adaLN_modulation.", ".norm2.linear_"),
-        (".blocks.2.adaLN_modulation.", ".norm3.linear_"), ("to_q.0", "to_q"), ("to_q.1", "norm_q"),
-        ("to_k.0", "to_k"), ("to_k.1", "norm_k"), ("to_v.0", "to_v"), ("layer1", "net.0.proj"), ("layer2", "net.2"),
-        ("proj.1", "proj"), ("x_embedder", "patch_embed"), ("extra_pos_embedder", "learnable_pos_embed"),
-        ("final_layer.adaLN_modulation.", "norm_out.linear_"), ("final_layer.linear", "proj_out"),
-        ("blocks.block", "transformer_blocks."),
-    ),
-    "predict2": (
-        ("t_embedder.1", "time_embed.t_embedder"), ("t_embedding_norm", "time_embed.norm"),
-        ("adaln_modulation_self_attn.", "norm1.linear_"), ("adaln_modulation_cross_attn.", "norm2.linear_"),
-        ("adaln_modulation_mlp.", "norm3.linear_"), ("self_attn.", "attn1."), ("cross_attn.", "attn2."),
-        ("q_proj", "to_q"), ("k_proj", "to_k"), ("v_proj", "to_v"), ("output_proj", "to_out.0"), ("q_norm", "norm_q"),
-        ("k_norm", "norm_k"), ("mlp.layer1", "ff.net.0.proj"), ("mlp.layer2", "ff.net.2"), ("proj.1", "proj"),
-        ("x_embedder", "patch_embed"), ("final_layer.adaln_modulation.", "norm_out.linear_"),
-        ("final_layer.linear", "proj_out"), ("blocks.", "transformer_blocks."),
-    ),
-}  # fmt: skip
-"""Released names -> diffusers' names: substrings replaced in this order."""
-
-
-def diffusers_name(name: str, family: str) -> str:
-    """A released name, without the ``net.`` prefix, as diffusers has it."""
-    for old, new in RENAMES[family]:
-        name = name.replace(old, new)
-    return name
+PIPELINE_INDEX = "model_index.json"
+_DEFAULTS = {"extra_pos_embed_type": "learnable"}
+"""What the class takes where a folder does not say how families differ."""
+_SAME_IN_ALL = {"mlp_ratio": 4.0, "concat_padding_mask": True, "use_crossattn_projection": False,
+                "img_context_dim_in": None, "controlnet_block_every_n": None}  # fmt: skip
+"""Settings of the class that later networks of its makers have otherwise."""
+_NOT_HELD = ("rope_table_dtype",)
+"""Fields of a network that diffusers has no word for, and no need of one: its tables are always fp32."""
 
 
 @cache
 def diffusers_names(config: DiTConfig) -> dict[str, str]:
-    """diffusers' name -> released name without prefix, for every parameter of the network."""
-    return {diffusers_name(name, config.family): name for name in original_shapes(config)}
+    """diffusers' name -> released name without prefix, for every parameter of the network.
+
+    Raises:
+        InputError: a network that the class cannot hold.
+    """
+    diffusers_config(config)
+    return {
+        theirs: released
+        for parameter in parameters(config)
+        for theirs, released in zip(parameter.diffusers or (), parameter.released, strict=True)
+    }
+
+
+def diffusers_form(config: DiTConfig) -> DiffusersForm:
+    """How diffusers holds the family of a network; InputError where it does not."""
+    form = FAMILIES[config.family].diffusers
+    if form is None:
+        raise InputError(f"diffusers has no class for networks of {config.family}; convert to a .pt file or a run")
+    return form
 
 
 def diffusers_config(config: DiTConfig) -> dict[str, Any]:
     """Arguments of diffusers' class.
 
     Raises:
-        InputError: a network that the class cannot hold: several views or camera rays.
+        InputError: a network that the class cannot hold, such as one with several views or camera rays.
     """
+    elsewhere = "convert to a .pt file or a run folder"
+    form = diffusers_form(config)
     if config.multiview or config.plucker_channels:
         kind = "several views" if config.multiview else "camera rays"
-        raise InputError(f"diffusers' {CLASS_NAME} has no form with {kind}; convert to a .pt file or a run folder")
-    return {
+        raise InputError(f"diffusers' {CLASS_NAME} has no form with {kind}; {elsewhere}")
+    values = {
         "in_channels": config.in_channels + int(config.condition_mask),
         "out_channels": config.out_channels,
         "num_attention_heads": config.num_attention_heads,
@@ -82,35 +82,62 @@ def diffusers_config(config: DiTConfig) -> dict[str, Any]:
         "patch_size": (1, config.patch_size, config.patch_size),
         "rope_scale": tuple(config.rope_ratio),
         "concat_padding_mask": True,
-        "extra_pos_embed_type": "learnable" if config.position_embedding == "learnable" else None,
+        **form.settings,
     }
+    for name, (value, there) in _read_otherwise(config, values).items():
+        raise InputError(
+            f"diffusers' {CLASS_NAME} cannot say that a network of {config.family} has {name}={value!r}; "
+            f"it stands there for {there!r}; {elsewhere}"
+        )
+    return values
+
+
+def _read_otherwise(config: DiTConfig, values: Mapping[str, Any]) -> dict[str, tuple[Any, Any]]:
+    """Fields of a network that its settings in diffusers, read back, would give another value: both values."""
+    if config.in_channels != config.out_channels:
+        return {"in_channels": (config.in_channels, config.out_channels)}
+    there = _network_of({"_class_name": CLASS_NAME, **values}, Path(CLASS_NAME)).to_dict()
+    fields = config.to_dict().items()
+    return {name: (value, there[name]) for name, value in fields if name not in _NOT_HELD and there[name] != value}
 
 
 def config_from_diffusers(folder: Path) -> DiTConfig:
-    """The network in a folder of diffusers' class, from its ``config.json``.
+    """The network in a folder of diffusers' class, or of a pipeline around it, from its ``config.json``.
 
     Raises:
-        InputError: another class, or a form of it that Cosmos 1.0 and 2.0 do not have.
+        InputError: another class, a form of it that Cosmos 1.0 and 2.0 do not have, or a pipeline for other networks.
     """
     path = transformer_folder(folder) / "config.json"
     values = read_object(path)
     try:
-        return _network_of(values, path)
+        config = _network_of(values, path)
     except InputError as error:
         raise InputError(str(error) if str(path) in str(error) else f"{path}: {error}") from error
     except (TypeError, ValueError, LookupError) as error:
         raise InputError(f"{path}: not the settings of a {CLASS_NAME} ({type(error).__name__}: {error})") from error
+    index = folder / PIPELINE_INDEX
+    if transformer_folder(folder) != folder and index.is_file():
+        _check_pipeline(read_object(index).get("_class_name"), config, index)
+    return config
+
+
+def _check_pipeline(found: Any, config: DiTConfig, index: Path) -> None:
+    """A pipeline that samples in another way says that its network is of another family than it looks."""
+    expected = diffusers_form(config).pipelines[config.condition_mask]
+    if found != expected:
+        raise InputError(
+            f"{index}: found the pipeline {str(found)[:80]!r}, but its transformer is one of {config.family}, for "
+            f"which it is {expected}; give the folder {index.parent / 'transformer'} if it is the network you mean"
+        )
 
 
 def _network_of(values: dict[str, Any], path: Path) -> DiTConfig:
     if values.get("_class_name") != CLASS_NAME:
         raise InputError(f"{path}: found the class {values.get('_class_name')!r}, expected {CLASS_NAME}")
-    learnable = values.get("extra_pos_embed_type") == "learnable"
+    family, form = _family_of(values, path)
     out_channels = values.get("out_channels", 16)
     extra = values.get("in_channels", 16) - out_channels
-    expected = {"mlp_ratio": 4.0, "concat_padding_mask": True, "use_crossattn_projection": False,
-                "img_context_dim_in": None}  # fmt: skip
-    other = {key: values[key] for key, value in expected.items() if key in values and values[key] != value}
+    other = {key: values[key] for key, value in _SAME_IN_ALL.items() if key in values and values[key] != value}
     patch = list(values.get("patch_size", (1, 2, 2)))
     if other or extra not in (0, 1) or patch[0] != 1 or patch[1] != patch[2]:
         raise InputError(f"{path}: not a network of Cosmos 1.0 or 2.0 ({other or values})")
@@ -120,7 +147,7 @@ def _network_of(values: dict[str, Any], path: Path) -> DiTConfig:
     max_frames, max_height, max_width = values.get("max_size", (128, 240, 240))
     rope = values.get("rope_scale", (2.0, 1.0, 1.0))
     return DiTConfig(
-        family="predict1" if learnable else "predict2",
+        family=family,
         hidden_size=heads * width,
         num_layers=values["num_layers"],
         num_attention_heads=heads,
@@ -134,9 +161,18 @@ def _network_of(values: dict[str, Any], path: Path) -> DiTConfig:
         max_height=max_height,
         max_width=max_width,
         rope_ratio=(rope[0], rope[1], rope[2]),
-        rope_uses_fps=learnable,
-        position_embedding="learnable" if learnable else "none",
+        **form.network,
     )
+
+
+def _family_of(values: dict[str, Any], path: Path) -> tuple[str, DiffusersForm]:
+    forms = {name: family.diffusers for name, family in FAMILIES.items() if family.diffusers is not None}
+    for name, form in forms.items():
+        if all(values.get(key, _DEFAULTS[key]) == value for key, value in form.settings.items()):
+            return name, form
+    found = ", ".join(f"{key}={str(values.get(key))[:80]!r}" for key in _DEFAULTS)
+    known = " or ".join(f"{dict(form.settings)} ({name})" for name, form in forms.items())
+    raise InputError(f"{path}: {found}; networks that are known here have {known}")
 
 
 def transformer_folder(folder: Path) -> Path:

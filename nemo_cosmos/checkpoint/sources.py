@@ -35,7 +35,7 @@ from nemo_cosmos.checksums import Verify, verify
 from nemo_cosmos.errors import InputError
 from nemo_cosmos.models.dit import DiTConfig
 from nemo_cosmos.models.dit.lora import LoraSpec, adapter_entries
-from nemo_cosmos.models.dit.state_dict import Entry, entries
+from nemo_cosmos.models.dit.parameters import Parameter, parameters
 from nemo_cosmos.typed import read_object
 
 
@@ -167,28 +167,28 @@ class RunWeights(Mapping[str, Tensor]):
 
     def __init__(self, checkpoint: DistributedCheckpoint, config: DiTConfig, weights: Weights) -> None:
         self.checkpoint, self.weights = checkpoint, weights
-        self._entries: dict[str, tuple[Entry, int]] = {
-            name: (entry, i) for entry in entries(config) for i, name in enumerate(entry.originals)
+        self._parameters: dict[str, tuple[Parameter, int]] = {
+            name: (parameter, i) for parameter in parameters(config) for i, name in enumerate(parameter.released)
         }
         self._logvar = [name.removeprefix(LOGVAR) for name in checkpoint if name.startswith(LOGVAR)]
         self._buffers: dict[str, Tensor] = read_common(checkpoint.folder).get(BUFFERS, {})
         self._last: tuple[str, list[Tensor]] = ("", [])
 
     def __iter__(self) -> Iterator[str]:
-        yield from self._entries
+        yield from self._parameters
         yield from self._buffers
         for name in self._logvar:
             yield f"logvar.{name}"
 
     def __len__(self) -> int:
-        return len(self._entries) + len(self._buffers) + len(self._logvar)
+        return len(self._parameters) + len(self._buffers) + len(self._logvar)
 
     def shape_of(self, name: str) -> tuple[int, ...]:
         """The shape of a tensor, without reading it."""
         if name in self._buffers:
             return tuple(self._buffers[name].shape)
         found = self.checkpoint.shape_of(self._key(name))
-        parts = len(self._entries[name][0].originals) if name in self._entries else 1
+        parts = len(self._parameters[name][0].released) if name in self._parameters else 1
         return (found[0] // parts, *found[1:])
 
     def dtype_of(self, name: str) -> torch.dtype:
@@ -198,15 +198,15 @@ class RunWeights(Mapping[str, Tensor]):
     def _key(self, name: str) -> str:
         if name.startswith("logvar."):
             return self.checkpoint.key(name.removeprefix("logvar."), self.weights, prefix=LOGVAR)
-        return self.checkpoint.key(self._entries[name][0].name, self.weights)
+        return self.checkpoint.key(self._parameters[name][0].name, self.weights)
 
     def __getitem__(self, name: str) -> Tensor:
         if name in self._buffers:
             return self._buffers[name]
         if name.startswith("logvar."):
             return self.checkpoint[self._key(name)]
-        entry, part = self._entries[name]
+        parameter, part = self._parameters[name]
         # Tensors fused in one are asked for one after another.
-        if self._last[0] != entry.name:
-            self._last = (entry.name, entry.separate(self.checkpoint[self._key(name)]))
+        if self._last[0] != parameter.name:
+            self._last = (parameter.name, parameter.separate(self.checkpoint[self._key(name)]))
         return self._last[1][part]

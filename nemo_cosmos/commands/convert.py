@@ -50,7 +50,10 @@ def convert(
     ] = None,
     adapter: Annotated[Path | None, typer.Option(help="A PEFT folder to merge into the weights.")] = None,
     dtype: Annotated[Precision | None, typer.Option(help="Of the weights; by default as they are.")] = None,
-    vae: Annotated[Path | None, typer.Option(help="Pipeline: a tokenizer folder, or diffusers' own.")] = None,
+    vae: Annotated[
+        Path | None,
+        typer.Option(help="Pipeline: a tokenizer folder, or diffusers' own (AutoencoderKLWan for Predict2)."),
+    ] = None,
     text_encoder: Annotated[
         str | None, typer.Option(help="Pipeline: a T5 encoder with its tokenizer, e.g. google-t5/t5-11b.")
     ] = None,

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from nemo_cosmos.errors import InputError
+from nemo_cosmos.models.dit.families import FAMILIES
 from nemo_cosmos.typed import Limits, check_fields
 
 _LIMITS: Limits = {
@@ -28,10 +29,6 @@ _LIMITS: Limits = {
     "view_channels": (0, 1 << 10),
 }
 """Least and most of each size; the largest released network is far from all of them."""
-
-
-OBJECTIVES: dict[str, Literal["edm", "rectified_flow"]] = {"predict1": "edm", "predict2": "rectified_flow"}
-"""Objective of each family, by its name in ``diffusion/objectives``."""
 
 
 @dataclass(frozen=True)
@@ -55,7 +52,8 @@ class DiTConfig:
     Channels enter the patch embedding in the order latent, condition mask, plucker, padding mask, view vector.
     """
 
-    family: Literal["predict1", "predict2"]
+    family: str
+    """What its files, initial weights and objective are like: a name in ``families.py``."""
     hidden_size: int
     num_layers: int
     num_attention_heads: int
@@ -90,6 +88,9 @@ class DiTConfig:
     def __post_init__(self) -> None:
         check_fields(self, _LIMITS, "the network's ")
         object.__setattr__(self, "rope_ratio", tuple(self.rope_ratio))
+        if self.family not in FAMILIES:
+            known = " or ".join(map(repr, FAMILIES))
+            raise InputError(f"the network's family={self.family[:80]!r}: expected {known}")
         if self.hidden_size % self.num_attention_heads:
             raise InputError(
                 f"hidden_size={self.hidden_size} is not divisible by num_attention_heads={self.num_attention_heads}"
@@ -107,7 +108,7 @@ class DiTConfig:
     @property
     def objective(self) -> Literal["edm", "rectified_flow"]:
         """What networks of this family are trained and sampled with."""
-        return OBJECTIVES[self.family]
+        return FAMILIES[self.family].objective
 
     @property
     def mlp_size(self) -> int:
@@ -125,6 +126,11 @@ class DiTConfig:
     @property
     def multiview(self) -> bool:
         return self.view_channels > 0
+
+    @property
+    def position_lengths(self) -> tuple[int, int, int]:
+        """Positions in time, height and width that the tables of the network have, in tokens."""
+        return self.max_frames, self.max_height // self.patch_size, self.max_width // self.patch_size
 
     def token_grid(self, frames: int, height: int, width: int) -> TokenGrid:
         """Tokens of a latent.

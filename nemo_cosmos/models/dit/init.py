@@ -3,57 +3,54 @@
 from __future__ import annotations
 
 import hashlib
-import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 
 import torch
-from torch import Tensor
+from torch import Generator, Tensor, nn
 
 from nemo_cosmos.models.dit.config import DiTConfig
-from nemo_cosmos.models.dit.state_dict import original_shapes
+from nemo_cosmos.models.dit.families import Initial
+from nemo_cosmos.models.dit.parameters import parameters
 
-_MODULATION_2 = re.compile(r"blocks\..*(adaLN_modulation|adaln_modulation_\w+)\.2\.weight$")
+
+def _truncated_normal(out: Tensor, generator: Generator) -> Tensor:
+    """Standard deviation 1/√D_in, cut at three of them."""
+    std = out.shape[1] ** -0.5
+    return nn.init.trunc_normal_(out, std=std, a=-3 * std, b=3 * std, generator=generator)
+
+
+RULES: Mapping[Initial, Callable[[Tensor, Generator], Tensor]] = {
+    "ones": lambda out, generator: out.fill_(1.0),
+    "zeros": lambda out, generator: out.zero_(),
+    "normal": lambda out, generator: out.normal_(generator=generator),
+    "small_normal": lambda out, generator: out.normal_(std=0.02, generator=generator),
+    "xavier_uniform": lambda out, generator: nn.init.xavier_uniform_(out, generator=generator),
+    "truncated_normal": _truncated_normal,
+}
 
 
 class InitialWeights(Mapping[str, Tensor]):
     """A state dict with released names whose tensors are drawn one at a time, when asked for.
 
-    Each tensor has a generator seeded by (seed, name). Predict1 draws Xavier-uniform matrices, Predict2 normal ones
-    cut at three standard deviations; the second matrix of every layer's modulation starts at zero.
+    Each tensor has a generator seeded by (seed, name), and the rule that the table of parameters names.
     """
 
     def __init__(self, config: DiTConfig, seed: int) -> None:
-        self.config, self.seed = config, seed
-        self.shapes = original_shapes(config)
+        self.seed = seed
+        self._parameters = {name: one for one in parameters(config) for name in one.released}
 
     def __iter__(self) -> Iterator[str]:
-        return iter(self.shapes)
+        return iter(self._parameters)
 
     def __len__(self) -> int:
-        return len(self.shapes)
+        return len(self._parameters)
 
     def shape_of(self, name: str) -> tuple[int, ...]:
         """The shape of a tensor, without drawing it."""
-        return self.shapes[name]
+        return self._parameters[name].shape
 
     def __getitem__(self, name: str) -> Tensor:
-        shape = self.shapes[name]
+        parameter = self._parameters[name]
         digest = hashlib.sha256(f"{self.seed}/{name}".encode()).digest()
         generator = torch.Generator().manual_seed(int.from_bytes(digest[:8], "little", signed=True))
-        out = torch.empty(shape)
-        if len(shape) == 1:
-            return out.zero_() if name.endswith("bias") else out.fill_(1.0)
-        if name == "view_embeddings.weight":
-            return out.normal_(generator=generator)
-        if name.startswith("extra_pos_embedder."):
-            return out.normal_(std=0.02, generator=generator)
-        if _MODULATION_2.match(name) or (
-            self.config.family == "predict2" and name.endswith("adaln_modulation.2.weight")
-        ):
-            return out.zero_()
-        if self.config.family == "predict1":
-            if name.startswith("t_embedder."):
-                return out.normal_(std=0.02, generator=generator)
-            return torch.nn.init.xavier_uniform_(out, generator=generator)
-        std = shape[1] ** -0.5
-        return torch.nn.init.trunc_normal_(out, std=std, a=-3 * std, b=3 * std, generator=generator)
+        return RULES[parameter.initial](torch.empty(parameter.shape), generator)

@@ -33,10 +33,10 @@ from megatron.core.tensor_parallel.mappings import (
 from torch import Tensor, nn
 
 from nemo_cosmos.models.dit.config import DiTConfig
-from nemo_cosmos.models.dit.lora_spec import MATRICES, LoraSpec
+from nemo_cosmos.models.dit.lora_spec import LoraSpec
+from nemo_cosmos.models.dit.parameters import parameters
 from nemo_cosmos.models.dit.sharding import global_name
 from nemo_cosmos.models.dit.stage import Stage
-from nemo_cosmos.models.dit.state_dict import entries
 
 _MARK = ".adapters."
 
@@ -57,16 +57,15 @@ class AdapterEntry:
 
 def adapter_entries(config: DiTConfig, spec: LoraSpec) -> list[AdapterEntry]:
     """Every adapter of the whole network, in the order of the forward pass."""
-    by_name = {entry.name: entry for entry in entries(config)}
     out = []
-    for i in range(config.num_layers):
-        for matrix, parts in MATRICES.items():
-            entry = by_name[f"layers.{i}.{matrix}.weight"]
-            for part, original in zip(parts, entry.originals, strict=True):
-                if spec.covers(part):
-                    ours = f"layers.{i}.{matrix}{_MARK}{_module_key(part)}"
-                    shape = (entry.shape[0], entry.shape[1])
-                    out.append(AdapterEntry(ours, f"transformer_blocks.{i}.{part}", original, shape))
+    for parameter in parameters(config):
+        targets = parameter.lora_targets
+        if targets is None:
+            continue
+        for target, diffusers, original in zip(targets, parameter.adapters, parameter.released, strict=True):
+            if spec.covers(target):
+                ours = f"{parameter.name.removesuffix('.weight')}{_MARK}{_module_key(target)}"
+                out.append(AdapterEntry(ours, diffusers, original, (parameter.shape[0], parameter.shape[1])))
     return out
 
 
@@ -147,12 +146,13 @@ def add_adapters(net: Stage, spec: LoraSpec, seed: int) -> None:
     assert net.lora is None, "the network has adapters already"
     net.requires_grad_(False)
     heads = net.dit_config.num_attention_heads // net.groups.tensor_size
-    for layer in net.layers:
-        for matrix, parts in MATRICES.items():
-            if any(spec.covers(part) for part in parts):
-                linear = layer.get_submodule(matrix)
-                linear.adapters = MatrixAdapters(linear, parts, heads, spec)
-                linear.register_forward_hook(_add_output)
+    targets = {one.name: one.lora_targets for one in parameters(net.dit_config) if one.lora_targets is not None}
+    for name, _ in list(net.named_parameters()):
+        parts = targets.get(global_name(net, name), ())
+        if any(spec.covers(part) for part in parts):
+            linear = net.get_submodule(name.removesuffix(".weight"))
+            linear.adapters = MatrixAdapters(linear, parts, heads, spec)
+            linear.register_forward_hook(_add_output)
     net.lora = spec
     _initialise(net, spec, seed)
 
