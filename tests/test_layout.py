@@ -26,6 +26,7 @@ GROUND |= {
     "upstream",
     "planning",
     "logs",
+    "pixels",
 }
 FLOORS = [GROUND, MATHEMATICS, STAGES, ENTRANCE]
 

@@ -20,6 +20,7 @@ from nemo_cosmos.data.sample import TEXT_LENGTH, LatentSample, TokenizerIdentity
 from nemo_cosmos.data.shards import ShardDataset
 from nemo_cosmos.data.video import write_mp4
 from nemo_cosmos.errors import InputError
+from nemo_cosmos.pixels import to_uint8
 
 TEMPLATE = Path(__file__).with_name("preview_template.html")
 SIGMA_DATA = 0.5
@@ -90,7 +91,7 @@ def preview(
 def make_card(sample: LatentSample, tokenizer: Decoder, text_length: int = TEXT_LENGTH) -> Card:
     """Decode one sample and put in words what is stored and what the network is given."""
     decoded = tokenizer.decode(sample.latent.unsqueeze(0).float())[0]
-    frames = ((decoded.float().cpu().clamp(-1, 1) + 1) * 127.5 + 0.5).to(torch.uint8)
+    frames = to_uint8(decoded.cpu())
     batch = collate([(0, sample)], text_length)
     channels, latent_frames, height, width = sample.latent.shape
     tokens = latent_frames * (height // PATCH) * (width // PATCH)
@@ -119,7 +120,7 @@ def make_card(sample: LatentSample, tokenizer: Decoder, text_length: int = TEXT_
         if value is not None:
             fed.append((name, _shape(value)))
     latents = sample.latent[:3].float()
-    shown = ((latents / 3).clamp(-1, 1) * 127.5 + 128).to(torch.uint8)
+    shown = to_uint8(latents / 3)
     if channels < 3:
         shown = shown[:1].expand(3, -1, -1, -1)
     small = _shrink(frames)

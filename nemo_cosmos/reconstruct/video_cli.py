@@ -165,6 +165,7 @@ def _reconstruct(job: _Job, codec: TokenizerCodec, args: argparse.Namespace, tit
 
     from nemo_cosmos.data.video import iter_windows, probe, video_writer
     from nemo_cosmos.models.tokenizer.metrics import psnr
+    from nemo_cosmos.pixels import from_levels
     from nemo_cosmos.reconstruct.codec import resize_short_side
 
     length, count, decibels = args.temporal_window, 0, 0.0
@@ -181,7 +182,7 @@ def _reconstruct(job: _Job, codec: TokenizerCodec, args: argparse.Namespace, tit
             if write_copy is not None:
                 write_copy(frames)
             if args.psnr:
-                levels = [(clip.unsqueeze(0).float() / 127.5 - 1.0) for clip in (frames, output)]
+                levels = [from_levels(clip.unsqueeze(0)) for clip in (frames, output)]
                 decibels += psnr(levels[0], levels[1]).item() * frames.shape[1]
             count += frames.shape[1]
             bar.update(frames.shape[1])
