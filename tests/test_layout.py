@@ -27,6 +27,8 @@ GROUND |= {
     "planning",
     "logs",
     "pixels",
+    "precision",
+    "choices",
 }
 FLOORS = [GROUND, MATHEMATICS, STAGES, ENTRANCE]
 

@@ -23,7 +23,7 @@ def main() -> None:
     parser.add_argument("--max_length", type=int, default=512, help="text tokens kept")
     parser.add_argument("--pretrained_model_name_or_path", default="google-t5/t5-11b", help="T5 folder or repository")
     parser.add_argument("--cache_dir", default="checkpoints", help="folder that models are downloaded to")
-    parser.add_argument("--dtype", default="float32", help="of the encoder: float32 (as released) or bfloat16")
+    parser.add_argument("--dtype", default="fp32", help="of the encoder: fp32 (as released) or bf16")
     parser.add_argument("--batch_size", type=int, default=8, help="captions per call of the encoder")
     parser.add_argument("--device", default="auto", help="auto, cpu or cuda")
     parser.add_argument("--offload", action="store_true", help="weights on the CPU, one block at a time on the GPU")

@@ -9,7 +9,6 @@ import re
 import shutil
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Literal
 
 from safetensors import SafetensorError
 from torch import Tensor
@@ -17,11 +16,10 @@ from torch import Tensor
 from nemo_cosmos.atomic import finished_folder, flush, write_text
 from nemo_cosmos.checkpoint.stream import write_archive
 from nemo_cosmos.checksums import beside, put_archive
+from nemo_cosmos.choices import Weights
 from nemo_cosmos.errors import InputError, require_replaceable
 from nemo_cosmos.models.torch_files import read_parts
 from nemo_cosmos.typed import LARGEST_YAML, read_text
-
-Weights = Literal["ema", "reg"]
 
 LATEST = "latest_checkpoint.txt"
 MODEL_CONFIG = "model_config.json"

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import typer
 
@@ -11,7 +11,7 @@ from nemo_cosmos.errors import InputError, require_range
 
 
 def bench(
-    device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
+    device: Annotated[Literal["auto", "cpu", "cuda"], typer.Option(help="Where to compute.")] = "auto",
     preset: Annotated[str, typer.Option(help="A network of one view without camera rays.")] = "",
     layers: Annotated[int, typer.Option(help="Layers of the network that are timed.")] = 4,
     latent: Annotated[str, typer.Option(help="FRAMESxHEIGHTxWIDTH of the latent.")] = "",
@@ -40,8 +40,6 @@ def bench(
     )
     from nemo_cosmos.models.dit import DiTConfig
 
-    if device not in ("auto", "cpu", "cuda"):
-        raise InputError(f"--device {device}: expected auto, cpu or cuda")
     if device == "cuda" and not torch.cuda.is_available():
         raise InputError("--device cuda: no GPU is visible to PyTorch; use --device cpu")
     on_gpu = torch.cuda.is_available() if device == "auto" else device == "cuda"

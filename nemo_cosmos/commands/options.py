@@ -4,19 +4,9 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
-from enum import Enum
 
 from nemo_cosmos.ending import run_to_end
 from nemo_cosmos.errors import InputError
-
-
-class Verify(str, Enum):
-    """Of :data:`nemo_cosmos.checksums.Verify`, for the command line."""
-
-    auto = "auto"
-    full = "full"
-    size = "size"
-
 
 LARGEST_SIDE = 1 << 14
 """Pixels; also cells of a latent, which are fewer."""

@@ -122,7 +122,7 @@ def _steps(paths: Paths, data: Path | None, size: DemoSize, log: StepLog) -> lis
         f"--text-length={TEXT_LENGTH}",
         f"--frames={size.frames}",
         f"--size={height}x{width}",
-        "--latent-dtype=float32",
+        "--latent-dtype=fp32",
     ]
     shown, call = command_line(arguments, 1)
 

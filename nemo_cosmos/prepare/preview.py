@@ -21,6 +21,7 @@ from nemo_cosmos.data.shards import ShardDataset
 from nemo_cosmos.data.video import write_mp4
 from nemo_cosmos.errors import InputError
 from nemo_cosmos.pixels import to_uint8
+from nemo_cosmos.precision import shown_dtype
 
 TEMPLATE = Path(__file__).with_name("preview_template.html")
 SIGMA_DATA = 0.5
@@ -184,4 +185,4 @@ def _shape(value: Any) -> str:
 
 
 def _dtype(value: Tensor) -> str:
-    return str(value.dtype).removeprefix("torch.")
+    return shown_dtype(value.dtype)
