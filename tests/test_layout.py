@@ -35,7 +35,7 @@ FLOORS = [GROUND, MATHEMATICS, STAGES, ENTRANCE]
 READ_BY = {
     "inference": ("checkpoint", "download"),
     "training": ("checkpoint",),
-    "bench": ("checkpoint",),
+    "bench": ("checkpoint", "training"),
 }
 """Stages that a stage may import."""
 
