@@ -133,8 +133,6 @@ def _fit(
     from nemo_cosmos.training.strategy import build_strategy
     from nemo_cosmos.upstream.nemo import leave_signals_alone
 
-    for name in ("lightning.pytorch", "nemo_logger"):
-        logging.getLogger(name).setLevel(logging.WARNING)
     dtype = torch.bfloat16 if cfg.trainer.precision == "bf16" else torch.float32
     parallel = cfg.parallel
     transformer = transformer_config(
