@@ -27,6 +27,7 @@ GROUND |= {
     "planning",
     "logs",
     "pixels",
+    "run_folder",
     "precision",
     "choices",
 }
