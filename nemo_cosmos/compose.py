@@ -16,6 +16,7 @@ import re
 import types
 import typing
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar, cast
 
@@ -27,6 +28,38 @@ if typing.TYPE_CHECKING:
     from hydra.core.override_parser.types import Override
 
 T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class OtherSpelling:
+    """A key, or the beginning of keys, that stands for another one of the schema.
+
+    A schema lists its own as ``OTHER_SPELLINGS``, by the dotted name that is written instead.
+
+    Attributes:
+        key: that of the schema.
+        values: what the written values stand for, where they differ; other values are errors.
+    """
+
+    key: str
+    values: Mapping[str, Any] | None = None
+
+
+def _schema_key(schema: type, key: str) -> tuple[str, Mapping[str, Any] | None]:
+    """The key of the schema that a written one stands for, and what its values stand for."""
+    spellings: Mapping[str, OtherSpelling] = getattr(schema, "OTHER_SPELLINGS", {})
+    for written, spelling in spellings.items():
+        if key == written or key.startswith(f"{written}."):
+            return spelling.key + key[len(written) :], spelling.values
+    return key, None
+
+
+def _schema_value(key: str, value: Any, values: Mapping[str, Any] | None) -> Any:
+    if values is None:
+        return value
+    if value not in values:
+        raise InputError(f"{key}={value}: expected {' or '.join(values)}")
+    return values[value]
 
 
 def conf_folder() -> Path:
@@ -128,6 +161,8 @@ def read_config(schema: type[T], path: str | Path) -> T:
     values = read_yaml(Path(path))
     if not isinstance(values, dict):
         raise InputError(f"{path}: expected settings, found {type(values).__name__}")
+    # Sections of earlier versions; single keys were never written to files.
+    values = {_schema_key(schema, str(name))[0]: value for name, value in values.items()}
     try:
         with plain_interpolation():
             merged = OmegaConf.merge(OmegaConf.structured(schema), OmegaConf.create(values))
@@ -165,8 +200,8 @@ def _prepare_overrides(
     open_keys = [key for key in keys if _is_mapping(schema, key)]
     lines, experiment = [], None
     for given in overrides:
-        line = given
-        key, _, value = given.partition("=")
+        line = _in_schema_words(schema, given)
+        key, _, value = line.partition("=")
         if key in keys and _is_text(schema, key) and _is_special(value) and Path(value).exists():
             line = f"{key}={_quoted(value)}"
         try:
@@ -198,6 +233,17 @@ def _prepare_overrides(
     return lines, experiment
 
 
+def _in_schema_words(schema: type, line: str) -> str:
+    """An override with the key, and the value, that its own stand for."""
+    written, equals, value = line.partition("=")
+    sign = written[: len(written) - len(written.lstrip("+~"))]
+    key, values = _schema_key(schema, written[len(sign) :])
+    if not equals:
+        return sign + key
+    meant = _schema_value(written, value, values)
+    return f"{sign}{key}={str(meant).lower() if isinstance(meant, bool) else meant}"
+
+
 def _require_choice(group: str, value: Any) -> None:
     choices = sorted(file.stem for file in (conf_folder() / group).glob("*.yaml"))
     if value not in choices:
@@ -211,9 +257,11 @@ def _split_values(schema: type, keys: list[str], values: Mapping[str, Any]) -> t
     """Python values by dotted key: the choices among them as Hydra takes them, and the settings as OmegaConf does."""
     open_keys = [key for key in keys if _is_mapping(schema, key)]
     choices, settings = [], {}
-    for key, value in values.items():
-        if not isinstance(key, str):
-            raise InputError(f"override {key!r}: expected the name of a setting, for example 'trainer.max_steps'")
+    for written, given in values.items():
+        if not isinstance(written, str):
+            raise InputError(f"override {written!r}: expected the name of a setting, for example 'trainer.max_steps'")
+        key, meanings = _schema_key(schema, written)
+        value = _schema_value(written, given, meanings)
         if key == "experiment":
             raise InputError("override 'experiment': the experiment is named by the first argument alone")
         if key not in keys and not any(key.startswith(f"{parent}.") for parent in open_keys):

@@ -6,9 +6,10 @@ Sections and their keys are what a user may override on the command line; `load_
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, ClassVar
 
 from nemo_cosmos.compose import (
+    OtherSpelling,
     conf_folder,
     dump_config,
     experiment_file,
@@ -25,10 +26,10 @@ __all__ = [
     "CheckpointConfig",
     "ConditionConfig",
     "DataConfig",
-    "DiffusionConfig",
     "EmaConfig",
     "LoraConfig",
     "ModelConfig",
+    "ObjectiveConfig",
     "OptimizerConfig",
     "ParallelConfig",
     "TrainConfig",
@@ -91,32 +92,40 @@ class ConditionConfig:
     """Fewest conditioned latent frames, drawn uniformly per sample."""
     max_frames: int = between(0, 10**4, 2)
     """Most conditioned latent frames, inclusive."""
-    augment_sigma_mean: float = between(-20, 20, -3.0)
-    """Mean of ln sigma of the noise added to the conditioned frames."""
-    augment_sigma_std: float = between(0, 20, 2.0)
-    """Standard deviation of ln sigma of that noise."""
-    augment_sigma_multiplier: float = between(0, 1e4, 1.0)
-    """Factor on that sigma."""
     compute_loss_for_condition_region: bool = False
     """False: conditioned frames count with zero error."""
+    augment_sigma_mean: float = between(-20, 20, -3.0)
+    """edm: mean of ln sigma of the noise added to the conditioned frames."""
+    augment_sigma_std: float = between(0, 20, 2.0)
+    """edm: standard deviation of ln sigma of that noise."""
+    augment_sigma_multiplier: float = between(0, 1e4, 1.0)
+    """edm: factor on that sigma."""
+    sigma_conditional: float = between(ABOVE_ZERO, 1e4, 1e-4)
+    """rectified_flow: noise level that conditioned frames are said to have."""
 
 
 @dataclass
-class DiffusionConfig:
-    """EDM training: noise distribution and loss."""
+class ObjectiveConfig:
+    """Noise levels and loss; which objective it is belongs to the network (`conf/objective/NAME.yaml`)."""
 
+    name: str = choice("edm", "edm", "rectified_flow")
+    """That of the network's preset; it is named so that settings of another one are noticed."""
     p_mean: float = between(-20, 20, 0.0)
     """Mean of ln sigma."""
     p_std: float = between(0, 20, 1.0)
     """Standard deviation of ln sigma."""
     sigma_multiplier: float = between(ABOVE_ZERO, 1e4, 1.0)
-    """Factor on sigma: 4.0 for the released Video2World models, 1.0 for Text2World."""
-    sigma_data: float = between(ABOVE_ZERO, 1e4, 0.5)
-    """Standard deviation of the latents as the network sees them."""
-    loss_add_logvar: bool = True
-    """Weigh the loss with the learned log-variance head; the loss can become negative."""
+    """Factor on sigma: the square root of the latent frames in most recipes, 1 for images and Text2World."""
+    high_sigma_probability: float = between(0, 1, 0.0)
+    """Share of samples whose sigma is drawn log-uniformly from `high_sigma_range` instead."""
+    high_sigma_range: list[float] = between(ABOVE_ZERO, 1e9, lambda: [200.0, 100_000.0])
+    """Lowest and highest sigma of that share."""
     text_dropout: float = between(0, 1, 0.2)
     """Probability of training a sample without its caption."""
+    sigma_data: float = between(ABOVE_ZERO, 1e4, 0.5)
+    """edm: standard deviation of the latents as the network sees them."""
+    loss_add_logvar: bool = True
+    """edm: weigh the loss with the learned log-variance head; the loss can become negative."""
     condition: ConditionConfig = field(default_factory=ConditionConfig)
 
 
@@ -242,6 +251,9 @@ class CheckpointConfig:
     """Newest distributed checkpoints that stay on disk."""
     export: bool = True
     """Write regular and EMA weights in the released `.pt` key layout beside each save."""
+    export_layout: str = choice("separate", "separate", "joint")
+    """`separate`: `iter_N_reg_model.pt` and `iter_N_ema_model.pt`; `joint`: both in `model/iter_N.pt`, the average
+    under `net_ema.`, as the commands of Cosmos-Predict2 save and read them."""
     verify: str = choice("auto", "auto", "full", "size")
     """What a run starts from, compared with its checksums: `full` reads all, `size` compares sizes, `auto` reads up to
     64 GiB a process."""
@@ -265,6 +277,18 @@ class LoraConfig:
 class TrainConfig:
     """Everything `nemo-cosmos train` reads; `conf/train.yaml` is its commented form."""
 
+    OTHER_SPELLINGS: ClassVar[dict[str, OtherSpelling]] = {
+        "diffusion": OtherSpelling("objective"),
+        "model.train_architecture": OtherSpelling("lora.enabled", {"lora": True, "base": False}),
+        "model.config.train_architecture": OtherSpelling("lora.enabled", {"lora": True, "base": False}),
+        "model.config.lora_rank": OtherSpelling("lora.rank"),
+        "model.config.lora_alpha": OtherSpelling("lora.alpha"),
+        "trainer.max_iter": OtherSpelling("trainer.max_steps"),
+        "checkpoint.save_iter": OtherSpelling("checkpoint.every_n_steps"),
+        "model_parallel.context_parallel_size": OtherSpelling("parallel.context"),
+    }
+    """What users of the original commands, and of earlier versions of this one, write."""
+
     experiment: str = MISSING
     """Chosen with `experiment=NAME`, a file of `conf/experiment`."""
     project: str = "posttraining"
@@ -277,7 +301,7 @@ class TrainConfig:
     """Continue from the newest checkpoint in `output_dir`; false with one present is an error; `previous` takes the
     one before where the newest is damaged."""
     model: ModelConfig = field(default_factory=ModelConfig)
-    diffusion: DiffusionConfig = field(default_factory=DiffusionConfig)
+    objective: ObjectiveConfig = field(default_factory=ObjectiveConfig)
     data: DataConfig = field(default_factory=DataConfig)
     optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
     ema: EmaConfig = field(default_factory=EmaConfig)

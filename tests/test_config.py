@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import importlib.util
+import operator
 import subprocess
 import sys
 import zipfile
@@ -15,6 +16,7 @@ import pytest
 import yaml
 
 from nemo_cosmos.config import (
+    ObjectiveConfig,
     TrainConfig,
     conf_folder,
     dump_config,
@@ -25,6 +27,7 @@ from nemo_cosmos.config import (
 from nemo_cosmos.errors import InputError
 from nemo_cosmos.models.dit.config import DiTConfig
 from nemo_cosmos.parallel.layout import NetworkShape, validate_layout
+from nemo_cosmos.training.objective import READ_BY_ONE
 from nemo_cosmos.training.tokenizer.config import TokenizerTrainConfig
 
 ROOT = Path(__file__).parents[1]
@@ -79,8 +82,8 @@ def test_hdvila_experiments_have_the_released_values(name: str) -> None:
     video = name.startswith("video")
     assert network.position_embedding == "learnable"
     assert network.condition_mask is video
-    assert config.diffusion.sigma_multiplier == (4.0 if video else 1.0)
-    assert config.diffusion.loss_add_logvar
+    assert config.objective.sigma_multiplier == (4.0 if video else 1.0)
+    assert config.objective.loss_add_logvar
     assert config.lora.enabled is name.endswith("_lora")
     if not config.lora.enabled:
         assert config.optimizer.lr == pytest.approx(2**-14.3, rel=1e-12)
@@ -100,7 +103,7 @@ def test_train_yaml_shows_every_setting_with_its_default() -> None:
     shown = flat(yaml.safe_load((conf_folder() / "train.yaml").read_text(encoding="utf-8")))
     shown.pop("defaults")
     defaults = flat(dataclasses.asdict(TrainConfig()))
-    assert set(shown) == set(defaults) - {"experiment"}
+    assert set(shown) == {key for key in defaults if not key.startswith("objective.")} - {"experiment"}
     for key, value in shown.items():
         assert value == pytest.approx(defaults[key], rel=1e-12) if isinstance(value, float) else value == defaults[key]
 
@@ -111,7 +114,48 @@ def test_yaml_file_says_what_it_is(file: Path) -> None:
     assert any(line.startswith("# ") and "@package" not in line for line in lines)
 
 
-@pytest.mark.parametrize("group", ["parallel", "lora"])
+def test_objective_files_show_every_setting_that_the_objective_reads() -> None:
+    defaults = flat(dataclasses.asdict(ObjectiveConfig()))
+    for name, others in (("edm", "rectified_flow"), ("rectified_flow", "edm")):
+        text = (conf_folder() / "objective" / f"{name}.yaml").read_text(encoding="utf-8")
+        shown = flat(yaml.safe_load(text))
+        assert set(shown) == set(defaults) - set(READ_BY_ONE[others])
+        assert shown["name"] == name
+        differing = {key for key, value in shown.items() if value != defaults[key]}
+        assert differing == (set() if name == "edm" else {"name", "condition.min_frames"})
+
+
+@pytest.mark.parametrize(
+    "words, key, value",
+    [
+        (["diffusion.condition.max_frames=1"], "objective.condition.max_frames", 1),
+        (["diffusion.sigma_data=0.4"], "objective.sigma_data", 0.4),
+        (["model.train_architecture=lora"], "lora.enabled", True),
+        (["model.config.train_architecture=lora", "model.config.lora_rank=16"], "lora.rank", 16),
+        (["lora.enabled=true", "model.train_architecture=base"], "lora.enabled", False),
+        (["++trainer.max_iter=7"], "trainer.max_steps", 7),
+    ],
+)
+def test_words_of_other_commands_stand_for_ours(words: list[str], key: str, value: object) -> None:
+    assert operator.attrgetter(key)(load_config(TrainConfig, ["experiment=demo_video2world", *words])) == value
+    values = {name: yaml.safe_load(text) for name, text in (word.lstrip("+").split("=") for word in words)}
+    config = load_config(TrainConfig, ["experiment=demo_video2world"], values=values)
+    assert operator.attrgetter(key)(config) == value
+
+
+def test_a_value_that_another_spelling_does_not_have_is_refused() -> None:
+    with pytest.raises(InputError, match=r"train_architecture=full: expected lora or base"):
+        load_config(TrainConfig, ["experiment=demo_video2world", "model.train_architecture=full"])
+
+
+def test_run_files_of_earlier_versions_are_read(tmp_path: Path) -> None:
+    now = load_config(TrainConfig, ["experiment=demo_video2world", "objective.sigma_data=0.4"])
+    file = tmp_path / "config.yaml"
+    file.write_text(dump_config(now).replace("objective:\n  name: edm\n", "diffusion:\n"))
+    assert "diffusion:" in file.read_text() and read_config(TrainConfig, file) == now
+
+
+@pytest.mark.parametrize("group", ["parallel", "lora", "objective"])
 def test_every_choice_of_a_group_loads(group: str) -> None:
     for file in (conf_folder() / group).glob("*.yaml"):
         load_config(TrainConfig, ["experiment=demo_video2world", f"{group}={file.stem}"])

@@ -36,8 +36,8 @@ def refused(override: str, root: str = "train") -> str:
         "seed=-1", "seed=99999999999999999999", "seed=true", "seed=1.5", "optimizer.lr=nan", "optimizer.lr=inf",
         "optimizer.lr=-1e-3", "optimizer.lr=1e9", "optimizer.warmup_steps=-1", "optimizer.beta1=1",
         "optimizer.beta2=1.5",
-        "optimizer.clip_grad=inf", "diffusion.text_dropout=1.1", "diffusion.p_std=-1", "diffusion.p_mean=nan",
-        "diffusion.sigma_data=0", "diffusion.sigma_multiplier=inf", "data.num_workers=-1", "data.num_workers=100000",
+        "optimizer.clip_grad=inf", "objective.text_dropout=1.1", "objective.p_std=-1", "objective.p_mean=nan",
+        "objective.sigma_data=0", "objective.sigma_multiplier=inf", "data.num_workers=-1", "data.num_workers=100000",
         "data.micro_batch=0", "data.size=[0,64]", "data.num_frames=-5", "trainer.devices=-3", "trainer.max_steps=1e30",
         "ema.rate=0", "ema.rate=nan", "lora.alpha=inf", "parallel.virtual_pipeline=0", "checkpoint.keep=0",
         "model.overrides={hidden_size: nan}",
@@ -59,8 +59,8 @@ def test_values_of_the_tokenizer_trainer_too(override: str) -> None:
 
 
 def test_the_allowed_range_is_said() -> None:
-    assert "at least 0 and at most 1" in refused("diffusion.text_dropout=7")
-    assert "more than 0" in refused("diffusion.sigma_data=0")
+    assert "at least 0 and at most 1" in refused("objective.text_dropout=7")
+    assert "more than 0" in refused("objective.sigma_data=0")
     assert "less than 1" in refused("optimizer.beta1=1")
     assert "finite" in refused("optimizer.lr=inf")
 

@@ -87,7 +87,7 @@ def settings(run: dict[str, Any], shards: Path, folder: Path) -> list[str]:
         "experiment=demo_video2world", "parallel=single", f"data.path={shards}", f"output_dir={folder}",
         "data.tokenizer=bench",
         "data.micro_batch=1", "data.num_workers=0", "checkpoint.every_n_steps=100000", "checkpoint.export=false",
-        "optimizer.warmup_steps=0", "diffusion.condition.min_frames=0", "diffusion.condition.max_frames=2",
+        "optimizer.warmup_steps=0", "objective.condition.min_frames=0", "objective.condition.max_frames=2",
         f"trainer.precision={'fp32' if smoke else 'bf16'}", *run["overrides"],
     ]  # fmt: skip
     if run["kind"] == "exact":

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from torch.nn.attention import sdpa_kernel
 
 from nemo_cosmos.checkpoint.diffusers import diffusers_config, diffusers_names
+from nemo_cosmos.data.network_inputs import NetworkInputs
 from nemo_cosmos.models.dit import CosmosDiT, DiTConfig, build_dit, transformer_config
 from nemo_cosmos.models.dit.attention import ATTENTION_BACKENDS
 from nemo_cosmos.models.dit.size import network_size
@@ -70,10 +71,8 @@ class Inputs:
     """One random sample; the same numbers for both networks."""
 
     x: Tensor
-    condition_mask: Tensor | None
-    padding_mask: Tensor
     timesteps: Tensor
-    text: Tensor
+    told: NetworkInputs
     gradient: Tensor
 
     @classmethod
@@ -90,10 +89,13 @@ class Inputs:
             mask[:, :, :1] = 1
         return cls(
             x=normal(1, 16, frames, height, width),
-            condition_mask=mask,
-            padding_mask=torch.zeros(1, 1, height, width, device=case.device, dtype=case.dtype),
             timesteps=torch.tensor([0.1], device=case.device),
-            text=normal(1, case.text_tokens, case.config.text_width),
+            told=NetworkInputs(
+                text=normal(1, case.text_tokens, case.config.text_width),
+                fps=torch.full((1,), 24.0, device=case.device),
+                padding_mask=torch.zeros(1, 1, height, width, device=case.device, dtype=case.dtype),
+                condition_mask=mask,
+            ),
             gradient=normal(1, 16, frames, height, width),
         )
 
@@ -135,20 +137,18 @@ def build_diffusers(case: Case, ours: CosmosDiT) -> nn.Module:
 
 def call_ours(net: nn.Module, inputs: Inputs) -> Tensor:
     """(1, 16, T, H, W)."""
-    return net(
-        inputs.x, inputs.timesteps, inputs.text, fps=torch.full((1,), 24.0, device=inputs.x.device),
-        padding_mask=inputs.padding_mask, condition_mask=inputs.condition_mask,
-    )  # fmt: skip
+    return inputs.told.feed(net, inputs.x, inputs.timesteps)
 
 
 def call_diffusers(model: nn.Module, inputs: Inputs) -> Tensor:
     """(1, 16, T, H, W), with cuDNN's attention first, as in our network."""
-    frames = inputs.x.shape[2]
-    mask = [inputs.condition_mask] if inputs.condition_mask is not None else []
-    padding = inputs.padding_mask.unsqueeze(2).expand(-1, -1, frames, -1, -1)
+    frames, told = inputs.x.shape[2], inputs.told
+    assert told.padding_mask is not None
+    mask = [told.condition_mask] if told.condition_mask is not None else []
+    padding = told.padding_mask.unsqueeze(2).expand(-1, -1, frames, -1, -1)
     x = torch.cat((inputs.x, *mask, padding), dim=1)
     with sdpa_kernel(ATTENTION_BACKENDS, set_priority=True):
-        return model(x, inputs.timesteps, inputs.text, fps=24, return_dict=False)[0]
+        return model(x, inputs.timesteps, told.text, fps=24, return_dict=False)[0]
 
 
 @contextmanager

@@ -23,6 +23,8 @@ from nemo_cosmos.run_folder import iteration_name, old_saves, step_of
 from nemo_cosmos.run_folder import latest_step as latest_step
 from nemo_cosmos.run_folder import write_latest as write_latest
 
+JOINT = "model"
+"""Folder of the exported files that hold regular and averaged weights."""
 MODEL_CONFIG = "model_config.json"
 _HEAD = "logvar."
 
@@ -30,6 +32,11 @@ _HEAD = "logvar."
 def weights_file(folder: Path, step: int, weights: Weights) -> Path:
     """The exported file of one save, in the original key layout."""
     return folder / f"{iteration_name(step)}_{weights}_model.pt"
+
+
+def joint_file(folder: Path, step: int) -> Path:
+    """The exported file of one save that holds regular and averaged weights, where the commands of Predict2 put it."""
+    return folder / JOINT / f"{iteration_name(step)}.pt"
 
 
 def saved_steps(folder: Path) -> list[int]:
@@ -125,7 +132,7 @@ def remove_checkpoint(folder: Path, step: int) -> None:
     shutil.rmtree(folder / iteration_name(step), ignore_errors=True)
     for weights in ("ema", "reg"):
         shutil.rmtree(folder / f"{iteration_name(step)}_{weights}_lora", ignore_errors=True)
-        exported = weights_file(folder, step, weights)
+    for exported in (weights_file(folder, step, "ema"), weights_file(folder, step, "reg"), joint_file(folder, step)):
         beside(exported).unlink(missing_ok=True)
         exported.unlink(missing_ok=True)
 

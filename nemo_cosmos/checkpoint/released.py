@@ -58,3 +58,34 @@ class ReleasedTensors(Mapping[str, Tensor]):
             return self.state[name]
         tensor = self.state[self._given[name]]
         return tensor if self.dtype is None else tensor.to(self.dtype)
+
+
+class JointTensors(Mapping[str, Tensor]):
+    """Regular weights under ``net.`` and the averaged network under ``net_ema.``, as the commands of Predict2 save."""
+
+    def __init__(self, regular: ReleasedTensors, averaged: ReleasedTensors | None) -> None:
+        self._where: dict[str, tuple[ReleasedTensors, str]] = {name: (regular, name) for name in regular}
+        for name in averaged or ():
+            if name.startswith("net."):
+                assert averaged is not None
+                self._where[f"net_ema.{name.removeprefix('net.')}"] = (averaged, name)
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._where)
+
+    def __len__(self) -> int:
+        return len(self._where)
+
+    def shape_of(self, name: str) -> tuple[int, ...]:
+        """The shape of a tensor, without making it."""
+        tensors, key = self._where[name]
+        return tensors.shape_of(key)
+
+    def dtype_of(self, name: str) -> torch.dtype:
+        """The dtype of a tensor, without making it."""
+        tensors, key = self._where[name]
+        return tensors.dtype_of(key)
+
+    def __getitem__(self, name: str) -> Tensor:
+        tensors, key = self._where[name]
+        return tensors[key]

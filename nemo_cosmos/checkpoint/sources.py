@@ -18,9 +18,11 @@ from nemo_cosmos.checkpoint.diffusers import (
 )
 from nemo_cosmos.checkpoint.distributed import LOGVAR, DistributedCheckpoint
 from nemo_cosmos.checkpoint.files import (
+    JOINT,
     MODEL_CONFIG,
     Weights,
     iteration_name,
+    joint_file,
     latest_step,
     read_tensors,
     saved_steps,
@@ -81,8 +83,9 @@ def open_weights(
     path = Path(path)
     if path.is_file():
         verified = verify(path, verify_files)
-        beside = path.parent / MODEL_CONFIG
-        config = read_model_config(path.parent) if beside.is_file() else None
+        folders = (path.parent, path.parents[1]) if path.parent.name == JOINT else (path.parent,)
+        known = next((folder for folder in folders if (folder / MODEL_CONFIG).is_file()), None)
+        config = None if known is None else read_model_config(known)
         return WeightSource(path, config, read_tensors(path, weights), verified)
     if not path.is_dir():
         raise InputError(f"{path}: no such file or folder; expected a .pt file, a run folder or a diffusers folder")
@@ -118,11 +121,15 @@ def read_model_config(folder: Path) -> DiTConfig:
 
 
 def _run_state(folder: Path, step: int, weights: Weights, verify_files: Verify) -> tuple[Mapping[str, Tensor], bool]:
-    exported, save = weights_file(folder, step, weights), folder / iteration_name(step)
-    if exported.is_file():
+    save = folder / iteration_name(step)
+    exported = next((f for f in (weights_file(folder, step, weights), joint_file(folder, step)) if f.is_file()), None)
+    if exported is not None:
         remedy = f"delete it to take the weights of {save.name}, or give another save"
         verified = verify(exported, verify_files, remedy=remedy)
-        return read_tensors(exported), verified
+        state = read_tensors(exported, weights)
+        if weights == "ema" and exported.parent.name == JOINT and state.taken is None:
+            raise InputError(f"{exported}: the run kept no average (ema.enabled=false); ask for the reg weights")
+        return state, verified
     if not save.is_dir():
         raise InputError(f"{save}: no such save; {folder} has {saved_steps(folder) or 'none'}")
     verified = verify(tensors_folder(save), verify_files, remedy=other_saves(folder, step))

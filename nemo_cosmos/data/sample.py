@@ -7,12 +7,13 @@ way.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field, fields, replace
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from nemo_cosmos.data.network_inputs import RULES, STORED, Conditions, NetworkInputs
 from nemo_cosmos.errors import InputError
 from nemo_cosmos.tokenizer_identity import TokenizerIdentity as TokenizerIdentity
 
@@ -57,7 +58,7 @@ class Origin:
 
 
 @dataclass
-class LatentSample:
+class LatentSample(Conditions):
     """One clip, ready for training.
 
     Attributes:
@@ -69,10 +70,6 @@ class LatentSample:
         fps: frame rate of the pixel frames.
         num_frames: pixel frames that the latent stands for.
         image_size: height and width in pixels as encoded, then height and width of the source.
-        padding_mask: (1, h, w) uint8 at latent resolution, 1 = padded; None when nothing is padded.
-        plucker: (6, T, h, w) Plücker rays of camera-controlled clips.
-        view_ids: (V,) int64 camera of each view of a multiview clip.
-        frame_repeat: (V,) per-view repetition count of a multiview clip.
         source: where the clip came from, for people: file name and first frame.
         origin: what the sample was made from; None in shards of before this was recorded.
     """
@@ -84,63 +81,27 @@ class LatentSample:
     fps: float
     num_frames: int
     image_size: tuple[int, int, int, int]
-    padding_mask: Tensor | None = None
-    plucker: Tensor | None = None
-    view_ids: Tensor | None = None
-    frame_repeat: Tensor | None = None
     source: str = ""
     origin: Origin | None = None
 
 
-@dataclass
-class LatentBatch:
-    """Samples of one micro batch.
+@dataclass(kw_only=True)
+class LatentBatch(NetworkInputs):
+    """Samples of one micro batch: what the network is told, and the latents that it is told it about.
 
     Attributes:
         position: (B,) int64 position of each sample in the run; all random numbers of a sample are keyed by it.
         latent: (B, C, T, h, w) float32.
-        text: (B, M, width) float32, zero rows after each caption's last token.
-        fps: (B,) float32 pixel frame rate.
-        padding_mask: (B, 1, h, w) float32, 1 = padded.
-        plucker: (B, 6, T, h, w) or None.
-        view_ids: (B, V) int64 or None.
-        frame_repeat: (B, V) or None.
         keys: the samples' keys.
     """
 
     position: Tensor
     latent: Tensor
-    text: Tensor
-    fps: Tensor
-    padding_mask: Tensor
     keys: list[str]
-    plucker: Tensor | None = None
-    view_ids: Tensor | None = None
-    frame_repeat: Tensor | None = None
 
-    def to(self, device: torch.device | str | int | None = None, dtype: torch.dtype | None = None) -> LatentBatch:
-        """Copy on a device; ``dtype`` converts latent, text, padding mask and Plücker rays.
-
-        Position, fps, view ids and frame repeat keep their precision: bfloat16 would turn 29.97 frames a second into
-        30.
-        """
-
-        def move(value: Tensor | None, cast: bool) -> Tensor | None:
-            if value is None:
-                return None
-            return value.to(device=device, dtype=dtype if cast else None, non_blocking=True)
-
-        cast_names = {"latent", "text", "padding_mask", "plucker"}
-        moved: dict[str, Any] = {
-            f.name: move(getattr(self, f.name), f.name in cast_names) for f in fields(self) if f.name != "keys"
-        }
-        return replace(self, **moved)
-
-    def pin_memory(self) -> LatentBatch:
-        """Copy in page-locked memory; the DataLoader's ``pin_memory=True`` calls this."""
-        tensors = {f.name: getattr(self, f.name) for f in fields(self) if f.name != "keys"}
-        pinned: dict[str, Any] = {name: None if t is None else t.pin_memory() for name, t in tensors.items()}
-        return replace(self, **pinned)
+    @staticmethod
+    def _is_real(name: str) -> bool:
+        return name == "latent" or (name in RULES and RULES[name].real)
 
     def __len__(self) -> int:
         return len(self.keys)
@@ -164,11 +125,8 @@ def collate(samples: Sequence[tuple[int, LatentSample]], text_length: int = TEXT
         latent=_stack(records, "latent").float(),
         text=torch.stack([pad_text(s.text, text_length, name=s.key) for s in records]),
         fps=torch.tensor([s.fps for s in records], dtype=torch.float32),
-        padding_mask=torch.stack([_mask_or_zeros(s) for s in records]).float(),
         keys=[s.key for s in records],
-        plucker=_stack_optional(records, "plucker"),
-        view_ids=_stack_optional(records, "view_ids"),
-        frame_repeat=_stack_optional(records, "frame_repeat"),
+        **{name: _stack_optional(records, name) for name in STORED},
     )
 
 
@@ -184,12 +142,6 @@ def pad_text(text: Tensor, text_length: int = TEXT_LENGTH, *, name: str = "text"
     return padded
 
 
-def _mask_or_zeros(sample: LatentSample) -> Tensor:
-    if sample.padding_mask is None:
-        return torch.zeros(1, *sample.latent.shape[-2:], dtype=torch.uint8)
-    return sample.padding_mask
-
-
 def _stack(records: list[LatentSample], name: str) -> Tensor:
     tensors = [getattr(s, name) for s in records]
     if any(t.shape != tensors[0].shape for t in tensors):
@@ -202,6 +154,10 @@ def _stack(records: list[LatentSample], name: str) -> Tensor:
 
 
 def _stack_optional(records: list[LatentSample], name: str) -> Tensor | None:
+    rule = RULES[name]
+    if rule.zeros_if_missing:
+        tensors = [rule.zeros(s.latent) if (value := getattr(s, name)) is None else value for s in records]
+        return torch.stack(tensors).float()
     missing = [s.key for s in records if getattr(s, name) is None]
     if len(missing) == len(records):
         return None
@@ -209,4 +165,5 @@ def _stack_optional(records: list[LatentSample], name: str) -> Tensor | None:
         raise InputError(
             f"samples {missing[:5]} have no {name!r} while others of the same batch do; prepare all alike"
         )
-    return _stack(records, name)
+    stacked = _stack(records, name)
+    return stacked.float() if rule.real else stacked

@@ -154,7 +154,9 @@ def weight_defaults(path: str | Path, config: GenerationConfig) -> WeightDefault
 
 def _run_defaults(folder: Path, values: Any, config: GenerationConfig) -> WeightDefaults:
     text_length = _number(folder, values, "data.text_length", int, RELEASED_TEXT_LENGTH)
-    sigma_data = _number(folder, values, "diffusion.sigma_data", float, None)
+    # The section's name in earlier versions.
+    section = "objective" if isinstance(values, dict) and "objective" in values else "diffusion"
+    sigma_data = _number(folder, values, f"{section}.sigma_data", float, None)
     if _select(values, "data.mode", "cached") == "online":
         return WeightDefaults(
             size=_size(folder, _select(values, "data.size", RELEASED_SIZE)),

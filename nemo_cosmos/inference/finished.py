@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 
-from nemo_cosmos.checkpoint.files import LATEST, MODEL_CONFIG
+from nemo_cosmos.checkpoint.files import JOINT, LATEST, MODEL_CONFIG
 from nemo_cosmos.data.embeddings import file_digest
 from nemo_cosmos.inference.config import settings_record
 from nemo_cosmos.inference.job_settings import GenerationJob
@@ -107,5 +107,6 @@ def _weight_files(weights: Path, kind: str) -> list[Path]:
     if latest is None:
         return [weights, weights.with_name(f"{weights.name}_{kind}_model.pt")]
     name = latest.read_text(errors="replace").strip().removesuffix(".pt")
-    exported = latest.parent / f"{name}_{kind}_model.pt"
-    return [exported if exported.is_file() else latest.parent / name, latest.parent / MODEL_CONFIG]
+    exported = (latest.parent / f"{name}_{kind}_model.pt", latest.parent / JOINT / f"{name}.pt")
+    found = next((file for file in exported if file.is_file()), latest.parent / name)
+    return [found, latest.parent / MODEL_CONFIG]

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
+from nemo_cosmos.data.network_inputs import NetworkInputs
 from nemo_cosmos.data.sample import pad_text
 from nemo_cosmos.diffusion.samplers import Progress
 from nemo_cosmos.errors import InputError
@@ -242,12 +243,14 @@ class WorldPipeline:
         seed = self.config.seed if request.seed is None else request.seed
         inputs = SamplingInputs(
             shape=plan.latent_shape,
-            text=pad_text(prepared.text, self.defaults.text_length, name=request.name)[None],
+            network=NetworkInputs(
+                text=pad_text(prepared.text, self.defaults.text_length, name=request.name)[None],
+                fps=torch.tensor([fps], dtype=torch.float32),
+                padding_mask=None if given is None or given.padding_mask is None else given.padding_mask[None].float(),
+            ),
             negative_text=pad_text(prepared.negative_text, self.defaults.text_length, name="negative prompt")[None],
-            fps=fps,
             seed=seed,
             condition=condition,
-            padding_mask=None if given is None or given.padding_mask is None else given.padding_mask[None],
         )
         chunks: list[Tensor] = []
         for index in range(plan.video.num_chunks):

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor, nn
 
+from nemo_cosmos.data.network_inputs import NetworkInputs
 from nemo_cosmos.diffusion import (
     DenoiserInput,
     Prediction,
@@ -27,21 +28,17 @@ class SamplingInputs:
 
     Attributes:
         shape: (C, T, h, w) of the latent.
-        text: (1, M, width) embedding of the prompt.
+        network: what the network is told, for a batch of one.
         negative_text: (1, M, width) embedding of the unconditional branch.
-        fps: frame rate of the pixels.
-        condition: (1, C, n, h, w) normalised latent of the given frames, None without.
-        padding_mask: (1, 1, h, w) 1 = padded, None when nothing is.
         seed: of the noise.
+        condition: (1, C, n, h, w) normalised latent of the given frames, None without.
     """
 
     shape: tuple[int, int, int, int]
-    text: Tensor
+    network: NetworkInputs
     negative_text: Tensor
-    fps: float
     seed: int
     condition: Tensor | None = None
-    padding_mask: Tensor | None = None
 
 
 def sampling_objective(dit: DiTConfig, sigma_data: float | None = None) -> Objective:
@@ -88,9 +85,7 @@ class GuidedDenoiser:
     ) -> None:
         device = noise.device
         self.network, self.dit, self.objective, self.config = network, dit, objective, config
-        self.text, self.negative_text = inputs.text.to(device), inputs.negative_text.to(device)
-        self.fps = torch.tensor([inputs.fps], dtype=torch.float32, device=device)
-        self.padding_mask = None if inputs.padding_mask is None else inputs.padding_mask.to(device, torch.float32)
+        self.told, self.negative_text = inputs.network.to(device), inputs.negative_text.to(device)
         self.given: Given | None = None
         if inputs.condition is not None:
             clean = torch.zeros((1, *inputs.shape), device=device)
@@ -111,28 +106,18 @@ class GuidedDenoiser:
     def _guided_output(self, inputs: DenoiserInput) -> Tensor:
         """Guidance on the network's output, which equals guidance on x0: both branches share state and level."""
         if self.config.guidance == 0:
-            return self._output(inputs, self.text)
+            return self._output(inputs, self.told.text)
         if self.config.batched_guidance:
-            both = self._output(inputs, torch.cat([self.text, self.negative_text]))
+            both = self._output(inputs, torch.cat([self.told.text, self.negative_text]))
             conditional, unconditional = both.chunk(2)
         else:
-            conditional = self._output(inputs, self.text)
+            conditional = self._output(inputs, self.told.text)
             unconditional = self._output(inputs, self.negative_text)
         return guide(conditional, unconditional, self.config.guidance)
 
     def _output(self, inputs: DenoiserInput, text: Tensor) -> Tensor:
         copies = text.shape[0]
-
-        def repeat(value: Tensor | None) -> Tensor | None:
-            return None if value is None else value.expand(copies, *value.shape[1:])
-
-        options = {"condition_mask": repeat(inputs.condition_mask)} if self.dit.condition_mask else {}
-        output = self.network(
-            repeat(inputs.sample),
-            repeat(inputs.timesteps),
-            text,
-            fps=repeat(self.fps),
-            padding_mask=repeat(self.padding_mask),
-            **options,
-        )
-        return output.float()
+        mask = inputs.condition_mask if self.dit.condition_mask else None
+        told = replace(self.told, text=text, condition_mask=mask).expand(copies)
+        sample, timesteps = (value.expand(copies, *value.shape[1:]) for value in (inputs.sample, inputs.timesteps))
+        return told.feed(self.network, sample, timesteps).float()

@@ -94,6 +94,7 @@ def make_card(sample: LatentSample, tokenizer: Decoder, text_length: int = TEXT_
     decoded = tokenizer.decode(sample.latent.unsqueeze(0).float())[0]
     frames = to_uint8(decoded.cpu())
     batch = collate([(0, sample)], text_length)
+    assert batch.padding_mask is not None and batch.fps is not None
     channels, latent_frames, height, width = sample.latent.shape
     tokens = latent_frames * (height // PATCH) * (width // PATCH)
     scaled = batch.latent * SIGMA_DATA
@@ -116,10 +117,8 @@ def make_card(sample: LatentSample, tokenizer: Decoder, text_length: int = TEXT_
         ("fps", f"{batch.fps.item():g}"),
         ("padding_mask", f"{_shape(batch.padding_mask)}, {padded} of {height * width} cells padded"),
     ]
-    for name in ("plucker", "view_ids", "frame_repeat"):
-        value = getattr(batch, name)
-        if value is not None:
-            fed.append((name, _shape(value)))
+    told = [item[0] for item in fed]
+    fed += [(name, _shape(value)) for name, value in batch.items() if value is not None and name not in told]
     latents = sample.latent[:3].float()
     shown = to_uint8(latents / 3)
     if channels < 3:

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from nemo_cosmos.data.manifest import Manifest, ShardIndex, ShardInfo
+from nemo_cosmos.data.network_inputs import RULES, STORED
 from nemo_cosmos.data.sample import TEXT_LENGTH, LatentSample
 from nemo_cosmos.data.shards import decode_sample, read_member, verify_shard
 from nemo_cosmos.errors import InputError
@@ -126,19 +127,21 @@ def check_sample(sample: LatentSample, manifest: Manifest) -> list[str]:
         problems.append(f"latent {_describe(latent)} does not fit {sample.num_frames} frames")
     if text.ndim != 2 or not text.is_floating_point() or not 1 <= text.shape[0] <= TEXT_LENGTH:
         problems.append(f"text {_describe(text)}, expected (1..{TEXT_LENGTH} tokens, width) floating point")
-    for name, value in (("latent", latent), ("text", text), ("plucker", sample.plucker)):
-        if value is not None and not bool(torch.isfinite(value).all()):
+    for name, value in (("latent", latent), ("text", text)):
+        if not bool(torch.isfinite(value).all()):
             problems.append(f"{name} has {int((~torch.isfinite(value)).sum())} numbers that are not finite")
     if not 0 < sample.fps < math.inf:
         problems.append(f"fps is {sample.fps}, expected a positive rate")
+    for name in STORED:
+        given = getattr(sample, name)
+        if given is not None and (problem := RULES[name].problem(given, latent)) is not None:
+            problems.append(f"{name} {_describe(given)}: {problem}")
     mask = sample.padding_mask
-    if mask is not None:
-        if mask.shape != (1, *latent.shape[2:]) or not bool(((mask == 0) | (mask == 1)).all()):
-            problems.append(f"padding mask {_describe(mask)}, expected (1, h, w) of the latent with values 0 and 1")
+    if mask is not None and RULES["padding_mask"].problem(mask, latent) is None:
+        if not bool(((mask == 0) | (mask == 1)).all()):
+            problems.append("padding_mask: expected values 0 and 1")
         elif bool(mask.all()):
-            problems.append("padding mask covers the whole frame")
-    if sample.plucker is not None and sample.plucker.shape != (6, *latent.shape[1:]):
-        problems.append(f"plucker {_describe(sample.plucker)}, expected (6, T, h, w) of the latent")
+            problems.append("padding_mask covers the whole frame")
     return problems
 
 

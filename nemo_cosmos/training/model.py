@@ -18,7 +18,7 @@ from megatron.core.utils import make_sharded_tensor_for_checkpoint
 from nemo.lightning.megatron_parallel import MegatronLossReduction
 from torch import Tensor
 
-from nemo_cosmos.config import DiffusionConfig
+from nemo_cosmos.config import ObjectiveConfig
 from nemo_cosmos.data.sample import LatentBatch
 from nemo_cosmos.diffusion.objectives import Objective
 from nemo_cosmos.models.dit import CosmosDiT, DiTConfig, LayerOptions, build_dit
@@ -36,10 +36,10 @@ class DenoisingModel(MegatronModule):
     ranks of one sample see the same numbers and the loss is computed alike on each of them.
     """
 
-    def __init__(self, net: CosmosDiT, diffusion: DiffusionConfig, seed: int) -> None:
+    def __init__(self, net: CosmosDiT, objective: ObjectiveConfig, seed: int) -> None:
         super().__init__(net.config)
         self.net = net
-        self.objective = training_objective(diffusion, net.dit_config)
+        self.objective = training_objective(objective, net.dit_config)
         self.seed = seed
         self.vp_stage = net.vp_stage
         self.pre_process, self.post_process = net.pre_process, net.post_process
@@ -61,17 +61,10 @@ class DenoisingModel(MegatronModule):
         draw = objective.draw(batch.position.tolist(), latent.shape[1:], seed=self.seed, device=latent.device)
         clean = objective.clean(latent)
         inputs = objective.training_input(clean, draw)
-        output = self.net(
-            inputs.sample,
-            inputs.timesteps,
-            batch.text * (~draw.drop_text)[:, None, None],
-            fps=batch.fps,
-            padding_mask=batch.padding_mask,
-            condition_mask=inputs.condition_mask,
-            plucker=batch.plucker,
-            view_ids=batch.view_ids,
-            frame_repeat=batch.frame_repeat,
+        told = batch.network_inputs(
+            text=batch.text * (~draw.drop_text)[:, None, None], condition_mask=inputs.condition_mask
         )
+        output = told.feed(self.net, inputs.sample, inputs.timesteps)
         if not self.post_process:
             return output
         log_variance = None
@@ -139,7 +132,7 @@ class NetworkOptions:
     """What a stage of the network is built from."""
 
     dit: DiTConfig
-    diffusion: DiffusionConfig
+    objective: ObjectiveConfig
     layer: LayerOptions
     seed: int
     initialise: bool
@@ -181,7 +174,7 @@ class CosmosModule(pl.LightningModule):
         )
         if self.options.lora is not None:
             add_adapters(net, self.options.lora, self.options.seed)
-        self.module = DenoisingModel(net, self.options.diffusion, self.options.seed)
+        self.module = DenoisingModel(net, self.options.objective, self.options.seed)
         if self.options.lora is not None and self.module.logvar is not None:
             self.module.logvar.requires_grad_(False)
 

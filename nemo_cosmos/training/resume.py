@@ -19,14 +19,14 @@ logger = logging.getLogger(__name__)
 
 
 def refuse_untrainable(preset: str, dit: DiTConfig) -> None:
-    """Stop before a network is trained with an objective that is not its own.
+    """Stop before a network is trained whose samples nobody can prepare yet.
 
     Raises:
-        InputError: ``preset`` is of another family, or has several views or camera rays.
+        InputError: ``preset`` has several views or camera rays.
     """
-    if dit.family != "predict1" or dit.multiview or dit.plucker_channels:
+    if dit.multiview or dit.plucker_channels:
         raise InputError(
-            f"model.preset={preset}: cannot be trained yet; text2world and video2world of predict1 can "
+            f"model.preset={preset}: networks of several views or with camera rays cannot be trained yet "
             "(nemo-cosmos experiments lists what is there)"
         )
 

@@ -23,6 +23,7 @@ from nemo_cosmos.run_folder import alone_in, is_first, name_newest, remove_tempo
 from nemo_cosmos.training.deterministic import deterministic_kernels, refuse_nondeterministic
 from nemo_cosmos.training.initial_weights import check_initial_weights
 from nemo_cosmos.training.lora import adapters_to_train
+from nemo_cosmos.training.objective import check_objective, training_objective
 from nemo_cosmos.training.resume import checkpoint_to_resume, refuse_other_network, refuse_untrainable
 from nemo_cosmos.training.samples import Samples, open_samples
 from nemo_cosmos.upstream.run import adapted_upstream
@@ -51,6 +52,7 @@ def train(cfg: TrainConfig, *, callbacks: Sequence[Any] = ()) -> None:
         global_batch=cfg.data.global_batch,
     )
     refuse_untrainable(cfg.model.preset, dit)
+    check_objective(cfg.objective, dit)
     refuse_nondeterministic(cfg)
     samples = open_samples(cfg, dit)
     dit.token_grid(*samples.latent_shape[1:])
@@ -139,7 +141,7 @@ def _fit(
     )
     options = NetworkOptions(
         dit=dit,
-        diffusion=cfg.diffusion,
+        objective=cfg.objective,
         layer=LayerOptions(parallel.context_backend, parallel.recompute, parallel.recompute_layers),
         seed=cfg.seed,
         initialise=resume_from is None and cfg.model.init_from is None,
@@ -151,7 +153,7 @@ def _fit(
     grid = dit.token_grid(*samples.latent_shape[1:])
     rows = pipeline_rows(
         grid.num_tokens,
-        CosmosDiT.ROWS_PER_TIME,
+        CosmosDiT.ROWS_PER_TIME * training_objective(cfg.objective, dit).times(grid.frames),
         context=parallel.context,
         tensor=parallel.tensor,
         sequence=parallel.sequence,

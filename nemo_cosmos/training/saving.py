@@ -20,12 +20,13 @@ from nemo_cosmos.checkpoint.files import (
     MODEL_CONFIG,
     Weights,
     iteration_name,
+    joint_file,
     remove_old,
     weights_file,
     write_latest,
 )
 from nemo_cosmos.checkpoint.lora import adapter_folder, save_adapter, write_spec
-from nemo_cosmos.checkpoint.released import ReleasedTensors
+from nemo_cosmos.checkpoint.released import JointTensors, ReleasedTensors
 from nemo_cosmos.checkpoint.sources import RunWeights, run_adapters
 from nemo_cosmos.checkpoint.stream import fill, lay_out, shape_of
 from nemo_cosmos.checksums import put_archive
@@ -116,7 +117,7 @@ class CheckpointCallback(pl.Callback):
         remove_old(self.folder, step, self.config.keep)
 
     def export(self, save: Path, step: int) -> None:
-        """Regular weights, and the moving average in fp32, as flat files with the released names.
+        """Regular weights, and the moving average in fp32, as flat files with the released names, or both in one.
 
         Of a run with adapters, the adapters alone, as PEFT folders. Collective over all ranks.
 
@@ -127,11 +128,18 @@ class CheckpointCallback(pl.Callback):
             InputError: on every rank, when the disk is full or the folder not writable; no file is left half-written.
         """
         checkpoint = DistributedCheckpoint(save)
-        for weights in self.kinds:
-            if self.lora is None:
-                tensors = ReleasedTensors(self.network, RunWeights(checkpoint, self.network, weights))
+        if self.lora is None:
+            files = {
+                weights: ReleasedTensors(self.network, RunWeights(checkpoint, self.network, weights))
+                for weights in self.kinds
+            }
+            if self.config.export_layout == "joint":
+                write_together(joint_file(self.folder, step), JointTensors(files["reg"], files.get("ema")))
+                return
+            for weights, tensors in files.items():
                 write_together(weights_file(self.folder, step, weights), tensors)
-            else:
+        else:
+            for weights in self.kinds:
                 folder, spec = adapter_folder(self.folder, step, weights), self.lora
                 adapters = run_adapters(checkpoint, self.network, spec, weights)
                 together(lambda: save_adapter(folder, spec, adapters, base=self.base), ranks=1)  # noqa: B023
@@ -146,13 +154,18 @@ def write_together(path: Path, tensors: Mapping[str, Tensor]) -> None:
     temporary = path.with_name(f".{path.name}.tmp")
     ranks, rank = int(os.environ["LOCAL_WORLD_SIZE"]), torch.distributed.get_rank()
     try:
-        together(lambda: lay_out(temporary, tensors), ranks=1)
+        together(lambda: _lay_out(temporary, tensors), ranks=1)
         together(lambda: fill(temporary, tensors, _share(tensors, rank, ranks)), ranks=ranks)
         together(lambda: put_archive(temporary, path), ranks=1)
     except (OSError, RuntimeError) as error:
         if rank == 0:
             temporary.unlink(missing_ok=True)
         raise InputError(f"{path}: could not be written ({error}); free space or choose another output_dir") from error
+
+
+def _lay_out(path: Path, tensors: Mapping[str, Tensor]) -> None:
+    path.parent.mkdir(exist_ok=True)
+    lay_out(path, tensors)
 
 
 def together(action: Callable[[], object], *, ranks: int) -> None:

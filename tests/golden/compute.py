@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from nemo_cosmos.config import TrainConfig, load_config
+from nemo_cosmos.data.network_inputs import NetworkInputs
 from nemo_cosmos.diffusion import ConditionFrames, DenoisingLoss, SigmaDistribution
 from nemo_cosmos.diffusion.objectives import EDMObjective, Objective, RectifiedFlowObjective
 from nemo_cosmos.inference.config import GenerationConfig
@@ -117,7 +118,8 @@ def samples(preset: str) -> dict[str, dict[str, list[float]]]:
     given = torch.randn((1, 16, 1, 8, 8), generator=generator) if config.condition_mask else None
     out = {}
     for sampler in ("edm-euler", "res-2ab"):
-        inputs = SamplingInputs((16, 3, 8, 8), text[0], text[1], fps=16.0, seed=1, condition=given)
+        told = NetworkInputs(text=text[0], fps=torch.tensor([16.0]))
+        inputs = SamplingInputs((16, 3, 8, 8), told, text[1], seed=1, condition=given)
         settings = GenerationConfig(sampler=sampler, num_steps=5, guidance=2.0)  # type: ignore[arg-type]
         latent = sample_latent(net, config, inputs, settings)
         out[sampler] = {"numbers": [float(latent.mean()), float(latent.std()), *latent[0, 0, 1, 0, :4].tolist()]}

@@ -1,6 +1,7 @@
 import pytest
 import torch
 
+from nemo_cosmos.data.network_inputs import NetworkInputs
 from nemo_cosmos.diffusion import EDMPreconditioning, architecture_invariant_noise
 from nemo_cosmos.inference.config import GenerationConfig
 from nemo_cosmos.inference.sampling import GuidedDenoiser, SamplingInputs, sample_latent, sampling_objective
@@ -11,9 +12,8 @@ SHAPE = (16, 4, 4, 6)
 def inputs(condition=None, text=0.0, negative=0.0, seed=3):
     return SamplingInputs(
         shape=SHAPE,
-        text=torch.full((1, 5, 8), text),
+        network=NetworkInputs(text=torch.full((1, 5, 8), text), fps=torch.tensor([10.0])),
         negative_text=torch.full((1, 5, 8), negative),
-        fps=10.0,
         seed=seed,
         condition=condition,
     )

@@ -69,11 +69,27 @@ def test_what_cannot_change(overrides: list[str], message: str, shards: Path, ru
 
 
 @pytest.mark.parametrize(
-    "preset", ["predict1-7b-video2world-multiview", "predict2-2b-text2image", "predict1-7b-video2world-camera"]
+    "preset", ["predict1-7b-video2world-multiview", "predict2-2b-multiview", "predict1-7b-video2world-camera"]
 )
-def test_families_without_an_objective(preset: str, shards: Path, tmp_path: Path) -> None:
+def test_networks_that_nobody_can_prepare_samples_for(preset: str, shards: Path, tmp_path: Path) -> None:
     cfg = small_run(shards, tmp_path / "run", preset=preset)
     refuse(cfg, "cannot be trained yet")
+
+
+@pytest.mark.parametrize(
+    "overrides, message",
+    [
+        (["objective=edm"], "trained with rectified_flow: choose objective=rectified_flow"),
+        (["objective.sigma_data=0.4"], "objective.sigma_data=0.4 has no effect with objective.name=rectified_flow"),
+        (["objective.condition.min_frames=3"], "min_frames=3 is more than max_frames=2"),
+        (["objective.high_sigma_range=[200]"], "expected .lowest,highest."),
+        (["objective.high_sigma_range=[200,100]"], "expected .lowest,highest."),
+    ],
+)
+def test_settings_that_are_not_the_objectives(
+    overrides: list[str], message: str, shards: Path, tmp_path: Path
+) -> None:
+    refuse(small_run(shards, tmp_path / "run", *overrides, preset="tiny-predict2-video2world"), message)
 
 
 def test_several_saves_without_the_file_that_names_the_newest(shards: Path, run: Path) -> None:

@@ -97,6 +97,10 @@ class Objective(ABC):
             generator_device=device.type,
         )
 
+    def times(self, frames: int) -> int:
+        """How many timesteps the network is given for a sample of ``frames`` latent frames."""
+        return 1
+
     def clean(self, latent: Tensor) -> Tensor:
         """What is diffused, fp32, of normalised latents (B, C, T, H, W)."""
         return self.sigma_data * latent.float()

@@ -33,6 +33,9 @@ class RectifiedFlowObjective(Objective):
     def preconditioning(self) -> RectifiedFlowPreconditioning:
         return RectifiedFlowPreconditioning()
 
+    def times(self, frames: int) -> int:
+        return frames
+
     def _training_input(self, noisy: Tensor, clean: Tensor, draw: TrainingDraw) -> DenoiserInput:
         if draw.indicator is None:
             return plain_input(self.preconditioning, noisy, draw.sigma, per_frame_time=True)
