@@ -21,16 +21,15 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path, PurePosixPath
-from typing import IO, Any, Literal
+from typing import IO, Any
 
 from nemo_cosmos.atomic import finished_file, put_file, write_json
+from nemo_cosmos.choices import Verify
 from nemo_cosmos.errors import InputError, require_file
 from nemo_cosmos.typed import parse_json
 
 logger = logging.getLogger(__name__)
 
-Verify = Literal["auto", "full", "size"]
-"""``full`` reads every byte, ``size`` compares sizes alone, ``auto`` is ``full`` unless that is much to read."""
 MANIFEST = "checksums.json"
 _FORMAT, _VERSION, _ALGORITHM = "nemo_cosmos.checksums", 1, "crc32"
 LARGEST_MANIFEST = 1 << 28

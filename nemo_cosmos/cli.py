@@ -57,7 +57,8 @@ def _refuse_usage(error: Any) -> None:
         print(context.get_help())
         sys.exit(2)
     command = context.command_path if context else "nemo-cosmos"
-    refuse(f"{error.format_message().rstrip('.')}; {command} --help shows what it takes")
+    found = error.format_message().replace("Value error, ", "").rstrip(".")  # As typer prefixes refused choices.
+    refuse(f"{found}; {command} --help shows what it takes")
 
 
 app = typer.Typer(

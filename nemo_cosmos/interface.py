@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import os
 import random
+import sys
 import warnings
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -18,8 +19,6 @@ from nemo_cosmos import compose
 from nemo_cosmos.config import TrainConfig
 from nemo_cosmos.ending import report_to
 from nemo_cosmos.errors import InputError
-
-_LAUNCH = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
 
 
 def load_config(experiment: str, overrides: Mapping[str, Any] | None = None) -> TrainConfig:
@@ -48,8 +47,9 @@ def load_config(experiment: str, overrides: Mapping[str, Any] | None = None) -> 
 def train(experiment: str | TrainConfig, overrides: Mapping[str, Any] | None = None) -> Path:
     """Train or post-train a world model in this process; goes on from the newest checkpoint of its run folder.
 
-    Prints a line a step, as the command does. Under torchrun every process calls it. Afterwards environment
-    variables, warning filters, process groups and random generators are as before, so that it can be called again.
+    Prints a line a step, as the command does. Under torchrun every process calls it. Afterwards, and
+    after an error, environment variables, warning filters, levels of loggers, handlers of signals, process groups,
+    PyTorch's settings and random generators are as before, so that it can be called again.
 
     Args:
         experiment: name of a shipped experiment, or a configuration as :func:`load_config` gives it.
@@ -77,12 +77,12 @@ def train(experiment: str | TrainConfig, overrides: Mapping[str, Any] | None = N
 
 @contextlib.contextmanager
 def _process_as_before() -> Iterator[None]:
-    """What a single process needs to train alone is taken back when it is done."""
+    """What training changes of the process, and libraries while they train, is taken back when it is done."""
     import numpy as np
     import torch
     import torch.distributed as dist
 
-    before, joined = {name: os.environ.get(name) for name in _LAUNCH}, dist.is_initialized()
+    environment, hook, joined = dict(os.environ), sys.excepthook, dist.is_initialized()
     states = random.getstate(), np.random.get_state(), torch.get_rng_state()
     try:
         with warnings.catch_warnings():
@@ -93,16 +93,17 @@ def _process_as_before() -> Iterator[None]:
         torch.set_rng_state(states[2])
         if dist.is_initialized() and not joined:
             _leave_groups()
-        for name, value in before.items():
-            if value is None:
-                os.environ.pop(name, None)
-            else:
-                os.environ[name] = value
+        # A process group wraps what prints uncaught exceptions; libraries set variables when they are imported.
+        sys.excepthook = hook
+        for name in os.environ.keys() - environment.keys():
+            del os.environ[name]
+        os.environ.update(environment)
 
 
 def _leave_groups() -> None:
     import torch.distributed as dist
-    from megatron.core import parallel_state
+    from megatron.core import num_microbatches_calculator, parallel_state
 
+    num_microbatches_calculator.unset_num_microbatches_calculator()
     parallel_state.destroy_model_parallel()
     dist.destroy_process_group()

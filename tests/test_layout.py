@@ -26,13 +26,17 @@ GROUND |= {
     "upstream",
     "planning",
     "logs",
+    "pixels",
+    "run_folder",
+    "precision",
+    "choices",
 }
 FLOORS = [GROUND, MATHEMATICS, STAGES, ENTRANCE]
 
 READ_BY = {
     "inference": ("checkpoint", "download"),
     "training": ("checkpoint",),
-    "bench": ("checkpoint",),
+    "bench": ("checkpoint", "training"),
 }
 """Stages that a stage may import."""
 

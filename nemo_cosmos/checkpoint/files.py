@@ -5,41 +5,28 @@ from __future__ import annotations
 import contextlib
 import itertools
 import os
-import re
 import shutil
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Literal
 
 from safetensors import SafetensorError
 from torch import Tensor
 
-from nemo_cosmos.atomic import finished_folder, flush, write_text
+from nemo_cosmos.atomic import finished_folder, flush
 from nemo_cosmos.checkpoint.stream import write_archive
 from nemo_cosmos.checksums import beside, put_archive
+from nemo_cosmos.choices import Weights
 from nemo_cosmos.errors import InputError, require_replaceable
 from nemo_cosmos.models.torch_files import read_parts
-from nemo_cosmos.typed import LARGEST_YAML, read_text
-
-Weights = Literal["ema", "reg"]
+from nemo_cosmos.run_folder import LATEST as LATEST
+from nemo_cosmos.run_folder import iteration_name, old_saves, step_of
+from nemo_cosmos.run_folder import latest_step as latest_step
+from nemo_cosmos.run_folder import write_latest as write_latest
 
 JOINT = "model"
 """Folder of the exported files that hold regular and averaged weights."""
-LATEST = "latest_checkpoint.txt"
 MODEL_CONFIG = "model_config.json"
-_ITERATION = re.compile(r"iter_(\d{9})$")
 _HEAD = "logvar."
-
-
-def iteration_name(step: int) -> str:
-    """``iter_000000200``: the distributed checkpoint's folder, and the stem of the exported files beside it."""
-    return f"iter_{step:09d}"
-
-
-def step_of(name: str) -> int | None:
-    """The step in the name of a distributed checkpoint's folder, None for any other name."""
-    match = _ITERATION.fullmatch(name)
-    return int(match.group(1)) if match else None
 
 
 def weights_file(folder: Path, step: int, weights: Weights) -> Path:
@@ -58,27 +45,6 @@ def saved_steps(folder: Path) -> list[int]:
         return []
     found = (step_of(entry.name) for entry in folder.iterdir() if entry.is_dir())
     return sorted(step for step in found if step is not None)
-
-
-def latest_step(folder: Path) -> int | None:
-    """The step that ``latest_checkpoint.txt`` names, None where there is no such file.
-
-    Raises:
-        InputError: the file names no checkpoint.
-    """
-    path = folder / LATEST
-    if not path.exists():
-        return None
-    text = read_text(path, LARGEST_YAML).strip()
-    match = re.fullmatch(r"iter_(\d{9})(\.pt)?", text)
-    if match is None:
-        raise InputError(f"{path}: found {text[:100]!r}, expected a name such as iter_000000200.pt")
-    return int(match.group(1))
-
-
-def write_latest(folder: Path, step: int) -> None:
-    """Name a complete checkpoint as the one to resume from."""
-    write_text(folder / LATEST, f"{iteration_name(step)}.pt\n")
 
 
 def set_aside(path: Path) -> Path:
@@ -173,6 +139,5 @@ def remove_checkpoint(folder: Path, step: int) -> None:
 
 def remove_old(folder: Path, newest: int, keep: int) -> None:
     """Delete all but the ``keep`` newest saves up to step ``newest``, with what was exported from them."""
-    # Later ones are of a run that was rolled back: they are written anew in time, and do not count.
-    for old in [step for step in saved_steps(folder) if step <= newest][:-keep]:
+    for old in old_saves(saved_steps(folder), newest, keep):
         remove_checkpoint(folder, old)

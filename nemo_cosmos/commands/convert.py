@@ -2,45 +2,27 @@
 
 from __future__ import annotations
 
-from enum import Enum
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from nemo_cosmos.commands.options import Verify
+from nemo_cosmos.choices import Precision, Verify, Weights, WeightsForm
 from nemo_cosmos.ending import report_to
 from nemo_cosmos.errors import InputError
 from nemo_cosmos.typed import parse_yaml
-
-
-class Form(str, Enum):
-    pt = "pt"
-    run = "run"
-    diffusers = "diffusers"
-    pipeline = "pipeline"
-
-
-class Weights(str, Enum):
-    ema = "ema"
-    reg = "reg"
-
-
-class Precision(str, Enum):
-    bf16 = "bf16"
-    fp32 = "fp32"
 
 
 def convert(
     source: Annotated[Path, typer.Argument(help="A .pt file, a run folder or one save of it, or a diffusers folder.")],
     target: Annotated[Path, typer.Argument(help="The .pt file or the folder to write.")],
     to: Annotated[
-        Form | None,
+        WeightsForm | None,
         typer.Option(help="What to write; a target that ends in .pt needs no word."),
     ] = None,
     weights: Annotated[
         Weights, typer.Option(help="Average or regular weights of a run, or of a file that has both.")
-    ] = Weights.ema,
+    ] = "ema",
     step: Annotated[int | None, typer.Option(help="Which save of a run; by default the newest.")] = None,
     preset: Annotated[
         str | None, typer.Option(help="The network of a .pt file outside a run folder, e.g. predict1-7b-video2world.")
@@ -60,7 +42,7 @@ def convert(
     verify: Annotated[
         Verify,
         typer.Option(help="Compare what is read with the checksums beside it: all, sizes alone, or all up to 64 GiB."),
-    ] = Verify.auto,
+    ] = "auto",
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace a target that exists.")] = False,
 ) -> None:
     """Convert weights between original .pt, run folder and diffusers; adapters of a run are merged.
@@ -76,11 +58,10 @@ def convert(
     if to is None:
         if target.suffix != ".pt":
             raise InputError(f"{target}: say what to write with --to run, --to diffusers or --to pipeline")
-        to = Form.pt
-    import torch
-
+        to = "pt"
     from nemo_cosmos.checkpoint.convert import convert as run
     from nemo_cosmos.logs import log_shown
+    from nemo_cosmos.precision import to_dtype
 
     overrides = {}
     for setting in set_ or []:
@@ -90,23 +71,22 @@ def convert(
         overrides[key] = parse_yaml(value, f"--set {key}")
     if overrides and preset is None:
         raise InputError("--set changes fields of --preset, which is missing")
-    dtypes = {Precision.bf16: torch.bfloat16, Precision.fp32: torch.float32}
     report_to(target.parent)
     with log_shown():
         report = run(
             source,
             target,
-            to.value,
-            weights=weights.value,
+            to,
+            weights=weights,
             step=step,
             preset=preset,
             overrides=overrides,
             adapter=adapter,
-            dtype=dtypes[dtype] if dtype is not None else None,
+            dtype=None if dtype is None else to_dtype(dtype),
             vae=vae,
             text_encoder=text_encoder,
             overwrite=overwrite,
-            verify=verify.value,
+            verify=verify,
         )
     print(f"{source}: {report}")
     print(f"written: {target}")

@@ -2,16 +2,10 @@
 
 from __future__ import annotations
 
-from enum import Enum
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
-
-
-class Size(str, Enum):
-    full = "full"
-    smoke = "smoke"
 
 
 def demo(
@@ -23,8 +17,9 @@ def demo(
     ] = None,
     output: Annotated[Path, typer.Option(help="Folder of everything that the demo writes.")] = Path("outputs/demo"),
     size: Annotated[
-        Size, typer.Option(help="`smoke` takes a few steps of each kind: does the chain hold, not is it good.")
-    ] = Size.full,
+        Literal["full", "smoke"],
+        typer.Option(help="`smoke` takes a few steps of each kind: does the chain hold, not is it good."),
+    ] = "full",
 ) -> None:
     """Go the whole way on a machine without a GPU: clips, tokenizer, shards, training, generated video, report.
 
@@ -35,4 +30,4 @@ def demo(
     """
     from nemo_cosmos.demo.run import SIZES, run_demo
 
-    run_demo(output, data, SIZES[size.value])
+    run_demo(output, data, SIZES[size])

@@ -8,42 +8,13 @@ from typing import Annotated
 
 import typer
 
+from nemo_cosmos.choices import Fit, InputFrom, Precision, Sampler, Verify, Weights
 from nemo_cosmos.ending import report_to
 
 
-class Sampler(str, Enum):
-    edm_euler = "edm-euler"
-    res_2ab = "res-2ab"
-
-
-class Weights(str, Enum):
-    ema = "ema"
-    reg = "reg"
-
-
-class Fit(str, Enum):
-    crop = "crop"
-    pad = "pad"
-    stretch = "stretch"
-
-
-class InputFrom(str, Enum):
-    start = "start"
-    end = "end"
-
-
-class Precision(str, Enum):
-    bf16 = "bf16"
-    fp32 = "fp32"
-
-
-class Verify(str, Enum):
-    auto = "auto"
-    full = "full"
-    size = "size"
-
-
 class Part(str, Enum):
+    """Of :data:`nemo_cosmos.choices.Part`: typer takes no list of a Literal."""
+
     network = "network"
     tokenizer = "tokenizer"
     text_encoder = "text_encoder"
@@ -112,7 +83,7 @@ def generate(
     weights: Annotated[
         Weights,
         typer.Option(help="Averaged or regular weights of a run, or of a file with both.", rich_help_panel=_MODELS),
-    ] = (Weights.ema),
+    ] = "ema",
     preset: Annotated[
         str | None,
         typer.Option(
@@ -134,10 +105,10 @@ def generate(
             "64 GiB.",
             rich_help_panel=_MODELS,
         ),
-    ] = Verify.auto,
+    ] = "auto",
     text_encoder_precision: Annotated[
         Precision, typer.Option(help="Of the text encoder.", rich_help_panel=_MODELS)
-    ] = Precision.fp32,
+    ] = "fp32",
     prompt_upsampler: Annotated[
         str | None,
         typer.Option(
@@ -254,7 +225,7 @@ def generate(
         prompt=prompt, visual_input=visual_input, source=source, batch=batch, limit=limit, name=name
     )
     if input_from is None:
-        input_from = InputFrom.start if source is not None else InputFrom.end
+        input_from = "start" if source is not None else "end"
     config = GenerationConfig(
         height=height,
         width=width,
@@ -263,9 +234,9 @@ def generate(
         overlap_frames=overlap_frames,
         fps=fps,
         num_input_frames=num_input_frames,
-        input_from=input_from.value,
-        fit=None if fit is None else fit.value,
-        sampler=None if sampler is None else sampler.value,
+        input_from=input_from,
+        fit=fit,
+        sampler=sampler,
         num_steps=num_steps,
         guidance=guidance,
         batched_guidance=batched_guidance,
@@ -281,15 +252,15 @@ def generate(
         output=output,
         config=config,
         preset=preset,
-        kind=weights.value,
+        kind=weights,
         text_encoder=text_encoder,
         upsampler=prompt_upsampler,
         guardrail=guardrail,
         offload=frozenset(part.value for part in offload or ()),
-        precision=None if precision is None else precision.value,
-        text_encoder_precision=text_encoder_precision.value,
+        precision=precision,
+        text_encoder_precision=text_encoder_precision,
         overwrite=overwrite,
-        verify=verify.value,
+        verify=verify,
     )
     with log_shown():
         run_job(job, requests)

@@ -6,21 +6,11 @@ import argparse
 import re
 import sys
 from collections.abc import Callable
-from enum import Enum
 from typing import Any
 
 from nemo_cosmos.data.listing import parse_paths
 from nemo_cosmos.ending import Flags, run_to_end
 from nemo_cosmos.errors import InputError, require_range
-
-
-class Verify(str, Enum):
-    """Of :data:`nemo_cosmos.checksums.Verify`, for the command line."""
-
-    auto = "auto"
-    full = "full"
-    size = "size"
-
 
 LARGEST_SIDE = 1 << 14
 """Pixels; also cells of a latent, which are fewer."""
@@ -66,7 +56,7 @@ def embedding_parser(description: str, dataset: str, holds: str) -> Flags:
     parser.add_argument("--max_length", type=int, default=LONGEST_TEXT, help="text tokens kept, at most 512")
     parser.add_argument("--pretrained_model_name_or_path", default="google-t5/t5-11b", help="T5 folder or repository")
     parser.add_argument("--cache_dir", default="checkpoints", help="folder that models are downloaded to")
-    parser.add_argument("--dtype", default="float32", help="of the encoder: float32 (as released) or bfloat16")
+    parser.add_argument("--dtype", default="fp32", help="of the encoder: fp32 (as released) or bf16")
     parser.add_argument("--batch_size", type=int, default=8, help="captions per call of the encoder")
     parser.add_argument("--device", default="auto", help="auto, cpu or cuda")
     parser.add_argument("--offload", action="store_true", help="weights on the CPU, one block at a time on the GPU")

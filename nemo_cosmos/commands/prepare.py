@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any, cast
+from typing import Annotated
 
 import typer
 
-from nemo_cosmos.commands.options import LARGEST_SIDE, Verify, parse_size
+from nemo_cosmos.choices import Fit, Verify
+from nemo_cosmos.commands.options import LARGEST_SIDE, parse_size
 from nemo_cosmos.errors import require_range
 
 
@@ -30,7 +31,7 @@ def prepare(
     frames: Annotated[int, typer.Option(help="Pixel frames per sample: 1 + k times the temporal compression.")] = 121,
     size: Annotated[str, typer.Option(help="HEIGHTxWIDTH in pixels.")] = "704x1280",
     fit: Annotated[
-        str,
+        Fit,
         typer.Option(help="How a clip of another shape fills the size: crop (cut the middle), pad (bars), stretch."),
     ] = "crop",
     fps: Annotated[float | None, typer.Option(help="Resample to this rate; default: each clip's own.")] = None,
@@ -50,7 +51,7 @@ def prepare(
     ] = False,
     default_caption: Annotated[str | None, typer.Option(help="Caption of clips that have none.")] = None,
     text_length: Annotated[int, typer.Option(help="Text tokens kept.")] = 512,
-    latent_dtype: Annotated[str, typer.Option(help="Storage of latents: bfloat16, float16 or float32.")] = "bfloat16",
+    latent_dtype: Annotated[str, typer.Option(help="Storage of latents: bf16, fp16 or fp32.")] = "bf16",
     samples_per_shard: Annotated[int, typer.Option(help="Samples per shard file.")] = 64,
     workers: Annotated[
         int | None, typer.Option(help="Decoding processes per rank; 0: none. Default: by the number of cores.")
@@ -59,13 +60,13 @@ def prepare(
         str, typer.Option(help="auto, cpu or cuda; with torchrun each rank takes its own GPU.")
     ] = "auto",
     dtype: Annotated[
-        str, typer.Option(help="Computation of the tokenizer: auto (bfloat16 on GPUs, float32 else) or a dtype.")
+        str, typer.Option(help="Computation of the tokenizer: auto (bf16 on GPUs, fp32 else), bf16, fp16 or fp32.")
     ] = "auto",
     text_device: Annotated[str, typer.Option(help="Where captions are embedded: auto (as --device) or cpu.")] = "auto",
     verify: Annotated[
         Verify,
         typer.Option(help="Compare the tokenizer with its checksums: all, sizes alone, or all up to 64 GiB."),
-    ] = Verify.auto,
+    ] = "auto",
 ) -> None:
     """Tokenize a dataset offline, once, so that training reads latents instead of video.
 
@@ -94,7 +95,7 @@ def prepare(
         text_encoder=text_encoder,
         frames=frames,
         size=height_width,
-        fit=cast(Any, fit),
+        fit=fit,
         fps=fps,
         step=step,
         stride=stride,
@@ -108,5 +109,5 @@ def prepare(
         device=device,
         dtype=dtype,
         text_device=text_device,
-        verify=verify.value,
+        verify=verify,
     )

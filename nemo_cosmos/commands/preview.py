@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from nemo_cosmos.commands.options import Verify
+from nemo_cosmos.choices import Verify
 from nemo_cosmos.errors import require_range, require_replaceable
 
 
@@ -22,7 +22,7 @@ def preview(
     verify: Annotated[
         Verify,
         typer.Option(help="Compare the tokenizer with its checksums: all, sizes alone, or all up to 64 GiB."),
-    ] = Verify.auto,
+    ] = "auto",
 ) -> None:
     """Write a gallery of shards: decoded video, caption, lengths, what the network is given, masks.
 
@@ -40,9 +40,7 @@ def preview(
     place = resolve_device(device)
     page = shards / "preview.html" if out is None else out
     require_replaceable(page)
-    video_tokenizer = load_tokenizer(
-        tokenizer, device=place, dtype=resolve_dtype("auto", place), verify_files=verify.value
-    )
+    video_tokenizer = load_tokenizer(tokenizer, device=place, dtype=resolve_dtype("auto", place), verify_files=verify)
     with Progress(transient=True) as progress:
         task = progress.add_task("decoding", total=limit)
         count = run(

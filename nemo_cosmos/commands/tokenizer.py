@@ -7,7 +7,8 @@ from typing import Annotated
 
 import typer
 
-from nemo_cosmos.commands.options import LARGEST_SIDE, Verify
+from nemo_cosmos.choices import TokenizerForm, Verify
+from nemo_cosmos.commands.options import LARGEST_SIDE
 from nemo_cosmos.ending import report_to
 from nemo_cosmos.errors import require_range
 
@@ -61,7 +62,7 @@ def stats(
     verify: Annotated[
         Verify,
         typer.Option(help="Compare the tokenizer with its checksums: all, sizes alone, or all up to 64 GiB."),
-    ] = Verify.auto,
+    ] = "auto",
 ) -> None:
     """Mean and std of a tokenizer's latents per channel and latent frame, which diffusion training needs.
 
@@ -85,7 +86,7 @@ def stats(
             crop=(height, width),
             resolution=resolution,
             device=place,
-            verify_files=verify.value,
+            verify_files=verify,
         )
     print(f"statistics written to {written}")
 
@@ -94,7 +95,7 @@ def stats(
 def export(
     source: Annotated[str, typer.Argument(help="Tokenizer folder, or an iter_*.pt, .safetensors or .jit file.")],
     target: Annotated[str, typer.Argument(help="Folder to write.")],
-    form: Annotated[str, typer.Option("--format", help="folder, jit or diffusers.")] = "folder",
+    form: Annotated[TokenizerForm, typer.Option("--format", help="What to write.")] = "folder",
     name: Annotated[str | None, typer.Option(help="Name of a file's tokenizer, for example CV8x8x8-720p.")] = None,
     regular: Annotated[
         bool, typer.Option("--reg", help="Regular instead of averaged weights, where there are both.")
@@ -102,7 +103,7 @@ def export(
     verify: Annotated[
         Verify,
         typer.Option(help="Compare the source with the checksums beside it: all, sizes alone, or all up to 64 GiB."),
-    ] = Verify.auto,
+    ] = "auto",
 ) -> None:
     """Turn a checkpoint into a tokenizer folder, TorchScript files, or diffusers' AutoencoderKLCosmos.
 
@@ -114,5 +115,5 @@ def export(
     from nemo_cosmos.training.tokenizer.export import export as run
 
     with log_shown():
-        written = run(Path(source), Path(target), form=form, name=name, regular=regular, verify_files=verify.value)
+        written = run(Path(source), Path(target), form=form, name=name, regular=regular, verify_files=verify)
     print(*written, sep="\n")

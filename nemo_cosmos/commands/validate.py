@@ -23,6 +23,7 @@ def validate(
 
     from nemo_cosmos.data.manifest import Manifest
     from nemo_cosmos.errors import InputError
+    from nemo_cosmos.precision import short_name
     from nemo_cosmos.prepare.validate import validate as run
 
     manifest = Manifest.load(shards)
@@ -35,7 +36,8 @@ def validate(
     print(f"tokenizer {manifest.tokenizer}, text encoder {manifest.text_encoder}")
     shapes = ", ".join(f"{tuple(shape)}" for shape in manifest.latent_shapes)
     rates = ", ".join(f"{rate:g} ({count})" for rate, count in sorted(report.fps.items()))
-    print(f"latents {shapes} {', '.join(manifest.latent_dtypes)}; frames {manifest.num_frames}; fps {rates}")
+    precisions = ", ".join(map(short_name, manifest.latent_dtypes))
+    print(f"latents {shapes} {precisions}; frames {manifest.num_frames}; fps {rates}")
     if report.samples:
         mean, std = report.latents.mean, report.latents.std
         print(

@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import get_args
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from nemo_cosmos.choices import Fit
 from nemo_cosmos.errors import InputError
 
-Fit = Literal["crop", "pad", "stretch"]
-FITS: tuple[Fit, ...] = ("crop", "pad", "stretch")
+FITS: tuple[Fit, ...] = get_args(Fit)
 
 
 @dataclass(frozen=True)

@@ -22,7 +22,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 from types import TracebackType
-from typing import Any, BinaryIO, Literal, cast
+from typing import Any, BinaryIO, cast
 
 import numpy as np
 import safetensors.torch
@@ -30,6 +30,7 @@ import torch
 from torch import Tensor
 
 from nemo_cosmos.atomic import put_file, write_json
+from nemo_cosmos.choices import Verify
 from nemo_cosmos.data.manifest import (
     Manifest,
     ShardIndex,
@@ -260,7 +261,7 @@ class ShardDataset(torch.utils.data.Dataset[LatentSample]):
         InputError: manifest or index missing or damaged, or a shard that is missing or differs (the message names it).
     """
 
-    def __init__(self, path: str | Path, *, verify: Literal["auto", "full", "size"] = "auto") -> None:
+    def __init__(self, path: str | Path, *, verify: Verify = "auto") -> None:
         if verify not in ("auto", "full", "size"):
             raise InputError(f"verify={verify!r}: expected auto, full or size")
         self.path = Path(path)

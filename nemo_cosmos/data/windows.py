@@ -20,6 +20,7 @@ from nemo_cosmos.data.resize import FITS, Fit, padding_mask
 from nemo_cosmos.data.sample import LatentSample, Origin, TokenizerIdentity
 from nemo_cosmos.data.video import iter_windows, probe, read_frames
 from nemo_cosmos.errors import InputError
+from nemo_cosmos.pixels import from_levels
 
 PATCH = 2
 """The networks cut latents into patches of 2 x 2 cells."""
@@ -225,4 +226,4 @@ def check_finite(sample: LatentSample) -> None:
 
 def normalise(frames: Tensor, device: torch.device | str) -> Tensor:
     """uint8 (3, T, H, W) -> float32 (1, 3, T, H, W) in [-1, 1]."""
-    return frames.to(device).unsqueeze(0).float() / 127.5 - 1.0
+    return from_levels(frames.to(device).unsqueeze(0))

@@ -122,7 +122,7 @@ def _steps(paths: Paths, data: Path | None, size: DemoSize, log: StepLog) -> lis
         f"--text-length={TEXT_LENGTH}",
         f"--frames={size.frames}",
         f"--size={height}x{width}",
-        "--latent-dtype=float32",
+        "--latent-dtype=fp32",
     ]
     shown, call = command_line(arguments, 1)
 
@@ -261,6 +261,7 @@ def _held_out_clips(paths: Paths) -> list[HeldOutClip]:
     from nemo_cosmos.data.video import read_frames
     from nemo_cosmos.demo.report import HeldOutClip
     from nemo_cosmos.models.tokenizer.pretrained import load_tokenizer
+    from nemo_cosmos.pixels import from_levels, to_uint8
 
     tokenizer = load_tokenizer(paths.tokenizer)
     (paths.root / "truth").mkdir(exist_ok=True)
@@ -270,14 +271,14 @@ def _held_out_clips(paths: Paths) -> list[HeldOutClip]:
         shutil.copyfile(clip.video, truth_file)
         truth = read_frames(clip.video)
         with torch.no_grad():
-            decoded = tokenizer.decode(tokenizer.encode(truth[None].float() / 127.5 - 1))
+            decoded = tokenizer.decode(tokenizer.encode(from_levels(truth[None])))
         generated_file = paths.root / "generated" / f"{clip.video.stem}.mp4"
         results.append(
             HeldOutClip(
                 name=clip.video.stem,
                 caption=clip.read_caption(),
                 truth=truth,
-                reconstruction=((decoded[0].clamp(-1, 1) + 1) * 127.5).round().to(torch.uint8),
+                reconstruction=to_uint8(decoded[0]),
                 generated=read_frames(generated_file),
                 truth_file=truth_file,
                 generated_file=generated_file,

@@ -4,11 +4,11 @@ import itertools
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Literal
 
 import torch
 from torch import Tensor
 
+from nemo_cosmos.choices import Sampler as Sampler
 from nemo_cosmos.errors import InputError
 
 
@@ -23,8 +23,6 @@ class Prediction:
 
 Denoiser = Callable[[Tensor, Tensor], Prediction]
 """(x (B, C, T, H, W) fp32, sigma scalar fp32 tensor) -> Prediction. Guidance and conditioning happen inside."""
-
-Sampler = Literal["edm-euler", "res-2ab"]
 
 Progress = Callable[[int, int], None]
 """Called with (evaluations done, evaluations in all)."""

@@ -6,13 +6,13 @@ import math
 import os
 from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Any, get_args
 
+from nemo_cosmos.choices import Fit, InputFrom, Sampler
 from nemo_cosmos.data.manifest import Manifest, one_rate
 from nemo_cosmos.data.record import recorded_rates
 from nemo_cosmos.data.sample import TokenizerIdentity
-from nemo_cosmos.data.video import FITS, Fit
-from nemo_cosmos.diffusion.samplers import Sampler
+from nemo_cosmos.data.video import FITS
 from nemo_cosmos.errors import InputError
 from nemo_cosmos.typed import check_fields, read_yaml
 
@@ -57,7 +57,7 @@ class GenerationConfig:
     overlap_frames: int = 9
     fps: float | None = None
     num_input_frames: int = 1
-    input_from: Literal["start", "end"] = "end"
+    input_from: InputFrom = "end"
     fit: Fit | None = None
     sampler: Sampler | None = None
     num_steps: int = 35

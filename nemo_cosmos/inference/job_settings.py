@@ -4,16 +4,14 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import torch
 
-from nemo_cosmos.checksums import Verify
+from nemo_cosmos.choices import Part, Precision, Verify, Weights
 from nemo_cosmos.inference.config import GenerationConfig
 from nemo_cosmos.models.text import DEFAULT_TEXT_ENCODER
-
-Part = Literal["network", "tokenizer", "text_encoder", "upsampler", "guardrail"]
-DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
+from nemo_cosmos.precision import to_dtype
 
 
 @dataclass(frozen=True)
@@ -45,7 +43,7 @@ class GenerationJob:
     output: Path
     config: GenerationConfig = field(default_factory=GenerationConfig)
     preset: str | None = None
-    kind: Literal["ema", "reg"] = "ema"
+    kind: Weights = "ema"
     text_encoder: str = DEFAULT_TEXT_ENCODER
     upsampler: str | None = None
     upsampler_word_limit: int | None = None
@@ -60,11 +58,11 @@ class GenerationJob:
 
     @classmethod
     def from_names(
-        cls, *, precision: str | None = None, text_encoder_precision: str = "fp32", **values: Any
+        cls, *, precision: Precision | None = None, text_encoder_precision: Precision = "fp32", **values: Any
     ) -> GenerationJob:
         """A job whose two dtypes are named "fp32" or "bf16", as on the command line."""
         return cls(
-            dtype=None if precision is None else DTYPES[precision],
-            text_encoder_dtype=DTYPES[text_encoder_precision],
+            dtype=None if precision is None else to_dtype(precision),
+            text_encoder_dtype=to_dtype(text_encoder_precision),
             **values,
         )

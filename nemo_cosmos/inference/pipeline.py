@@ -26,6 +26,7 @@ from nemo_cosmos.inference.sampling import SamplingInputs, sample_latent
 from nemo_cosmos.models.dit.config import DiTConfig
 from nemo_cosmos.models.text import TextEncoder
 from nemo_cosmos.models.tokenizer import VideoTokenizer
+from nemo_cosmos.pixels import from_levels, to_uint8
 
 if TYPE_CHECKING:
     from nemo_cosmos.models.dit.model import CosmosDiT
@@ -308,7 +309,7 @@ class WorldPipeline:
                 return plan, None, None
             size = (video.height, video.width)
             given = read_input(request.given, size, self.config, self.defaults, tokenizer.spatial_compression)
-            return plan, given, tokenizer.encode(to_unit_range(given.frames)).cpu()
+            return plan, given, tokenizer.encode(from_levels(given.frames)[None]).cpu()
 
     def _sample(self, inputs: SamplingInputs, progress: Progress | None) -> Tensor:
         with self.models.network.use() as network:
@@ -329,7 +330,7 @@ class WorldPipeline:
             chunks.append(to_uint8(new))
             if is_last:
                 return None
-            return tokenizer.encode(to_unit_range(_last_frames(chunks, plan.overlap_frames))).cpu()
+            return tokenizer.encode(from_levels(_last_frames(chunks, plan.overlap_frames))[None]).cpu()
 
     def _negative(self) -> list[tuple[str, str]]:
         return [("negative prompt", self.config.negative_prompt)] if self.config.negative_prompt else []
@@ -362,11 +363,6 @@ class _LatentPlan:
     latent_shape: tuple[int, int, int, int]
 
 
-def to_unit_range(frames: Tensor) -> Tensor:
-    """(3, T, H, W) uint8 to (1, 3, T, H, W) float in [-1, 1]: x / 127.5 - 1, as training does."""
-    return frames.float().div(127.5).sub(1)[None]
-
-
 def _last_frames(chunks: list[Tensor], count: int) -> Tensor:
     """The last frames of the video so far, which may span several chunks, as a viewer sees them."""
     start, held = len(chunks), 0
@@ -374,11 +370,6 @@ def _last_frames(chunks: list[Tensor], count: int) -> Tensor:
         start -= 1
         held += chunks[start].shape[1]
     return torch.cat(chunks[start:], dim=1)[:, -count:]
-
-
-def to_uint8(video: Tensor) -> Tensor:
-    """[-1, 1] float to uint8, rounded to the nearest level."""
-    return ((video + 1) * 127.5).round().clamp(0, 255).to(torch.uint8)
 
 
 def _scaled(progress: Progress | None, index: int, num_chunks: int) -> Progress | None:

@@ -4,19 +4,18 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from nemo_cosmos.checksums import Verify
+from nemo_cosmos.choices import Fit, InputFrom, Part, Precision, Sampler, Verify, Weights
 from nemo_cosmos.data.images import IMAGE_SUFFIXES, is_image, pixels_of
-from nemo_cosmos.data.video import Fit
 from nemo_cosmos.errors import InputError, require_file
-from nemo_cosmos.inference.config import GenerationConfig, Sampler, trained_text_length, weight_defaults
+from nemo_cosmos.inference.config import GenerationConfig, trained_text_length, weight_defaults
 from nemo_cosmos.inference.inputs import GivenFrames
-from nemo_cosmos.inference.job import GenerationJob, Part, build_models, progress_bars
+from nemo_cosmos.inference.job import GenerationJob, build_models, progress_bars
 from nemo_cosmos.inference.pipeline import WorldPipeline
 from nemo_cosmos.inference.places import ADAPTER_FILES, TOKENIZER_FILES, find_folder, find_network
 from nemo_cosmos.inference.ranks import start_ranks
@@ -28,7 +27,6 @@ from nemo_cosmos.typed import check_arguments
 if TYPE_CHECKING:
     from PIL.Image import Image
 
-Precision = Literal["bf16", "fp32"]
 NAME = "video"
 """Of the one request of a call, in messages."""
 
@@ -62,7 +60,7 @@ class Pipeline:
         tokenizer: str | Path,
         text_encoder: str | Path = DEFAULT_TEXT_ENCODER,
         lora: str | Path | None = None,
-        weights: Literal["ema", "reg"] = "ema",
+        weights: Weights = "ema",
         preset: str | None = None,
         precision: Precision | None = None,
         text_encoder_precision: Precision = "fp32",
@@ -124,7 +122,7 @@ class Pipeline:
         chunk_frames: int | None = None,
         overlap_frames: int = 9,
         num_input_frames: int = 1,
-        input_from: Literal["start", "end"] = "end",
+        input_from: InputFrom = "end",
         fit: Fit | None = None,
         fps: float | None = None,
         num_steps: int = 35,

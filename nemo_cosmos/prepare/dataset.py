@@ -16,6 +16,7 @@ from nemo_cosmos.data.windows import WindowPlan
 from nemo_cosmos.ending import report_to
 from nemo_cosmos.models.text import load_text_encoder, text_encoder_name
 from nemo_cosmos.models.tokenizer import load_tokenizer
+from nemo_cosmos.precision import long_name
 from nemo_cosmos.prepare.decode import default_workers
 from nemo_cosmos.prepare.device import resolve_device, resolve_dtype
 from nemo_cosmos.prepare.encode import PrepareResult, Progress, join_ranks, prepare
@@ -41,7 +42,7 @@ def prepare_dataset(
     keep_damaged: bool = False,
     default_caption: str | None = None,
     text_length: int = 512,
-    latent_dtype: str = "bfloat16",
+    latent_dtype: str = "bf16",
     samples_per_shard: int = SAMPLES_PER_SHARD,
     workers: int | None = None,
     device: str = "auto",
@@ -70,11 +71,11 @@ def prepare_dataset(
         keep_damaged: take clips with lost packets or combed frames as they decode.
         default_caption: caption of clips that have none.
         text_length: text tokens kept.
-        latent_dtype: storage of latents: "bfloat16", "float16" or "float32".
+        latent_dtype: storage of latents: "bf16", "fp16" or "fp32".
         samples_per_shard: samples per shard file.
         workers: decoding processes per rank; 0: none; None: by the number of cores.
         device: "auto", "cpu" or "cuda".
-        dtype: computation of the tokenizer: "auto" (bfloat16 on GPUs, float32 else) or a dtype's name.
+        dtype: computation of the tokenizer: "auto" (bf16 on GPUs, fp32 else), "bf16", "fp16" or "fp32".
         text_device: where captions are embedded: "auto" (as ``device``) or "cpu".
         verify: how the tokenizer is compared with its checksums: "auto", "full" or "size".
 
@@ -111,7 +112,7 @@ def prepare_dataset(
             if encoder is None
             else lambda: load_text_encoder(encoder, max_length=text_length, device=text_place),
             text_encoder_name=recorded_encoder(source) if encoder is None else text_encoder_name(encoder),
-            latent_dtype=latent_dtype,
+            latent_dtype=long_name(latent_dtype, "latent dtype"),
             samples_per_shard=samples_per_shard,
             workers=default_workers() if workers is None else workers,
             device=place,

@@ -7,8 +7,7 @@ import os
 import torch
 
 from nemo_cosmos.errors import InputError
-
-DTYPES = {"bfloat16": torch.bfloat16, "float16": torch.float16, "float32": torch.float32}
+from nemo_cosmos.precision import LONG, short_name, to_dtype
 
 
 def resolve_device(name: str) -> torch.device:
@@ -29,9 +28,9 @@ def resolve_device(name: str) -> torch.device:
 
 
 def resolve_dtype(name: str, device: torch.device) -> torch.dtype:
-    """``auto`` is bfloat16 on a GPU and float32 elsewhere; otherwise the name of a floating-point type."""
+    """``auto`` is bf16 on a GPU and fp32 elsewhere; otherwise the name of a precision, or InputError."""
     if name == "auto":
         return torch.bfloat16 if device.type == "cuda" else torch.float32
-    if name not in DTYPES:
-        raise InputError(f"dtype {name!r}: expected auto, {', '.join(DTYPES)}")
-    return DTYPES[name]
+    if short_name(name) not in LONG:
+        raise InputError(f"dtype {name!r}: expected auto, {', '.join(LONG)}")
+    return to_dtype(name)

@@ -20,6 +20,8 @@ from nemo_cosmos.data.sample import TEXT_LENGTH, LatentSample, TokenizerIdentity
 from nemo_cosmos.data.shards import ShardDataset
 from nemo_cosmos.data.video import write_mp4
 from nemo_cosmos.errors import InputError
+from nemo_cosmos.pixels import to_uint8
+from nemo_cosmos.precision import shown_dtype
 
 TEMPLATE = Path(__file__).with_name("preview_template.html")
 SIGMA_DATA = 0.5
@@ -90,7 +92,7 @@ def preview(
 def make_card(sample: LatentSample, tokenizer: Decoder, text_length: int = TEXT_LENGTH) -> Card:
     """Decode one sample and put in words what is stored and what the network is given."""
     decoded = tokenizer.decode(sample.latent.unsqueeze(0).float())[0]
-    frames = ((decoded.float().cpu().clamp(-1, 1) + 1) * 127.5 + 0.5).to(torch.uint8)
+    frames = to_uint8(decoded.cpu())
     batch = collate([(0, sample)], text_length)
     assert batch.padding_mask is not None and batch.fps is not None
     channels, latent_frames, height, width = sample.latent.shape
@@ -118,7 +120,7 @@ def make_card(sample: LatentSample, tokenizer: Decoder, text_length: int = TEXT_
     told = [item[0] for item in fed]
     fed += [(name, _shape(value)) for name, value in batch.items() if value is not None and name not in told]
     latents = sample.latent[:3].float()
-    shown = ((latents / 3).clamp(-1, 1) * 127.5 + 128).to(torch.uint8)
+    shown = to_uint8(latents / 3)
     if channels < 3:
         shown = shown[:1].expand(3, -1, -1, -1)
     small = _shrink(frames)
@@ -182,4 +184,4 @@ def _shape(value: Any) -> str:
 
 
 def _dtype(value: Tensor) -> str:
-    return str(value.dtype).removeprefix("torch.")
+    return shown_dtype(value.dtype)

@@ -192,7 +192,7 @@ def embed_dataset(
     pretrained_model_name_or_path: str = DEFAULT_TEXT_ENCODER,
     max_length: int = TEXT_LENGTH,
     cache_dir: str | Path | None = None,
-    dtype: str = "float32",
+    dtype: str = "fp32",
     batch_size: int = 8,
     device: str = "auto",
     offload: bool = False,

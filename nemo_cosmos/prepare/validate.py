@@ -16,6 +16,7 @@ from nemo_cosmos.data.network_inputs import RULES, STORED
 from nemo_cosmos.data.sample import TEXT_LENGTH, LatentSample
 from nemo_cosmos.data.shards import decode_sample, read_member, verify_shard
 from nemo_cosmos.errors import InputError
+from nemo_cosmos.precision import shown_dtype
 
 MEAN_LIMIT, STD_LIMITS = 1.0, (0.3, 3.0)
 """Normalised latents have mean 0 and standard deviation 1 over a large dataset; a small one may be this far off."""
@@ -220,4 +221,4 @@ def _judge(report: Report) -> None:
 
 
 def _describe(value: Tensor) -> str:
-    return f"{tuple(value.shape)} {str(value.dtype).removeprefix('torch.')}"
+    return f"{tuple(value.shape)} {shown_dtype(value.dtype)}"

@@ -22,6 +22,7 @@ from nemo_cosmos.models.tokenizer.checks import check_indices, check_latent, che
 from nemo_cosmos.models.tokenizer.pretrained import module_with_weights
 from nemo_cosmos.models.tokenizer.state_dict import compare, infer_config
 from nemo_cosmos.models.tokenizer.weights import load_jit, read_pair, read_weights
+from nemo_cosmos.pixels import from_levels, to_uint8
 
 logger = logging.getLogger(__name__)
 
@@ -162,7 +163,7 @@ class TokenizerCodec:
         parts = []
         for part in windows(frames, window):
             padded, crop = pad_window(part)
-            output = self.autoencode(padded.to(self.device).float().unsqueeze(0) / 127.5 - 1.0)
+            output = self.autoencode(from_levels(padded.to(self.device).unsqueeze(0)))
             parts.append(crop.apply(to_uint8(output[0])).cpu())
         return torch.cat(parts, dim=1)
 
@@ -198,11 +199,6 @@ def pad_window(frames: Tensor) -> tuple[Tensor, WindowCrop]:
     index = torch.arange(-crop.first, count + extra_t - crop.first).clamp(0, count - 1)
     sides = (crop.left, extra_w - crop.left, crop.top, extra_h - crop.top)
     return F.pad(frames[:, index], sides), crop
-
-
-def to_uint8(video: Tensor) -> Tensor:
-    """[−1, 1] to 0…255, rounded."""
-    return (((video.float() + 1.0) * 0.5).clamp(0.0, 1.0) * 255.0 + 0.5).to(torch.uint8)
 
 
 def resize_short_side(frames: Tensor, short: int) -> Tensor:

@@ -18,6 +18,7 @@ from nemo_cosmos.data.listing import expand_pattern, parse_paths
 from nemo_cosmos.ending import Flags, report_to, run_to_end
 from nemo_cosmos.errors import InputError, require_range
 from nemo_cosmos.logs import log_shown
+from nemo_cosmos.precision import LONG, short_name, to_dtype
 
 if TYPE_CHECKING:
     from nemo_cosmos.reconstruct.codec import TokenizerCodec
@@ -56,9 +57,7 @@ def build_parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--short_size", type=int, help="resize the shorter side to this many pixels first")
     parser.add_argument("--temporal_window", type=int, default=17, help="frames coded at once (default 17)")
-    parser.add_argument(
-        "--dtype", choices=("bfloat16", "float16", "float32"), help="default: bfloat16 on CUDA, float32 on CPU"
-    )
+    parser.add_argument("--dtype", type=short_name, choices=tuple(LONG), help="default: bf16 on CUDA, fp32 on the CPU")
     parser.add_argument("--device", default="cuda", help="cuda (default), cuda:N or cpu")
     parser.add_argument("--output_dir", help="default: the folder `reconstructions` beside each video")
     parser.add_argument("--output_fps", type=float, default=24.0, help="frame rate of the output (default 24)")
@@ -110,8 +109,7 @@ def run(argv: Sequence[str]) -> list[Path]:
         raise InputError(f"--device {args.device!r}: expected cuda, cuda:N or cpu") from error
     if args.device.startswith("cuda") and not torch.cuda.is_available():
         raise InputError(f"--device {args.device}: no CUDA device is visible; use --device cpu")
-    name = args.dtype or ("bfloat16" if args.device.startswith("cuda") else "float32")
-    dtype = {"bfloat16": torch.bfloat16, "float16": torch.float16, "float32": torch.float32}[name]
+    dtype = to_dtype(args.dtype or ("bf16" if args.device.startswith("cuda") else "fp32"))
     if args.mode == "jit":
         codec = TokenizerCodec.from_jit(
             full=args.checkpoint,
@@ -165,6 +163,7 @@ def _reconstruct(job: _Job, codec: TokenizerCodec, args: argparse.Namespace, tit
 
     from nemo_cosmos.data.video import iter_windows, probe, video_writer
     from nemo_cosmos.models.tokenizer.metrics import psnr
+    from nemo_cosmos.pixels import from_levels
     from nemo_cosmos.reconstruct.codec import resize_short_side
 
     length, count, decibels = args.temporal_window, 0, 0.0
@@ -181,7 +180,7 @@ def _reconstruct(job: _Job, codec: TokenizerCodec, args: argparse.Namespace, tit
             if write_copy is not None:
                 write_copy(frames)
             if args.psnr:
-                levels = [(clip.unsqueeze(0).float() / 127.5 - 1.0) for clip in (frames, output)]
+                levels = [from_levels(clip.unsqueeze(0)) for clip in (frames, output)]
                 decibels += psnr(levels[0], levels[1]).item() * frames.shape[1]
             count += frames.shape[1]
             bar.update(frames.shape[1])

@@ -12,8 +12,9 @@ import torch
 from megatron.core import parallel_state
 from rich.console import Console
 
+from nemo_cosmos.run_folder import METRICS as METRICS_FILE
+from nemo_cosmos.run_folder import append_metrics, forget_later_steps
 from nemo_cosmos.training.ema import ShardedEma
-from nemo_cosmos.training.metrics_file import append, forget_later_steps
 from nemo_cosmos.training.model import METRICS, DenoisingModel, stages
 from nemo_cosmos.training.optimizer import CosmosOptimizer
 from nemo_cosmos.training.strategy import CosmosStrategy
@@ -60,7 +61,7 @@ class MetricsCallback(pl.Callback):
         max_steps: int,
         encoder: OnlineEncoder | None = None,
     ) -> None:
-        self.path = folder / "metrics.jsonl"
+        self.path = folder / METRICS_FILE
         self.encoder = encoder
         self.tokens_per_step, self.every_n_steps, self.max_steps = tokens_per_step, every_n_steps, max_steps
         self.values: torch.Tensor | None = None
@@ -124,7 +125,7 @@ class MetricsCallback(pl.Callback):
             self.encoder.seconds = 0.0
         pl_module.data_wait_seconds, self.elapsed, self.steps = 0.0, 0.0, 0
         if trainer.is_global_zero:
-            append(self.path, record)
+            append_metrics(self.path, record)
             left = (self.max_steps - step) * seconds
             Console(highlight=False, soft_wrap=True).print(
                 f"step {step}/{self.max_steps}  loss {record['loss']:.5f}  edm_mse {record['edm_mse']:.5f}  "

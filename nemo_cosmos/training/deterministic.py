@@ -43,6 +43,7 @@ def deterministic_kernels(wanted: bool) -> Iterator[None]:
     fill = switches.fill_uninitialized_memory
     before = torch.are_deterministic_algorithms_enabled()
     only_warns = torch.is_deterministic_algorithms_warn_only_enabled()
+    workspace = os.environ.get(CUBLAS_WORKSPACE)
     os.environ.setdefault(CUBLAS_WORKSPACE, ":4096:8")
     torch.use_deterministic_algorithms(True)
     # Filling every new buffer costs a memory pass each, and nothing here reads memory that it has not written.
@@ -53,3 +54,5 @@ def deterministic_kernels(wanted: bool) -> Iterator[None]:
     finally:
         torch.use_deterministic_algorithms(before, warn_only=only_warns)
         switches.fill_uninitialized_memory = fill
+        if workspace is None:
+            os.environ.pop(CUBLAS_WORKSPACE, None)

@@ -11,8 +11,7 @@ from typing import Any
 
 import torch
 
-from nemo_cosmos.atomic import write_text
-from nemo_cosmos.config import PREVIOUS, TrainConfig, TrainerConfig, dump_config
+from nemo_cosmos.config import PREVIOUS, TrainConfig, TrainerConfig
 from nemo_cosmos.data.record import refuse_other_data
 from nemo_cosmos.errors import InputError
 from nemo_cosmos.interrupts import Interrupts, ending_on_signals
@@ -20,20 +19,12 @@ from nemo_cosmos.models.dit import CosmosDiT, DiTConfig, LayerOptions, transform
 from nemo_cosmos.models.dit.lora import LoraSpec
 from nemo_cosmos.parallel.context import pipeline_rows
 from nemo_cosmos.parallel.layout import NetworkShape, validate_layout
+from nemo_cosmos.run_folder import alone_in, is_first, name_newest, remove_temporaries, write_config
 from nemo_cosmos.training.deterministic import deterministic_kernels, refuse_nondeterministic
 from nemo_cosmos.training.initial_weights import check_initial_weights
 from nemo_cosmos.training.lora import adapters_to_train
 from nemo_cosmos.training.objective import check_objective, training_objective
-from nemo_cosmos.training.resume import (
-    alone_in,
-    checkpoint_to_resume,
-    is_first,
-    name_newest,
-    refuse_other_network,
-    refuse_untrainable,
-    remove_temporaries,
-    tell_changes,
-)
+from nemo_cosmos.training.resume import checkpoint_to_resume, refuse_other_network, refuse_untrainable
 from nemo_cosmos.training.samples import Samples, open_samples
 from nemo_cosmos.upstream.run import adapted_upstream
 
@@ -78,7 +69,6 @@ def train(cfg: TrainConfig, *, callbacks: Sequence[Any] = ()) -> None:
         if is_first():
             remove_temporaries(folder)
         if resume_from is not None and is_first():
-            tell_changes(folder / "config.yaml", cfg)
             name_newest(resume_from)
         with adapted_upstream() as on_cpu:
             _fit(cfg, dit, samples, folder, resume_from, lora, callbacks, interrupts, on_cpu=on_cpu)
@@ -135,8 +125,6 @@ def _fit(
     from nemo_cosmos.training.strategy import build_strategy
     from nemo_cosmos.upstream.nemo import leave_signals_alone
 
-    for name in ("lightning.pytorch", "nemo_logger"):
-        logging.getLogger(name).setLevel(logging.WARNING)
     dtype = torch.bfloat16 if cfg.trainer.precision == "bf16" else torch.float32
     parallel = cfg.parallel
     transformer = transformer_config(
@@ -184,7 +172,7 @@ def _fit(
     )
     if int(os.environ.get("RANK", "0")) == 0:
         folder.mkdir(parents=True, exist_ok=True)
-        write_text(folder / "config.yaml", dump_config(cfg))
+        write_config(folder, cfg, resuming=resume_from is not None)
         samples.record.save(folder)
     trainer = nl.Trainer(
         accelerator="cpu" if on_cpu else "gpu",

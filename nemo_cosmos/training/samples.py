@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, cast
+from typing import TYPE_CHECKING, Any, cast
 
+from nemo_cosmos.choices import Verify
 from nemo_cosmos.config import DataConfig, TrainConfig
 from nemo_cosmos.data.listing import is_video_name, walk_files
 from nemo_cosmos.data.manifest import MANIFEST_NAME
@@ -101,7 +102,7 @@ def _open_cached(data: DataConfig) -> tuple[Samples, TokenizerIdentity, int]:
             f"data.path={path} holds videos, not shards: run `nemo-cosmos prepare {path} OUT ...` and name OUT, or "
             "set data.mode=online"
         )
-    shards = ShardDataset(data.path, verify=cast(Literal["auto", "full", "size"], data.verify))
+    shards = ShardDataset(data.path, verify=cast(Verify, data.verify))
     manifest = shards.manifest
     record = DataRecord(str(path.absolute()), shards.digest, len(shards), manifest.fps)
     samples = Samples(shards, cast(tuple[int, int, int, int], manifest.latent_shape), record)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import logging
 import sys
 import types
 from collections.abc import Iterable, Iterator
@@ -17,6 +18,8 @@ _REPLACED = (_LLM, f"{_LLM}.modelopt", f"{_LLM}.modelopt.distill", f"{_LLM}.mode
              f"{_LLM}.modelopt.model_utils")  # fmt: skip
 _OPTIONAL = ("wandb", "diffusers", "av", "PIL", "cv2", "torchvision", "matplotlib")
 """Packages that training from shards has no use for, and that NeMo's own dependencies look for."""
+_TALKATIVE = ("lightning.pytorch", "nemo_logger")
+"""Loggers that tell at length what nobody has asked for."""
 
 
 @contextmanager
@@ -96,8 +99,21 @@ def adapted_nemo() -> Iterator[None]:
 
     # NeMo's telemetry callback raises inside ``save_checkpoint`` unless it is configured; here it is not wanted.
     no_telemetry = replaced(CallbackGroup.get_instance(), {"_callbacks": []})
-    with no_telemetry, replaced(ddp, {"partition_buckets": _partition_by_dtype}):
+    with no_telemetry, replaced(ddp, {"partition_buckets": _partition_by_dtype}), _warnings_alone(*_TALKATIVE):
         yield
+
+
+@contextmanager
+def _warnings_alone(*names: str) -> Iterator[None]:
+    """Within it, these loggers say warnings alone; then what they said before."""
+    levels = {name: logging.getLogger(name).level for name in names}
+    for name in names:
+        logging.getLogger(name).setLevel(logging.WARNING)
+    try:
+        yield
+    finally:
+        for name, level in levels.items():
+            logging.getLogger(name).setLevel(level)
 
 
 def _partition_by_dtype(buffers: list[Any], force_single_bucket_group: bool = False) -> list[Any]:

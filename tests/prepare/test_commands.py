@@ -79,7 +79,6 @@ def test_validate_refuses_damaged_shards(work, tmp_path):
         (("--dtype", "int8"), "int8"),
         (("--workers", -1), "workers=-1"),
         (("--tokenizer", "nowhere"), "nowhere"),
-        (("--fit", "squeeze"), "squeeze"),
         (("--samples-per-shard", 0), "samples_per_shard=0"),
         (("--text-encoder", "nowhere"), "nowhere"),
         (("--text-encoder", "no/where"), "no/where"),

@@ -9,15 +9,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-
-def to_uint8_levels(video: Tensor) -> Tensor:
-    """[−1, 1] to whole numbers 0…255, kept as fp32."""
-    return (((video.float() + 1.0) * 0.5).clamp(0.0, 1.0) * 255.0 + 0.5).floor()
+from nemo_cosmos.pixels import to_levels
 
 
 def psnr(video: Tensor, reconstruction: Tensor) -> Tensor:
     """Mean over clips and frames of 10·log10(255²/mse), dB, of (B, 3, T, H, W); about 117 dB for equal frames."""
-    difference = to_uint8_levels(video) - to_uint8_levels(reconstruction)
+    difference = to_levels(video) - to_levels(reconstruction)
     mse = difference.square().mean(dim=(1, 3, 4))
     return (10.0 * torch.log10(255.0**2 / (mse + torch.finfo(torch.float32).eps))).mean()
 
@@ -28,8 +25,8 @@ def ssim(video: Tensor, reconstruction: Tensor, window: int = 7) -> Tensor:
     Same definition as scikit-image's ``structural_similarity`` with ``data_range=255``. Frames must be
     at least ``window`` pixels high and wide.
     """
-    x = to_uint8_levels(video).transpose(1, 2).flatten(0, 2).unsqueeze(1).double()
-    y = to_uint8_levels(reconstruction).transpose(1, 2).flatten(0, 2).unsqueeze(1).double()
+    x = to_levels(video).transpose(1, 2).flatten(0, 2).unsqueeze(1).double()
+    y = to_levels(reconstruction).transpose(1, 2).flatten(0, 2).unsqueeze(1).double()
     scale = window**2 / (window**2 - 1)
     mean_x, mean_y = F.avg_pool2d(x, window, 1), F.avg_pool2d(y, window, 1)
     var_x = scale * (F.avg_pool2d(x * x, window, 1) - mean_x * mean_x)

@@ -17,7 +17,6 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from nemo_cosmos.atomic import write_text
 from nemo_cosmos.checkpoint.files import set_aside
 from nemo_cosmos.checksums import Verify, beside, finished_archive, verify
 from nemo_cosmos.errors import InputError
@@ -26,16 +25,30 @@ from nemo_cosmos.models.tokenizer.jit import export_jit
 from nemo_cosmos.models.tokenizer.state_dict import compare
 from nemo_cosmos.models.tokenizer.weights import read_weights
 from nemo_cosmos.models.torch_files import load_restricted
-from nemo_cosmos.training.resume import remove_temporaries
+from nemo_cosmos.run_folder import (
+    LATEST,
+    iteration_name,
+    name_newest,
+    newest_save,
+    old_saves,
+    remove_temporaries,
+    step_of,
+    write_latest,
+)
 
 logger = logging.getLogger(__name__)
 
-LATEST = "latest_checkpoint.txt"
 JIT_SUFFIXES = {"encoder": "_enc.jit", "decoder": "_dec.jit", "autoencoder": "_ema.jit"}
 
 
 def checkpoint_file(folder: Path, step: int) -> Path:
-    return folder / f"iter_{step:09d}.pt"
+    return folder / f"{iteration_name(step)}.pt"
+
+
+def saved_steps(folder: Path) -> list[int]:
+    """Steps of the saves, in order."""
+    found = (step_of(file.stem) for file in folder.glob("iter_*.pt"))
+    return sorted(step for step in found if step is not None)
 
 
 def latest_checkpoint(folder: Path) -> Path | None:
@@ -44,36 +57,16 @@ def latest_checkpoint(folder: Path) -> Path | None:
     Raises:
         InputError: it names no save or one that is gone, or is missing beside several.
     """
-    file = _named(folder)
-    if file is not None and not file.is_file():
+    saves = saved_steps(folder)
+    step = newest_save(folder, saves)
+    if step is None:
+        return None
+    if step not in saves:
         raise InputError(
-            f"{folder / LATEST} names {file.name}, which is missing: restore it, or write one of these there: "
-            f"{', '.join(_saves(folder)) or 'none'}"
+            f"{folder / LATEST} names {checkpoint_file(folder, step).name}, which is missing: restore it, or write "
+            f"one of these there: {', '.join(checkpoint_file(folder, one).name for one in saves) or 'none'}"
         )
-    return file
-
-
-def _saves(folder: Path) -> list[str]:
-    return sorted(file.name for file in folder.glob("iter_*.pt"))
-
-
-def _named(folder: Path) -> Path | None:
-    marker, saves = folder / LATEST, _saves(folder)
-    if not marker.is_file():
-        if len(saves) > 1:
-            raise InputError(
-                f"{marker} is missing beside {', '.join(saves)}: write {saves[-1]} into it to go on from there, or "
-                "choose another output_dir"
-            )
-        if not saves:
-            return None
-        # A run that is killed within its first save may have put it in place and not named it yet.
-        logger.warning("%s is missing: going on from the only save, %s", marker, saves[0])
-        return folder / saves[0]
-    name = marker.read_text(encoding="utf-8", errors="replace").strip()
-    if name != Path(name).name or not name.isprintable() or not name.endswith(".pt"):
-        raise InputError(f"{marker} names {name[:100]!r}: expected iter_N.pt; write the name of a save there")
-    return folder / name
+    return checkpoint_file(folder, step)
 
 
 def pack_model(module: TokenizerModule, ema: Mapping[str, Tensor] | None) -> dict[str, Tensor]:
@@ -104,24 +97,22 @@ def save_checkpoint(
                 torch.save(content, stream)
             if exported is not None:
                 export_parts(exported, folder, step)
-        write_text(folder / LATEST, file.name + "\n")
+        write_latest(folder, step)
     except (OSError, RuntimeError) as error:
         # torch's zip writer reports a full disk as a RuntimeError.
         remove_unfinished(folder.parent)
         raise InputError(
             f"{file}: could not be written ({error}); the save before is whole: free space, then start the run again"
         ) from error
-    delete_old(file, keep)
+    delete_old(folder, step, keep)
     return file
 
 
-def delete_old(newest: Path, keep: int) -> None:
-    """Delete all but the ``keep`` newest saves, with their TorchScript files and checksums."""
-    # Later ones are of a run that was rolled back: they are written anew in time, and do not count.
-    kept = [other for other in sorted(newest.parent.glob("iter_*.pt")) if other.name <= newest.name]
-    for old in kept[:-keep]:
+def delete_old(folder: Path, newest: int, keep: int) -> None:
+    """Delete all but the ``keep`` newest saves up to step ``newest``, with their TorchScript files and checksums."""
+    for old in old_saves(saved_steps(folder), newest, keep):
         for suffix in (".pt", "_reg.jit", *JIT_SUFFIXES.values()):
-            doomed = old.with_name(old.stem + suffix)
+            doomed = folder / f"{iteration_name(old)}{suffix}"
             beside(doomed).unlink(missing_ok=True)
             doomed.unlink(missing_ok=True)
 
@@ -135,10 +126,15 @@ def save_to_resume(folder: Path, mode: Verify, *, previous: bool) -> tuple[Path 
     Raises:
         InputError: it is damaged, and so is every other that may be taken.
     """
-    newest = _named(folder) if previous else latest_checkpoint(folder)
+    saves = saved_steps(folder)
+    if previous:
+        step = newest_save(folder, saves)
+        newest = None if step is None else checkpoint_file(folder, step)
+    else:
+        newest = latest_checkpoint(folder)
     if newest is None:
         return None, []
-    earlier = [file for file in sorted(folder.glob("iter_*.pt"), reverse=True) if file.name < newest.name]
+    earlier = [file for one in reversed(saves) if (file := checkpoint_file(folder, one)).name < newest.name]
     advice = f"start again with resume=previous to go on from {earlier[0].name}" if earlier else "it is the only save"
     passed: list[Path] = []
     for file in [newest, *earlier] if previous else [newest]:
@@ -163,10 +159,12 @@ def go_on_from(now: Path | None, damaged: Sequence[Path]) -> None:
         for part in sorted(file.parent.glob(f"{file.stem}*")):
             kept = set_aside(part)
             logger.warning("resume=previous: %s is kept as %s", part.name, kept)
-    if damaged or not (now.parent / LATEST).is_file():
-        write_text(now.parent / LATEST, now.name + "\n")
-    if damaged:
+    step = step_of(now.stem)
+    if damaged and step is not None:
+        write_latest(now.parent, step)
         logger.warning("resume=previous: the run goes on from %s", now.name)
+    else:
+        name_newest(now)
 
 
 def remove_unfinished(output_dir: Path) -> None:
@@ -186,7 +184,7 @@ def remove_unfinished(output_dir: Path) -> None:
 
 def export_parts(module: TokenizerModule, folder: Path, step: int) -> list[Path]:
     """Write iter_N_enc.jit, _dec.jit and _ema.jit of ``module`` (which holds the averaged weights)."""
-    files = {part: folder / f"iter_{step:09d}{suffix}" for part, suffix in JIT_SUFFIXES.items()}
+    files = {part: folder / f"{iteration_name(step)}{suffix}" for part, suffix in JIT_SUFFIXES.items()}
     export_jit(module, files)
     return list(files.values())
 

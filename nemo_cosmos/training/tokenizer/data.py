@@ -26,6 +26,7 @@ from nemo_cosmos.data.record import DataRecord
 from nemo_cosmos.data.video import probe, read_frames
 from nemo_cosmos.data.workers import reader_options
 from nemo_cosmos.errors import InputError
+from nemo_cosmos.pixels import from_levels
 from nemo_cosmos.training.tokenizer.config import TokenizerDataConfig
 from nemo_cosmos.typed import read_yaml
 
@@ -139,7 +140,7 @@ def augment(video: Tensor, generator: torch.Generator, config: TokenizerDataConf
     video = pad_to(video.float(), crop)
     if draws[4] < config.flip_probability:
         video = video.flip(3)
-    return video.contiguous() / 127.5 - 1.0
+    return from_levels(video.contiguous())
 
 
 def center_clip(video: Tensor, crop: tuple[int, int], resolution: int | None) -> Tensor:
@@ -147,7 +148,7 @@ def center_clip(video: Tensor, crop: tuple[int, int], resolution: int | None) ->
     video = resize(video, cover_size(video.shape[2], video.shape[3], resolution))
     top, left = max(video.shape[2] - crop[0], 0) // 2, max(video.shape[3] - crop[1], 0) // 2
     video = pad_to(video[:, :, top : top + crop[0], left : left + crop[1]], crop)
-    return video.contiguous() / 127.5 - 1.0
+    return from_levels(video.contiguous())
 
 
 def count_frames(files: Sequence[Path], *, progress: bool = False) -> list[int]:

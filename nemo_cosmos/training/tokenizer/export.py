@@ -5,8 +5,9 @@ from __future__ import annotations
 import logging
 import warnings
 from pathlib import Path
+from typing import get_args
 
-from nemo_cosmos.checksums import Verify
+from nemo_cosmos.choices import TokenizerForm, Verify
 from nemo_cosmos.errors import InputError, require_replaceable, require_writable
 from nemo_cosmos.models.tokenizer import VideoTokenizer, load_tokenizer, save_tokenizer
 from nemo_cosmos.models.tokenizer.diffusers_export import export_diffusers
@@ -17,7 +18,7 @@ from nemo_cosmos.models.tokenizer.weights import read_weights
 
 logger = logging.getLogger(__name__)
 
-FORMATS = ("folder", "jit", "diffusers")
+FORMATS: tuple[TokenizerForm, ...] = get_args(TokenizerForm)
 
 
 def open_source(path: Path, *, name: str | None, regular: bool, verify_files: Verify = "auto") -> VideoTokenizer:
@@ -49,7 +50,7 @@ def export(
     source: Path,
     target: Path,
     *,
-    form: str,
+    form: TokenizerForm,
     name: str | None = None,
     regular: bool = False,
     verify_files: Verify = "auto",

@@ -9,10 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from nemo_cosmos.atomic import write_text
-from nemo_cosmos.config import dump_config
-from nemo_cosmos.training.metrics_file import append, finite_or_none, forget_later_steps
-from nemo_cosmos.training.resume import tell_changes
+from nemo_cosmos.run_folder import METRICS, append_metrics, finite_or_none, forget_later_steps, write_config
 from nemo_cosmos.training.tokenizer.config import TokenizerTrainConfig
 from nemo_cosmos.training.tokenizer.validation import write_animation
 
@@ -29,17 +26,15 @@ class RunRecords:
         from torch.utils.tensorboard import SummaryWriter
 
         folder = Path(config.output_dir)
-        self.metrics = folder / "metrics.jsonl"
-        if resuming:
-            tell_changes(folder / "config.yaml", config)
-        write_text(folder / "config.yaml", dump_config(config))
+        self.metrics = folder / METRICS
+        write_config(folder, config, resuming=resuming)
         # A run that starts anew measures step 0 again, too.
         forget_later_steps(self.metrics, step or -1)
         self.writer = SummaryWriter(str(folder / "tensorboard"), purge_step=step + 1)
 
     def append(self, values: dict[str, Any]) -> None:
         """One line of metrics, and the same numbers in TensorBoard."""
-        append(self.metrics, values)
+        append_metrics(self.metrics, values)
         for name, value in values.items():
             if name != "step" and finite_or_none(value) is not None:
                 self.writer.add_scalar(name, value, values["step"])

@@ -22,7 +22,7 @@ from nemo_cosmos.interrupts import WITH_SAVE, Interrupts, ending_on_signals
 from nemo_cosmos.models.tokenizer import TokenizerModule, build_tokenizer, save_tokenizer
 from nemo_cosmos.models.tokenizer.initialisation import initialise
 from nemo_cosmos.models.tokenizer.metrics import code_usage, psnr
-from nemo_cosmos.training.resume import alone_in
+from nemo_cosmos.run_folder import alone_in
 from nemo_cosmos.training.skipped_steps import SkippedSteps, all_finite
 from nemo_cosmos.training.tokenizer import checkpoint as files
 from nemo_cosmos.training.tokenizer.adversarial import PatchDiscriminator3D, discriminator_loss
@@ -153,7 +153,7 @@ class TokenizerTrainer:
             files.remove_unfinished(self.output_dir)
             files.go_on_from(self.resumed_from, self.passed_over)
             if self.resumed_from is not None:  # A kill may have come before the save's end.
-                files.delete_old(self.resumed_from, config.checkpoint.keep)
+                files.delete_old(self.checkpoints, self.step, config.checkpoint.keep)
             self.dataset.record.save(self.output_dir)
             self.records = RunRecords(config, self.step, resuming=self.resuming)
         if self.step == 0 and config.validation.at_start:

@@ -11,8 +11,9 @@ from torch import Tensor, nn
 
 from nemo_cosmos.errors import InputError
 from nemo_cosmos.models.tokenizer import TokenizerModule
-from nemo_cosmos.models.tokenizer.metrics import code_usage, frechet_distance, lpips, psnr, ssim, to_uint8_levels
+from nemo_cosmos.models.tokenizer.metrics import code_usage, frechet_distance, lpips, psnr, ssim
 from nemo_cosmos.models.tokenizer.weights import load_jit
+from nemo_cosmos.pixels import to_uint8
 from nemo_cosmos.training.tokenizer.config import TokenizerValidationConfig
 from nemo_cosmos.training.tokenizer.perceptual import Vgg16Features, frames_of, read_tensors
 
@@ -108,7 +109,7 @@ def comparison_gif(video: Tensor, reconstruction: Tensor, fps: int = 8) -> bytes
     """Animated GIF, input left and reconstruction right, of two (3, T, H, W) clips in [−1, 1]."""
     from PIL import Image
 
-    both = to_uint8_levels(torch.cat([video, reconstruction], dim=3)).byte().permute(1, 2, 3, 0).numpy()
+    both = to_uint8(torch.cat([video, reconstruction], dim=3)).permute(1, 2, 3, 0).numpy()
     images = [Image.fromarray(frame) for frame in both]
     buffer = io.BytesIO()
     images[0].save(buffer, format="GIF", save_all=True, append_images=images[1:], duration=1000 // fps, loop=0)

@@ -8,7 +8,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-BENCH = Path(__file__).parents[1] / "bench"
+BENCH = Path(__file__).parents[2] / "bench"
 
 
 def run(script: str, *arguments: str) -> str:
@@ -24,7 +24,7 @@ def test_tokenizer(tmp_path: Path) -> None:
     size = ["--size", "32", "32", "--frames", "9", "--channels", "8"]
     target = tmp_path / "tokenizer.json"
     printed = run(
-        "tokenizer.py", *size, "--device=cpu", "--dtype=float32", "--repeats=1", "--no-compile", f"--json={target}"
+        "tokenizer.py", *size, "--device=cpu", "--dtype=fp32", "--repeats=1", "--no-compile", f"--json={target}"
     )
     rows = json.loads(target.read_text())
     kinds = [(variant, work) for variant in ("diffusers", "ours") for work in ("encode", "decode", "train")]
@@ -45,3 +45,9 @@ def test_layouts(tmp_path: Path) -> None:
     (record,) = [json.loads(line) for line in (tmp_path / "layouts.jsonl").read_text().splitlines()]
     assert record["layout"] == "one" and len(record["losses"]) == 3
     assert "failed" not in printed
+
+
+def test_scripts_hold_flags_alone() -> None:
+    lines = {script.name: len(script.read_text(encoding="utf-8").splitlines()) for script in BENCH.glob("*.py")}
+    assert lines
+    assert max(lines.values()) <= 40, lines

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
-from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -183,28 +182,6 @@ def test_adapters_need_little_memory_beside_the_weights() -> None:
         size, Layout(1, 1, 1, 1), ParallelConfig(), Workload(tokens=2048, adapter_parameters=count)
     )
     assert memory.gradients + memory.optimizer + memory.ema < 0.03 * memory.weights
-
-
-@pytest.mark.parametrize(
-    ("settings", "world", "batch", "message"),
-    [
-        ({"tensor": 3}, 12, 12, r"tensor=3 does not divide the network's 32 attention heads.*Valid near it: parallel"),
-        ({"context": 3}, 8, 8, r"8 processes are not divisible.*Valid near it: parallel.context=(2|4)"),
-        ({"pipeline": 8}, 8, 8, r"pipeline=8 does not divide the network's 28 layers.*Valid near it: parallel"),
-        ({}, 8, 3, r"global_batch=3 is not divisible.*use a multiple of 8.*Valid near it: .*1 replica\)"),
-        ({"tensor": 8, "context": 8, "context_backend": "all_to_all"}, 64, 1, r"all_to_all needs.*Valid near it"),
-    ],
-)
-def test_an_invalid_layout_names_valid_ones(settings: dict[str, Any], world: int, batch: int, message: str) -> None:
-    parallel, shape = ParallelConfig(**settings), NetworkShape(28, 32)
-    with pytest.raises(InputError, match=message) as caught:
-        validate_layout(parallel, shape, world_size=world, global_batch=batch)
-    suggestions = str(caught.value).split("Valid near it: ")[1].split("; ")
-    assert suggestions
-    for suggestion in suggestions:
-        sizes = {key: int(value) for key, value in re.findall(r"parallel\.(\w+)=(\d+)", suggestion)}
-        again = replace(parallel, **{"tensor": 1, "pipeline": 1, "context": 1, **sizes})
-        validate_layout(again, shape, world_size=world, global_batch=batch)
 
 
 @pytest.mark.parametrize(("text", "expected"), [("80GB", 80e9), ("139GiB", 139 * GIB), ("1.5 tb", 1.5e12)])

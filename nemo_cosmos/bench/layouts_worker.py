@@ -5,13 +5,10 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import sys
 import time
 from collections import defaultdict
 from pathlib import Path
 from typing import Any
-
-sys.path.insert(0, str(Path(__file__).parents[1]))
 
 
 class Traffic:
@@ -44,10 +41,14 @@ class Traffic:
             finally:
                 self.on = was
 
-        dist.batch_isend_irecv = batch_isend_irecv
+        setattr(dist, "batch_isend_irecv", batch_isend_irecv)  # noqa: B010
         # P2POp compares its first argument with the original functions.
         operation = dist.P2POp
-        dist.P2POp = lambda op, *args, **kwargs: operation(getattr(op, "__wrapped__", op), *args, **kwargs)
+
+        def with_original(op: Any, *args: Any, **kwargs: Any) -> Any:
+            return operation(getattr(op, "__wrapped__", op), *args, **kwargs)
+
+        setattr(dist, "P2POp", with_original)  # noqa: B010
 
     def counted(self, name: str, function: Any) -> Any:
         def call(*args: Any, **kwargs: Any) -> Any:
@@ -68,7 +69,7 @@ class Traffic:
         import torch
         import torch.distributed as dist
 
-        group = kwargs.get("group")
+        group: Any = kwargs.get("group")
         if group is None:
             group = next((a for a in args if isinstance(a, dist.ProcessGroup)), dist.group.WORLD)
         tensors = [a for a in [*args, *kwargs.values()] if isinstance(a, torch.Tensor)]
@@ -139,7 +140,8 @@ def work(task_file: Path, first: int) -> None:
 
     class Watch(pl.Callback):
         def __init__(self, skip: int) -> None:
-            self.skip, self.seconds, self.losses = skip, [], []
+            self.skip = skip
+            self.seconds: list[float] = []
             self.resident = self.start = 0
             self.peak = 0
 
@@ -195,9 +197,6 @@ def work(task_file: Path, first: int) -> None:
     log.close()
     # NCCL's teardown can wait for ranks that are gone.
     os._exit(0)
-
-
-# --- the driver -----------------------------------------------------------------------------------------------------
 
 
 if __name__ == "__main__":

@@ -1,0 +1,23 @@
+"""Words that users choose among: one type each, for flags of commands, settings and parameters of functions."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+Fit = Literal["crop", "pad", "stretch"]
+"""How a picture of another shape fills a frame."""
+InputFrom = Literal["start", "end"]
+"""Which frames of an input video are given."""
+Part = Literal["network", "tokenizer", "text_encoder", "upsampler", "guardrail"]
+"""A model that takes part in a generation."""
+Precision = Literal["bf16", "fp32"]
+"""Of what is computed; :mod:`nemo_cosmos.precision` has the dtypes."""
+Sampler = Literal["edm-euler", "res-2ab"]
+TokenizerForm = Literal["folder", "jit", "diffusers"]
+"""What `tokenizer export` writes."""
+Verify = Literal["auto", "full", "size"]
+"""``full`` reads every byte, ``size`` compares sizes alone, ``auto`` is ``full`` unless that is much to read."""
+Weights = Literal["ema", "reg"]
+"""The moving average of a network's weights, or the weights as trained."""
+WeightsForm = Literal["pt", "run", "diffusers", "pipeline"]
+"""What `convert` writes."""
