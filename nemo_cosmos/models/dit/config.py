@@ -126,6 +126,11 @@ class DiTConfig:
     def multiview(self) -> bool:
         return self.view_channels > 0
 
+    @property
+    def makes_images(self) -> bool:
+        """Whether a sample is one frame (Text2Image): the network is told neither given frames nor a frame rate."""
+        return not (self.condition_mask or self.rope_uses_fps or self.plucker_channels or self.multiview)
+
     def token_grid(self, frames: int, height: int, width: int) -> TokenGrid:
         """Tokens of a latent.
 

@@ -8,7 +8,7 @@ from nemo_cosmos.data.video import write_mp4
 from nemo_cosmos.errors import InputError
 from nemo_cosmos.inference.components import Component
 from nemo_cosmos.inference.config import GenerationConfig, WeightDefaults
-from nemo_cosmos.inference.pipeline import WorldPipeline, plan_video
+from nemo_cosmos.inference.pipelines.world import WorldPipeline, plan_video
 from nemo_cosmos.inference.requests import GenerationRequest
 from tests.data.odd_videos import LOSSLESS, encode, numbered, numbers, remux
 
@@ -80,7 +80,7 @@ def test_text_only_video(models):
 
 
 def test_long_video_continues_from_the_last_frames_of_each_chunk(models, clip, monkeypatch):
-    from nemo_cosmos.inference import pipeline as module
+    from nemo_cosmos.inference.pipelines import base as module
 
     seen, original = [], module.sample_latent
 
