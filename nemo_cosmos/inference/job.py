@@ -66,8 +66,10 @@ def run_job(job: GenerationJob, requests: list[GenerationRequest]) -> JobSummary
     try:
         if not ranks.is_first:
             logging.getLogger("nemo_cosmos").setLevel(logging.ERROR)
-        kind = pipeline_for(describe_network(job.weights, job.preset))
+        dit = describe_network(job.weights, job.preset)
+        kind = pipeline_for(dit)
         kind.check_settings(job.config)
+        kind.check_inputs(dit, requests)
         suffix, summary = kind.suffix(job.config), JobSummary(makes=kind.makes)
         settings, shared = kind.settings_record(job.config), job_record(job, compute_dtype(job, ranks))
         records = {request.name: request_record(request, settings, shared) for request in requests}

@@ -185,6 +185,7 @@ class Pipeline:
             "seed": seed,
         }
         request = _request(self.kind.makes, prompt, image, video)
+        self.kind.check_inputs(self.models.dit, [request])
         config = self.kind.configure(settings, aspect_ratio)
         with log_shown(), progress_bars(1, enabled=self.ranks.is_first) as bars:
             pipeline = open_pipeline(self.job, config, self.models, self.ranks)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, fields
 from functools import partial
@@ -105,6 +105,8 @@ class GenerationPipeline(ABC, Generic[PlanT]):
 
     makes: ClassVar[str]
     """One of what it makes, in messages."""
+    text_network: ClassVar[str]
+    """What its networks are called that take text alone."""
     released_size: ClassVar[tuple[int, int]]
     """(height, width) of weights that say none."""
     aspect_ratios: ClassVar[Mapping[str, tuple[int, int]]] = {}
@@ -179,6 +181,14 @@ class GenerationPipeline(ABC, Generic[PlanT]):
             value = getattr(config, field.name)
             if field.name in cls.without_effect and value not in (field.default, cls.own_defaults.get(field.name)):
                 raise InputError(f"{field.name}={value}: has no effect, the weights make {cls.makes}s: leave it out")
+
+    @classmethod
+    def check_inputs(cls, dit: DiTConfig, requests: Iterable[GenerationRequest]) -> None:
+        """InputError for a request with an input that the network does not take; before any model is loaded."""
+        for request in requests:
+            if request.given is not None and not dit.condition_mask:
+                network = f"a {cls.text_network} network"
+                raise InputError(f"{request.name}: the weights are {network}, which takes no input image or video")
 
     @classmethod
     def settings_record(cls, config: GenerationConfig) -> dict[str, Any]:

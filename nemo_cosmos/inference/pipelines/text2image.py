@@ -47,6 +47,7 @@ class Text2ImagePipeline(GenerationPipeline[ImagePlan]):
     """An image from a prompt alone: no input, no frame rate, one frame."""
 
     makes = "image"
+    text_network = "Text2Image"
     upsamples = False
     released_size = ASPECT_RATIOS["16:9"]
     aspect_ratios = ASPECT_RATIOS
@@ -76,8 +77,6 @@ class Text2ImagePipeline(GenerationPipeline[ImagePlan]):
         return output.parent, {"name": output.stem, "image_format": output.suffix[1:]}
 
     def plan(self, tokenizer: VideoTokenizer, *, has_input: bool) -> ImagePlan:
-        if has_input:
-            raise InputError("the weights are a Text2Image network, which takes no input image or video")
         return ImagePlan(*plan_size(self.config, self.defaults, tokenizer, self.models.dit))
 
     def render(

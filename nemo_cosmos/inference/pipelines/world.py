@@ -112,6 +112,7 @@ class WorldPipeline(GenerationPipeline[VideoPlan]):
     """Text2World and Video2World generation; a long video is continued chunk by chunk."""
 
     makes = "video"
+    text_network = "Text2World"
     released_size = RELEASED_SIZE
     without_effect = ("image_format", "image_quality")
 
