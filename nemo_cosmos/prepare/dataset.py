@@ -151,7 +151,8 @@ def _plan(
     keep_damaged: bool,
 ) -> WindowPlan:
     """The windows of a source's clips; InputError for more frames than its clips have, and choices among them."""
-    plan = WindowPlan(frames or opened.frames or FRAMES, size, fit, step, stride, fps, keep_damaged)
+    count = (opened.frames or FRAMES) if frames is None else frames
+    plan = WindowPlan(count, size, fit, step, stride, fps, keep_damaged)
     if opened.frames is None:
         return plan
     alone = WindowPlan(opened.frames, size, fit)
