@@ -167,7 +167,7 @@ class GenerationPipeline(ABC, Generic[PlanT]):
     def _size_of(cls, aspect_ratio: str, given: Mapping[str, Any]) -> dict[str, int]:
         if not cls.aspect_ratios:
             raise InputError(f"aspect_ratio={aspect_ratio} has no effect on a {cls.makes}: give height and width")
-        if aspect_ratio not in cls.aspect_ratios:
+        if not isinstance(aspect_ratio, str) or aspect_ratio not in cls.aspect_ratios:
             raise InputError(f"aspect_ratio={aspect_ratio!r}: expected {' or '.join(cls.aspect_ratios)}")
         if "height" in given or "width" in given:
             raise InputError(f"aspect_ratio={aspect_ratio}: leave it out, or height and width")
