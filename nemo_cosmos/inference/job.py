@@ -20,7 +20,8 @@ from nemo_cosmos.inference.finished import is_finished, job_record, request_reco
 from nemo_cosmos.inference.job_settings import GenerationJob
 from nemo_cosmos.inference.loading import build_models, compute_dtype, describe_network, open_pipeline
 from nemo_cosmos.inference.pipelines import pipeline_for
-from nemo_cosmos.inference.pipelines.base import GenerationPipeline, PreparedText
+from nemo_cosmos.inference.pipelines.base import GenerationPipeline
+from nemo_cosmos.inference.pipelines.texts import PreparedText
 from nemo_cosmos.inference.progress import progress_bars
 from nemo_cosmos.inference.ranks import start_ranks, stop_ranks
 from nemo_cosmos.inference.requests import GenerationRequest

@@ -13,8 +13,9 @@ from nemo_cosmos.inference.components import Component
 from nemo_cosmos.inference.config import GenerationConfig, trained_text_length, weight_defaults
 from nemo_cosmos.inference.guardrail import CosmosGuardrail, Guardrail, guardrail_wanted
 from nemo_cosmos.inference.job_settings import GenerationJob, Part
+from nemo_cosmos.inference.models import Models
 from nemo_cosmos.inference.pipelines import pipeline_for
-from nemo_cosmos.inference.pipelines.base import GenerationPipeline, Models
+from nemo_cosmos.inference.pipelines.base import GenerationPipeline
 from nemo_cosmos.inference.prompts import PromptUpsampler
 from nemo_cosmos.inference.ranks import Ranks
 from nemo_cosmos.models.dit.config import DiTConfig
