@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from enum import Enum
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -38,9 +38,15 @@ def generate(
         ),
     ],
     tokenizer: Annotated[Path, typer.Option(help="Tokenizer folder, or repository.", rich_help_panel=_MODELS)],
-    output: Annotated[Path, typer.Option(help="Folder of the videos; finished ones there are not made again.")],
+    output: Annotated[
+        Path,
+        typer.Option(
+            help="Folder of the videos or images; finished ones there are not made again. Of a single image also its "
+            "file, .jpg or .png."
+        ),
+    ],
     prompt: Annotated[
-        str | None, typer.Option(help="What the video shows.", show_default="none", rich_help_panel=_INPUT)
+        str | None, typer.Option(help="What the video or image shows.", show_default="none", rich_help_panel=_INPUT)
     ] = None,
     visual_input: Annotated[
         Path | None,
@@ -49,7 +55,8 @@ def generate(
     source: Annotated[
         Path | None,
         typer.Option(
-            help="Dataset as `prepare` reads it: one video per clip, from its first frames and caption.",
+            help="Dataset as `prepare` reads it: one video per clip or image, from its first frames and caption; "
+            "Text2World and Text2Image networks take the caption alone.",
             show_default="none",
             rich_help_panel=_INPUT,
         ),
@@ -57,7 +64,7 @@ def generate(
     batch: Annotated[
         Path | None,
         typer.Option(
-            help="JSONL file, one video a line: prompt, visual_input, optionally name and seed.",
+            help="JSONL file, one video or image a line: prompt, visual_input, optionally name and seed.",
             show_default="none",
             rich_help_panel=_INPUT,
         ),
@@ -69,8 +76,13 @@ def generate(
         ),
     ] = None,
     name: Annotated[
-        str, typer.Option(help="File name of a single video, without suffix.", rich_help_panel=_INPUT)
-    ] = "output",
+        str | None,
+        typer.Option(
+            help="File name of a single video or image, without suffix.",
+            show_default="output",
+            rich_help_panel=_INPUT,
+        ),
+    ] = None,
     text_encoder: Annotated[
         str, typer.Option(help="Folder or repository of the T5 encoder.", rich_help_panel=_MODELS)
     ] = "google-t5/t5-11b",
@@ -134,10 +146,20 @@ def generate(
         ),
     ] = None,
     height: Annotated[
-        int | None, typer.Option(help="Pixels.", show_default="the run's, else 704", rich_help_panel=_VIDEO)
+        int | None,
+        typer.Option(help="Pixels.", show_default="the run's, else 704, of an image 768", rich_help_panel=_VIDEO),
     ] = None,
     width: Annotated[
-        int | None, typer.Option(help="Pixels.", show_default="the run's, else 1280", rich_help_panel=_VIDEO)
+        int | None,
+        typer.Option(help="Pixels.", show_default="the run's, else 1280, of an image 1360", rich_help_panel=_VIDEO),
+    ] = None,
+    aspect_ratio: Annotated[
+        str | None,
+        typer.Option(
+            help="Size of an image instead of --height and --width: 16:9, 9:16, 4:3, 3:4 or 1:1.",
+            show_default="none",
+            rich_help_panel=_VIDEO,
+        ),
     ] = None,
     num_frames: Annotated[
         int | None,
@@ -187,8 +209,21 @@ def generate(
     crf: Annotated[
         int, typer.Option(min=0, max=51, help="H.264 quality: 0 lossless, 51 worst.", rich_help_panel=_VIDEO)
     ] = 18,
+    image_format: Annotated[
+        str | None,
+        typer.Option(help="Of an image: jpg or png.", show_default="--output's, else jpg", rich_help_panel=_VIDEO),
+    ] = None,
+    image_quality: Annotated[
+        int | None,
+        typer.Option(help="Of a JPEG image: 1 to 100.", show_default="85", rich_help_panel=_VIDEO),
+    ] = None,
     num_steps: Annotated[int, typer.Option(min=2, help="Sampler steps.", rich_help_panel=_SAMPLING)] = 35,
-    guidance: Annotated[float, typer.Option(help="g in cond + g * (cond - uncond).", rich_help_panel=_SAMPLING)] = 7.0,
+    guidance: Annotated[
+        float | None,
+        typer.Option(
+            help="g in cond + g * (cond - uncond).", show_default="7, of an image 4", rich_help_panel=_SAMPLING
+        ),
+    ] = None,
     batched_guidance: Annotated[
         bool, typer.Option("--batched-guidance", help="Both branches in one batch.", rich_help_panel=_SAMPLING)
     ] = False,
@@ -205,52 +240,61 @@ def generate(
         ),
     ] = None,
     seed: Annotated[int, typer.Option(min=0, help="Of the noise.", rich_help_panel=_SAMPLING)] = 1,
-    overwrite: Annotated[bool, typer.Option("--overwrite", help="Make finished videos again.")] = False,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Make finished videos and images again.")] = False,
 ) -> None:
-    """Generate videos from prompts and, with a Video2World network, from an image or the frames of a video.
+    """Generate videos from prompts and, with a Video2World network, from an image or the frames of a video; or images,
+    with a Text2Image network.
 
-    Writes NAME.mp4 (H.264), NAME.txt (the final prompt) and NAME.json (the settings). Under torchrun all GPUs share each
-    video by context parallelism, with the same result as one.
+    Writes NAME.mp4 (H.264) or an image, NAME.txt (the final prompt) and NAME.json (the settings). Under torchrun all GPUs
+    share each video by context parallelism, with the same result as one.
 
     [bold]Example:[/bold] nemo-cosmos generate --model checkpoints/posttraining/diffusion_video2world/video2world_7b_example_hdvila --tokenizer checkpoints/Cosmos-Tokenize1-CV8x8x8-720p --input first_frame.jpg --prompt "A robot arm lifts a cup" --output outputs/videos
     """  # noqa: E501
     from nemo_cosmos.inference.config import GenerationConfig
     from nemo_cosmos.inference.job import GenerationJob, run_job
+    from nemo_cosmos.inference.loading import describe_network
     from nemo_cosmos.inference.places import ADAPTER_FILES, TOKENIZER_FILES, find_folder, find_network
     from nemo_cosmos.inference.requests import collect_requests
+    from nemo_cosmos.inference.settle import settle
     from nemo_cosmos.logs import log_shown
 
     report_to(output)
     requests = collect_requests(
-        prompt=prompt, visual_input=visual_input, source=source, batch=batch, limit=limit, name=name
+        prompt=prompt, visual_input=visual_input, source=source, batch=batch, limit=limit, name=name or "output"
     )
-    if input_from is None:
-        input_from = "start" if source is not None else "end"
-    config = GenerationConfig(
-        height=height,
-        width=width,
-        num_frames=num_frames,
-        chunk_frames=chunk_frames,
-        overlap_frames=overlap_frames,
-        fps=fps,
-        num_input_frames=num_input_frames,
-        input_from=input_from,
-        fit=fit,
-        sampler=sampler,
-        num_steps=num_steps,
-        guidance=guidance,
-        batched_guidance=batched_guidance,
-        negative_prompt=negative_prompt,
-        seed=seed,
-        crf=crf,
-    )
+    settings: dict[str, Any] = {
+        "height": height,
+        "width": width,
+        "num_frames": num_frames,
+        "chunk_frames": chunk_frames,
+        "overlap_frames": overlap_frames,
+        "fps": fps,
+        "num_input_frames": num_input_frames,
+        "input_from": input_from,
+        "fit": fit,
+        "sampler": sampler,
+        "num_steps": num_steps,
+        "guidance": guidance,
+        "batched_guidance": batched_guidance,
+        "negative_prompt": negative_prompt,
+        "seed": seed,
+        "crf": crf,
+        "image_format": image_format,
+        "image_quality": image_quality,
+    }
+    # Before a model is downloaded.
+    GenerationConfig(**{key: value for key, value in settings.items() if value is not None})
     network, preset = find_network(model, preset)
+    dit = describe_network(network, preset)
+    with log_shown():
+        asked = settle(dit, requests, settings, output, aspect_ratio=aspect_ratio, source=source, name=name)
+    report_to(asked.output)
     job = GenerationJob.from_names(
         weights=network,
         tokenizer=find_folder(tokenizer, TOKENIZER_FILES),
         lora=None if lora is None else find_folder(lora, ADAPTER_FILES),
-        output=output,
-        config=config,
+        output=asked.output,
+        config=asked.config,
         preset=preset,
         kind=weights,
         text_encoder=text_encoder,
@@ -263,4 +307,4 @@ def generate(
         verify=verify,
     )
     with log_shown():
-        run_job(job, requests)
+        run_job(job, asked.requests)

@@ -16,7 +16,8 @@ def prepare(
     source: Annotated[
         Path,
         typer.Argument(
-            help="Folder with videos/ and metas/ (Cosmos layout), folder of videos with *.txt, or .jsonl file."
+            help="Folder with videos/ and metas/ (Cosmos layout), folder of videos with *.txt, or .jsonl file; or the "
+            "same with images/ and images."
         ),
     ],
     out: Annotated[Path, typer.Argument(help="Folder of shards to write; an interrupted call goes on in it.")],
@@ -28,7 +29,12 @@ def prepare(
             "Without it the embeddings in SOURCE/t5_xxl are used."
         ),
     ] = None,
-    frames: Annotated[int, typer.Option(help="Pixel frames per sample: 1 + k times the temporal compression.")] = 121,
+    frames: Annotated[
+        int | None,
+        typer.Option(
+            help="Pixel frames per sample: 1 + k times the temporal compression.", show_default="121, of images 1"
+        ),
+    ] = None,
     size: Annotated[str, typer.Option(help="HEIGHTxWIDTH in pixels.")] = "704x1280",
     fit: Annotated[
         Fit,
@@ -66,6 +72,9 @@ def prepare(
     verify: Annotated[
         Verify,
         typer.Option(help="Compare the tokenizer with its checksums: all, sizes alone, or all up to 64 GiB."),
+    ] = "auto",
+    source_kind: Annotated[
+        str, typer.Option("--source", help="What SOURCE is: clips, images, or auto by what lies there.")
     ] = "auto",
 ) -> None:
     """Tokenize a dataset offline, once, so that training reads latents instead of video.
@@ -110,4 +119,5 @@ def prepare(
         dtype=dtype,
         text_device=text_device,
         verify=verify,
+        source_kind=source_kind,
     )

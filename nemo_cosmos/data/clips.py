@@ -1,4 +1,4 @@
-"""Find the clips of a raw dataset and their captions.
+"""Find the clips of a raw dataset and their captions; an image is a clip of one frame.
 
 Three layouts are read, with videos of any suffix in ``listing.VIDEO_SUFFIXES`` and in subfolders:
 
@@ -7,6 +7,9 @@ Three layouts are read, with videos of any suffix in ``listing.VIDEO_SUFFIXES`` 
 * a ``.jsonl`` file (or a folder with one and no ``videos/``): a JSON object per line with ``video`` and ``caption``,
 or
   ``file_name`` and ``text`` as Hugging Face video folders have them; paths are relative to the file.
+
+A dataset of images has ``images`` in place of ``videos``, the suffixes of ``images.IMAGE_SUFFIXES``, and in a list
+``image`` in place of ``video``.
 
 NAME is a path relative to ``videos``. The caption or embedding of ``videos/DAY/NAME.mp4`` may also lie in ``metas`` or
 ``t5_xxl`` itself, as long as no other clip has that file name.
@@ -20,10 +23,12 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path, PurePath
 
 from nemo_cosmos.data.embeddings import EMBEDDINGS_FOLDER, stale_embeddings
+from nemo_cosmos.data.images import IMAGE_SUFFIXES
 from nemo_cosmos.data.listing import (
+    VIDEO_SUFFIXES,
     count_suffixes,
+    find_files,
     find_videos,
-    is_video_name,
     numbered_lines,
     require_path,
     unique_names,
@@ -33,20 +38,62 @@ from nemo_cosmos.data.shards import safe_key
 from nemo_cosmos.errors import InputError, require_file, require_text
 from nemo_cosmos.typed import parse_json
 
-__all__ = ["Clip", "find_clips", "find_videos", "list_clips", "not_read", "read_caption_file"]
+__all__ = [
+    "IMAGES",
+    "VIDEOS",
+    "Clip",
+    "Media",
+    "View",
+    "find_clips",
+    "find_videos",
+    "list_clips",
+    "not_read",
+    "read_caption_file",
+]
 
-VIDEO_KEYS, CAPTION_KEYS = ("video", "file_name"), ("caption", "text")
+CAPTION_KEYS = ("caption", "text")
 SHOWN = 5
 """Names of clips that an error lists."""
 
 
 @dataclass(frozen=True)
+class Media:
+    """What the clips of a dataset are, and how its files are named.
+
+    Attributes:
+        name: of one file, in messages.
+        folder: where they lie in the Cosmos layout.
+        suffixes: in any case.
+        keys: of the path in a list.
+        still: each file is one frame.
+    """
+
+    name: str
+    folder: str
+    suffixes: tuple[str, ...]
+    keys: tuple[str, ...]
+    still: bool = False
+
+
+VIDEOS = Media("video", "videos", VIDEO_SUFFIXES, ("video", "file_name"))
+IMAGES = Media("image", "images", IMAGE_SUFFIXES, ("image", "file_name"), still=True)
+
+
+@dataclass(frozen=True)
+class View:
+    """One camera of a rig: its video, and the number by which networks know the camera."""
+
+    video: Path
+    view_id: int
+
+
+@dataclass(frozen=True)
 class Clip:
-    """One video file and where its text comes from.
+    """One video or image file and where its text comes from.
 
     Attributes:
         key: unique name in the shards.
-        video: path of the video file.
+        video: path of the video or image file.
         name: the same path relative to the source, for people.
         caption: the caption, or None when it lies in ``caption_file``.
         caption_file: UTF-8 text file.
@@ -54,6 +101,9 @@ class Clip:
         title: unique file name without suffix, for what is made from the clip.
         relative: path of the video below ``videos``, which its caption and embedding share.
         caption_place: where its caption belongs, in words.
+        still: the file is an image, a clip of one frame.
+        views: every camera of a rig, ``video`` among them; empty for a single camera.
+        poses_file: camera pose of each frame, None where none are known.
     """
 
     key: str
@@ -65,6 +115,9 @@ class Clip:
     title: str = ""
     relative: PurePath = field(default_factory=PurePath)
     caption_place: str = ""
+    still: bool = False
+    views: tuple[View, ...] = ()
+    poses_file: Path | None = None
 
     @property
     def has_caption(self) -> bool:
@@ -91,19 +144,22 @@ def read_caption_file(path: Path) -> str:
         raise InputError(f"{path} cannot be read: {error.strerror}") from error
 
 
-def find_clips(source: str | Path, *, use_embeddings: bool = False, default_caption: str | None = None) -> list[Clip]:
+def find_clips(
+    source: str | Path, *, use_embeddings: bool = False, default_caption: str | None = None, media: Media = VIDEOS
+) -> list[Clip]:
     """List the clips of a dataset, sorted by key.
 
     Args:
         source: folder or ``.jsonl`` file.
         use_embeddings: every clip needs its ``t5_xxl`` pickle, made from the caption that it has now.
         default_caption: caption of clips that have none; None: such a clip is an error.
+        media: what they are, ``VIDEOS`` or ``IMAGES``.
 
     Raises:
         InputError: no clips, a clip without caption or embedding, an embedding of another caption, the same clip
             twice, or a malformed line.
     """
-    clips = list_clips(source)
+    clips = list_clips(source, media)
     if default_caption is not None:
         require_text(default_caption, "the default caption")
         clips = [clip if clip.has_caption else replace(clip, caption=default_caption) for clip in clips]
@@ -117,45 +173,46 @@ def find_clips(source: str | Path, *, use_embeddings: bool = False, default_capt
     return clips
 
 
-def list_clips(source: str | Path) -> list[Clip]:
+def list_clips(source: str | Path, media: Media = VIDEOS) -> list[Clip]:
     """The clips of a dataset, sorted by key, whether or not they have a caption.
 
     Raises:
         InputError: no clips, the same clip twice, or a malformed line.
     """
     source = Path(source)
-    file = _list_file(source)
-    clips = _from_folder(source) if file is None else _from_jsonl(file)
+    file = _list_file(source, media)
+    clips = _from_folder(source, media) if file is None else _from_jsonl(file, media)
     _refuse_duplicates(clips)
     return sorted(clips, key=lambda clip: clip.key)
 
 
-def not_read(source: str | Path) -> str:
-    """What lies among the videos of a dataset's folder and is not read, counted by suffix; empty when nothing is."""
+def not_read(source: str | Path, media: Media = VIDEOS) -> str:
+    """What lies among the clips of a dataset's folder and is not read, counted by suffix; empty when nothing is."""
     source = Path(source)
-    if _list_file(source) is not None:
+    if _list_file(source, media) is not None:
         return ""
-    files = walk_files(_videos_folder(source))
-    videos = {path.with_suffix("") for path in files if is_video_name(path)}
-    captions = {path for path in files if path.suffix == ".txt" and path.with_suffix("") in videos}
-    return count_suffixes(path for path in files if not is_video_name(path) and path not in captions)
+    files = walk_files(_media_folder(source, media))
+    read = {path for path in files if path.suffix.lower() in media.suffixes}
+    stems = {path.with_suffix("") for path in read}
+    captions = {path for path in files if path.suffix == ".txt" and path.with_suffix("") in stems}
+    return count_suffixes(path for path in files if path not in read and path not in captions)
 
 
 def _root(source: Path) -> Path:
     return source.parent if source.is_file() else source
 
 
-def _videos_folder(source: Path) -> Path:
-    return source / "videos" if (source / "videos").is_dir() else source
+def _media_folder(source: Path, media: Media) -> Path:
+    return source / media.folder if (source / media.folder).is_dir() else source
 
 
-def _list_file(source: Path) -> Path | None:
-    """The ``.jsonl`` file that lists the clips of a source, None for a folder of videos."""
+def _list_file(source: Path, media: Media) -> Path | None:
+    """The ``.jsonl`` file that lists the clips of a source, None for a folder of them."""
     if source.is_file() and source.suffix.lower() == ".jsonl":
         return source
     if not source.is_dir():
         raise InputError(f"{source} is neither a folder nor a .jsonl file")
-    if (source / "videos").is_dir():
+    if (source / media.folder).is_dir():
         return None
     lists = sorted(source.glob("*.jsonl"))
     if len(lists) > 1:
@@ -163,11 +220,11 @@ def _list_file(source: Path) -> Path | None:
     return lists[0] if lists else None
 
 
-def _from_folder(root: Path) -> list[Clip]:
-    folder = _videos_folder(root)
+def _from_folder(root: Path, media: Media) -> list[Clip]:
+    folder = _media_folder(root, media)
     captions = root / "metas" if folder != root else root
-    videos = find_videos(folder)
-    _refuse_inner_datasets(root, videos)
+    videos = find_files(folder, media.suffixes, media.name)
+    _refuse_inner_datasets(root, videos, media)
     paths = [video.relative_to(folder) for video in videos]
     stems = Counter(path.stem for path in paths)
     clips = []
@@ -182,19 +239,22 @@ def _from_folder(root: Path) -> list[Clip]:
                 title=title,
                 relative=path,
                 caption_place=f"expected {file}",
+                still=media.still,
             )
         )
     return clips
 
 
-def _refuse_inner_datasets(root: Path, videos: list[Path]) -> None:
+def _refuse_inner_datasets(root: Path, videos: list[Path], media: Media) -> None:
     """InputError for the parent of datasets in the Cosmos layout, which is no plain folder of clips."""
     parents = {parent for video in videos for parent in video.parents if root in parent.parents}
-    inner = sorted(p.parent.relative_to(root).as_posix() for p in parents if p.name == "videos" and p.parent != root)
+    inner = sorted(
+        p.parent.relative_to(root).as_posix() for p in parents if p.name == media.folder and p.parent != root
+    )
     datasets = [name for name in inner if (root / name / "metas").is_dir()]
     if datasets:
         raise InputError(
-            f"{root} holds no videos/ itself, but datasets that do: name one of them ({_listed(datasets)})"
+            f"{root} holds no {media.folder}/ itself, but datasets that do: name one of them ({_listed(datasets)})"
         )
 
 
@@ -204,7 +264,8 @@ def _own_file(folder: Path, path: PurePath, suffix: str, stems: Counter[str]) ->
     return flat if not own.is_file() and flat.is_file() and stems[path.stem] == 1 else own
 
 
-def _from_jsonl(file: Path) -> list[Clip]:
+def _from_jsonl(file: Path, media: Media) -> list[Clip]:
+    key = media.keys[0]
     given: list[tuple[int, str, str | None]] = []
     for number, line in numbered_lines(file):
         where = f"{file} line {number}"
@@ -213,11 +274,11 @@ def _from_jsonl(file: Path) -> list[Clip]:
         except ValueError as error:
             raise InputError(f"{where} is not JSON: {error}") from error
         if not isinstance(values, dict):
-            raise InputError(f"{where}: expected a JSON object with 'video' and 'caption'")
-        name = _field(values, VIDEO_KEYS, where)
+            raise InputError(f"{where}: expected a JSON object with {key!r} and 'caption'")
+        name = _field(values, media.keys, where)
         if name is None or not PurePath(name).name:
-            raise InputError(f"{where} has no 'video': expected a JSON object with 'video' and 'caption'")
-        require_path(name, f"{where}: the 'video'")
+            raise InputError(f"{where} has no {key!r}: expected a JSON object with {key!r} and 'caption'")
+        require_path(name, f"{where}: the {key!r}")
         given.append((number, name, _field(values, CAPTION_KEYS, where)))
     if not given:
         raise InputError(f"{file} names no clips")
@@ -231,6 +292,7 @@ def _from_jsonl(file: Path) -> list[Clip]:
             title=title,
             relative=path,
             caption_place=f"line {number} has no 'caption'",
+            still=media.still,
         )
         for (number, name, caption), path, title in zip(given, paths, unique_names(paths), strict=True)
     ]

@@ -1,4 +1,4 @@
-"""Read image files, told by their content whatever their suffix is.
+"""Read and write image files. Those read are told by their content, whatever their suffix is.
 
 Images come as a browser shows them: upright, the first picture of several, in sRGB, transparency on white, 8 bits.
 """
@@ -15,6 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from nemo_cosmos.atomic import write_bytes
 from nemo_cosmos.errors import InputError, require_file
 
 if TYPE_CHECKING:
@@ -25,6 +26,9 @@ FORMATS = ("JPEG", "PNG", "WEBP", "AVIF", "GIF", "TIFF", "BMP", "JPEG2000", "PPM
 """What counts as an image, by Pillow's names."""
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".jfif", ".png", ".webp", ".avif", ".gif", ".tif", ".tiff", ".bmp")
 """Suffixes by which people name images; what a file is, its content says."""
+IMAGE_FORMATS = ("jpg", "jpeg", "png")
+"""What images are written as, by suffix."""
+JPEG_QUALITY = 85
 HEIF_BRANDS = (b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"mif1", b"msf1")
 """Marks of HEIC files, which phones write and Pillow does not read."""
 _JPEG_XL = (b"\xff\x0a", b"\0\0\0\x0cJXL ")
@@ -102,6 +106,25 @@ def pixels_of(opened: Image.Image, name: str | Path) -> Tensor:
     except _DAMAGE as error:
         raise InputError(f"{name} cannot be read as an image: {error}") from error
     return torch.from_numpy(array).permute(2, 0, 1)
+
+
+def write_image(path: Path, image: Tensor, quality: int | None = None) -> None:
+    """Write (3, H, W) uint8 RGB in the format of the suffix, one of ``IMAGE_FORMATS``.
+
+    Args:
+        path: appears when the file is complete.
+        image: pixels.
+        quality: of JPEG, 1 to 100; None: 85.
+    """
+    from PIL import Image
+
+    file = io.BytesIO()
+    picture = Image.fromarray(np.ascontiguousarray(image.permute(1, 2, 0).cpu().numpy()))
+    if path.suffix.lower() == ".png":
+        picture.save(file, "PNG")
+    else:
+        picture.save(file, "JPEG", quality=JPEG_QUALITY if quality is None else quality)
+    write_bytes(path, file.getvalue())
 
 
 def _formats() -> list[str]:

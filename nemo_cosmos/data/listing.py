@@ -46,15 +46,24 @@ def walk_files(folder: Path) -> list[Path]:
 
 def find_videos(folder: Path) -> list[Path]:
     """The videos below a folder, sorted; InputError when there are none, counting what else is there."""
+    return find_files(folder, VIDEO_SUFFIXES, "video")
+
+
+def find_files(folder: Path, suffixes: Sequence[str], what: str) -> list[Path]:
+    """The files below a folder with one of the suffixes, in any case, sorted; ``what`` is one of them in errors.
+
+    Raises:
+        InputError: there are none, or a folder may not be read; what else is there is counted.
+    """
     files = walk_files(folder)
-    videos = [path for path in files if is_video_name(path)]
-    if not videos:
+    chosen = [path for path in files if path.suffix.lower() in suffixes]
+    if not chosen:
         others = count_suffixes(files)
         found = f"; found {others}" if others else ""
         raise InputError(
-            f"{folder} holds no video: it holds no .mp4 files nor any of {', '.join(VIDEO_SUFFIXES[1:])}{found}"
+            f"{folder} holds no {what}: it holds no {suffixes[0]} files nor any of {', '.join(suffixes[1:])}{found}"
         )
-    return videos
+    return chosen
 
 
 def count_suffixes(files: Iterable[PurePath]) -> str:

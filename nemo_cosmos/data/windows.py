@@ -16,7 +16,8 @@ from torch import Tensor
 
 from nemo_cosmos.data.clips import Clip
 from nemo_cosmos.data.embeddings import caption_digest, read_embedding
-from nemo_cosmos.data.resize import FITS, Fit, padding_mask
+from nemo_cosmos.data.images import read_image
+from nemo_cosmos.data.resize import FITS, Fit, padding_mask, resize
 from nemo_cosmos.data.sample import LatentSample, Origin, TokenizerIdentity
 from nemo_cosmos.data.video import iter_windows, probe, read_frames
 from nemo_cosmos.errors import InputError
@@ -24,6 +25,8 @@ from nemo_cosmos.pixels import from_levels
 
 PATCH = 2
 """The networks cut latents into patches of 2 x 2 cells."""
+IMAGE_FPS = 16.0
+"""Frame rate recorded for an image, which has none: what the released image datasets say."""
 TEXT_DTYPE = torch.float16
 """Type in which text embeddings are stored, as in ``t5_xxl`` pickles."""
 
@@ -131,6 +134,10 @@ def windows_of(clip: Clip, plan: WindowPlan, compression: int, done: frozenset[s
     """
     caption = clip.read_caption()
     embedding = None if clip.embedding_file is None else read_embedding(clip.embedding_file)
+    if clip.still:
+        if plan.key(clip, 0) not in done:
+            yield _image_window(clip, plan, compression, caption, embedding)
+        return
     info = probe(clip.video, keep_damaged=plan.keep_damaged)
     fps = plan.fps or info.even_rate
     mask = padding_mask((info.height, info.width), plan.size, plan.fit, compression)
@@ -169,6 +176,22 @@ def windows_of(clip: Clip, plan: WindowPlan, compression: int, done: frozenset[s
                 caption=caption,
                 embedding=embedding,
             )
+
+
+def _image_window(clip: Clip, plan: WindowPlan, compression: int, caption: str, embedding: Tensor | None) -> Window:
+    assert plan.frames == 1 and plan.stride == 0, "an image is one frame"
+    image = read_image(clip.video)
+    height, width = image.shape[1:]
+    return Window(
+        key=plan.key(clip, 0),
+        name=clip.name,
+        frames=resize(image, plan.size, plan.fit)[:, None],
+        fps=IMAGE_FPS,
+        source_size=(height, width),
+        padding_mask=padding_mask((height, width), plan.size, plan.fit, compression),
+        caption=caption,
+        embedding=embedding,
+    )
 
 
 def check_plan(plan: WindowPlan, tokenizer: Tokenizer) -> None:

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import math
 import os
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, get_args
 
 from nemo_cosmos.choices import Fit, InputFrom, Sampler
+from nemo_cosmos.data.images import IMAGE_FORMATS
 from nemo_cosmos.data.manifest import Manifest, one_rate
 from nemo_cosmos.data.record import recorded_rates
 from nemo_cosmos.data.sample import TokenizerIdentity
@@ -48,6 +49,8 @@ class GenerationConfig:
             drops to.
         seed: of the noise; the same seed gives the same noise on every machine. Chunk i uses seed + i.
         crf: constant rate factor of the H.264 file, 0 (lossless) to 51.
+        image_format: of an image file, "jpg", "jpeg" or "png"; its suffix.
+        image_quality: of a JPEG file, 1 to 100; None: 85.
     """
 
     height: int | None = None
@@ -66,6 +69,8 @@ class GenerationConfig:
     negative_prompt: str | None = None
     seed: int = 1
     crf: int = 18
+    image_format: str = "jpg"
+    image_quality: int | None = None
 
     def __post_init__(self) -> None:
         check_fields(self, {}, "")
@@ -82,6 +87,11 @@ class GenerationConfig:
         require("fps", self.fps is None or 0 < self.fps <= MOST_FPS, f"a positive frame rate of at most {MOST_FPS}")
         require("seed", 0 <= self.seed < 2**32, "0 up to 2^32 - 1")
         require("crf", 0 <= self.crf <= 51, "0 up to 51")
+        require("image_format", self.image_format.lower() in IMAGE_FORMATS, " or ".join(IMAGE_FORMATS))
+        require("image_quality", self.image_quality is None or 1 <= self.image_quality <= 100, "1 up to 100")
+        require(
+            "image_quality", self.image_quality is None or self.image_format.lower() != "png", "none: PNG is lossless"
+        )
         require("input_from", self.input_from in ("start", "end"), "start or end")
         require("fit", self.fit is None or self.fit in FITS, " or ".join(FITS))
         require("sampler", self.sampler is None or self.sampler in SAMPLERS, " or ".join(SAMPLERS))
@@ -133,19 +143,22 @@ def _run_folder(path: Path) -> Path | None:
     return next((f for f in (path, *path.parents[:2]) if (f / "config.yaml").is_file()), None)
 
 
-def weight_defaults(path: str | Path, config: GenerationConfig) -> WeightDefaults:
+def weight_defaults(
+    path: str | Path, config: GenerationConfig, released_size: tuple[int, int] = RELEASED_SIZE
+) -> WeightDefaults:
     """Reads the defaults of a run folder, for it or for what lies in it; other files have those of released models.
 
     Args:
         path: what the weights are loaded from.
         config: the user's settings; the shards of the run are only needed for what these leave open.
+        released_size: (height, width) in pixels for weights that are not of a run.
 
     Raises:
         InputError: the run's shards are gone and size or frame count were not given.
     """
     folder = _run_folder(Path(path))
     if folder is None:
-        return WeightDefaults()
+        return WeightDefaults(size=released_size)
     try:
         return _run_defaults(folder, read_yaml(folder / "config.yaml"), config)
     except (TypeError, LookupError) as error:
@@ -210,11 +223,6 @@ def _training_rate(shards: Manifest, folder: Path) -> float | None:
     if not rates and shards.settings.get("fps"):
         rates = [shards.settings["fps"] / (shards.settings.get("step") or 1)]
     return one_rate(rates)
-
-
-def settings_record(config: GenerationConfig) -> dict[str, Any]:
-    """The settings as plain values, for the record beside an output."""
-    return {f.name: getattr(config, f.name) for f in fields(config)}
 
 
 def _number(folder: Path, values: Any, key: str, kind: type, default: Any) -> Any:

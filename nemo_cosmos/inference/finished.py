@@ -1,4 +1,4 @@
-"""Which videos of a job are finished: those whose record says that nothing has changed that shapes them."""
+"""Which videos or images of a job are finished: those whose record says that nothing has changed that shapes them."""
 
 from __future__ import annotations
 
@@ -11,7 +11,6 @@ import torch
 
 from nemo_cosmos.checkpoint.files import JOINT, LATEST, MODEL_CONFIG
 from nemo_cosmos.data.embeddings import file_digest
-from nemo_cosmos.inference.config import settings_record
 from nemo_cosmos.inference.job_settings import GenerationJob
 from nemo_cosmos.inference.requests import GenerationRequest
 from nemo_cosmos.typed import parse_json
@@ -50,10 +49,11 @@ def job_record(job: GenerationJob, dtype: torch.dtype) -> dict[str, Any]:
     }
 
 
-def request_record(job: GenerationJob, request: GenerationRequest, shared: dict[str, Any]) -> dict[str, Any]:
-    """What decides what one video looks like; ``shared`` is the job's part."""
+def request_record(request: GenerationRequest, settings: dict[str, Any], shared: dict[str, Any]) -> dict[str, Any]:
+    """What decides what one result looks like; ``settings`` and ``shared`` are the job's part."""
     given = request.visual_input
-    settings = {**settings_record(job.config), "seed": job.config.seed if request.seed is None else request.seed}
+    if request.seed is not None:
+        settings = {**settings, "seed": request.seed}
     return {
         "prompt": request.prompt,
         "visual_input": None
@@ -64,10 +64,10 @@ def request_record(job: GenerationJob, request: GenerationRequest, shared: dict[
     }
 
 
-def is_finished(output: Path, name: str, record: dict[str, Any]) -> bool:
-    """Whether ``output`` holds the video of this name, made as the record says; says what differs."""
-    file = output / f"{name}.json"
-    if not file.is_file() or not (output / f"{name}.mp4").is_file():
+def is_finished(result: Path, record: dict[str, Any]) -> bool:
+    """Whether a video or image is there, made as the record says; says what differs."""
+    file = result.with_suffix(".json")
+    if not file.is_file() or not result.is_file():
         return False
     try:
         found = parse_json(file.read_text(encoding="utf-8"))
@@ -75,7 +75,7 @@ def is_finished(output: Path, name: str, record: dict[str, Any]) -> bool:
         return False
     other = [key for key, value in record.items() if not isinstance(found, dict) or found.get(key) != value]
     if other:
-        logger.info("%s was made with other %s: made again", output / f"{name}.mp4", ", ".join(other))
+        logger.info("%s was made with other %s: made again", result, ", ".join(other))
     return not other
 
 

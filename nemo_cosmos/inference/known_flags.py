@@ -9,7 +9,8 @@ from typing import Literal
 from nemo_cosmos.ending import Flags, report_to
 from nemo_cosmos.errors import InputError
 from nemo_cosmos.inference.config import GenerationConfig
-from nemo_cosmos.inference.job import GenerationJob, JobSummary, Part, run_job
+from nemo_cosmos.inference.job import GenerationJob, JobSummary, run_job
+from nemo_cosmos.inference.job_settings import Part
 from nemo_cosmos.inference.places import preset_of
 from nemo_cosmos.inference.prompts import default_negative_prompt
 from nemo_cosmos.inference.requests import GenerationRequest, collect_requests

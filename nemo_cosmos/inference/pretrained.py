@@ -13,11 +13,12 @@ from torch import Tensor
 from nemo_cosmos.choices import Fit, InputFrom, Part, Precision, Sampler, Verify, Weights
 from nemo_cosmos.data.images import IMAGE_SUFFIXES, is_image, pixels_of
 from nemo_cosmos.errors import InputError, require_file
-from nemo_cosmos.inference.config import GenerationConfig, trained_text_length, weight_defaults
 from nemo_cosmos.inference.inputs import GivenFrames
-from nemo_cosmos.inference.job import GenerationJob, build_models, progress_bars
-from nemo_cosmos.inference.pipeline import WorldPipeline
+from nemo_cosmos.inference.job_settings import GenerationJob
+from nemo_cosmos.inference.loading import build_models, open_pipeline
+from nemo_cosmos.inference.pipelines import pipeline_for
 from nemo_cosmos.inference.places import ADAPTER_FILES, TOKENIZER_FILES, find_folder, find_network
+from nemo_cosmos.inference.progress import progress_bars
 from nemo_cosmos.inference.ranks import start_ranks
 from nemo_cosmos.inference.requests import GenerationRequest
 from nemo_cosmos.logs import log_shown
@@ -27,24 +28,22 @@ from nemo_cosmos.typed import check_arguments
 if TYPE_CHECKING:
     from PIL.Image import Image
 
-NAME = "video"
-"""Of the one request of a call, in messages."""
-
 
 class Pipeline:
-    """Text2World and Video2World generation: a prompt and frames in, frames out.
+    """Generation as the network does it, Text2World, Video2World or Text2Image: a prompt and frames in, frames out.
 
     The same job as `nemo-cosmos generate`: settings have the names, defaults and limits of its flags, and the same
     settings and seed give the same frames. Made by :meth:`from_pretrained`.
 
     Attributes:
-        fps: frame rate of the latest video, 0 before one was made.
+        fps: frame rate of the latest video, 0 before one was made and after an image.
     """
 
     def __init__(self, job: GenerationJob) -> None:
         self.job, self.ranks, self.fps = job, start_ranks(), 0.0
         with log_shown():
-            self.models = build_models(job, trained_text_length(job.weights), self.ranks)
+            self.models = build_models(job, self.ranks)
+            self.kind = pipeline_for(self.models.dit)
             models = self.models
             parts = (models.tokenizer, models.network, models.text_encoder, models.upsampler, models.guardrail)
             for part in parts:
@@ -126,12 +125,15 @@ class Pipeline:
         fit: Fit | None = None,
         fps: float | None = None,
         num_steps: int = 35,
-        guidance: float = 7.0,
+        guidance: float | None = None,
         batched_guidance: bool = False,
         sampler: Sampler | None = None,
         seed: int = 1,
+        aspect_ratio: str | None = None,
     ) -> np.ndarray:
-        """One video. Settings left at None take the run's value, else that of the released models.
+        """One video or image. Settings left at None take the run's value, else that of the released models.
+
+        A Text2Image network takes no input, and refuses settings of videos.
 
         Args:
             prompt: what the video shows; may be left out with a prompt upsampler and an input.
@@ -148,56 +150,58 @@ class Pipeline:
             fit: how an input of another shape fills the frame: "crop", "pad" or "stretch".
             fps: frames per second, told to the network; the one in use stays in the attribute of that name.
             num_steps: sampler steps.
-            guidance: g in cond + g * (cond - uncond).
+            guidance: g in cond + g * (cond - uncond); None: 7, of an image 4.
             batched_guidance: both branches in one batch.
             sampler: "edm-euler" (default for Predict1) or "res-2ab" (default for Predict2).
             seed: of the noise.
+            aspect_ratio: size of an image instead of ``height`` and ``width``: "16:9", "9:16", "4:3", "3:4" or "1:1".
 
         Returns:
-            (T, H, W, 3) uint8 RGB frames; under torchrun on every rank.
+            (T, H, W, 3) uint8 RGB frames, T = 1 for an image; under torchrun on every rank.
 
         Raises:
             InputError: an argument of the wrong type or range, an input that cannot be read, a size or count that
                 tokenizer or network cannot take, or a prompt or video that the guardrail refused.
         """
-        request = _request(prompt, image, video)
-        config = GenerationConfig(
-            height=height,
-            width=width,
-            num_frames=num_frames,
-            chunk_frames=chunk_frames,
-            overlap_frames=overlap_frames,
-            fps=fps,
-            num_input_frames=num_input_frames,
-            input_from=input_from,
-            fit=fit,
-            sampler=sampler,
-            num_steps=num_steps,
-            guidance=guidance,
-            batched_guidance=batched_guidance,
-            negative_prompt=negative_prompt,
-            seed=seed,
-        )
+        settings = {
+            "height": height,
+            "width": width,
+            "num_frames": num_frames,
+            "chunk_frames": chunk_frames,
+            "overlap_frames": overlap_frames,
+            "fps": fps,
+            "num_input_frames": num_input_frames,
+            "input_from": input_from,
+            "fit": fit,
+            "sampler": sampler,
+            "num_steps": num_steps,
+            "guidance": guidance,
+            "batched_guidance": batched_guidance,
+            "negative_prompt": negative_prompt,
+            "seed": seed,
+        }
+        request = _request(self.kind.makes, prompt, image, video)
+        self.kind.check_inputs(self.models.dit, [request])
+        config = self.kind.configure(settings, aspect_ratio)
         with log_shown(), progress_bars(1, enabled=self.ranks.is_first) as bars:
-            defaults = weight_defaults(self.job.weights, config)
-            world = WorldPipeline(self.models, config, defaults, self.ranks)
-            [text] = world.prepare_texts([request])
+            pipeline = open_pipeline(self.job, config, self.models, self.ranks)
+            [text] = pipeline.prepare_texts([request])
             if text.text is None:
                 raise InputError(f"the guardrail refused the prompt {text.prompt[:80]!r}")
-            bars.begin(NAME)
-            frames, self.fps = world.generate(request, text, progress=bars.evaluation)
+            bars.begin(request.name)
+            frames, self.fps = pipeline.generate(request, text, progress=bars.evaluation)
             bars.end()
-        return self.ranks.from_first(lambda: _as_array(frames))
+        return self.ranks.from_first(lambda: _as_array(frames, self.kind.makes))
 
 
-def _as_array(frames: Tensor | None) -> np.ndarray:
+def _as_array(frames: Tensor | None, makes: str) -> np.ndarray:
     """(3, T, H, W) -> (T, H, W, 3), an array of its own."""
     if frames is None:
-        raise InputError("the guardrail refused the video")
+        raise InputError(f"the guardrail refused the {makes}")
     return np.ascontiguousarray(frames.permute(1, 2, 3, 0).cpu().numpy())
 
 
-def _request(prompt: Any, image: Any, video: Any) -> GenerationRequest:
+def _request(name: str, prompt: Any, image: Any, video: Any) -> GenerationRequest:
     if prompt is not None and not isinstance(prompt, str):
         raise InputError(f"prompt={str(prompt)[:80]!r}: expected text")
     if image is not None and video is not None:
@@ -205,7 +209,7 @@ def _request(prompt: Any, image: Any, video: Any) -> GenerationRequest:
     if prompt is None and image is None and video is None:
         raise InputError("prompt: say what to generate, by a prompt, an image or a video")
     path, frames = _image(image) if image is not None else _video(video)
-    return GenerationRequest(NAME, (prompt or "").strip(), path, has_prompt=prompt is not None, frames=frames)
+    return GenerationRequest(name, (prompt or "").strip(), path, has_prompt=prompt is not None, frames=frames)
 
 
 def _image(image: Any) -> tuple[Path | None, GivenFrames | None]:

@@ -28,6 +28,22 @@ def default_negative_prompt() -> str:
     return str(json.loads(text)["negative_prompt"])
 
 
+def released_negative_prompt() -> str:
+    """The negative prompt that the released Predict2 command lines use for videos by default, as diffusers ships it.
+
+    Raises:
+        InputError: the installed diffusers has it no longer.
+    """
+    try:
+        from diffusers.pipelines.cosmos.pipeline_cosmos2_video2world import DEFAULT_NEGATIVE_PROMPT
+    except ImportError as error:
+        raise InputError(
+            f"the released negative prompt is part of diffusers, which does not give it ({error}): install "
+            "diffusers 0.34 or later, or give a negative prompt"
+        ) from error
+    return str(DEFAULT_NEGATIVE_PROMPT).strip()
+
+
 class PromptUpsampler:
     """Any image-text-to-text model of transformers with a chat template, as a writer of long prompts."""
 

@@ -9,9 +9,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from nemo_cosmos.data.clips import list_clips, not_read
 from nemo_cosmos.data.listing import numbered_lines, require_path
 from nemo_cosmos.errors import InputError, require_text
+from nemo_cosmos.prepare.sources import SourceOptions, open_source
 from nemo_cosmos.typed import parse_json
 
 if TYPE_CHECKING:
@@ -129,14 +129,18 @@ def requests_from_jsonl(path: Path) -> list[GenerationRequest]:
 
 
 def requests_from_clips(source: Path, *, limit: int | None = None) -> list[GenerationRequest]:
-    """One request per clip of a dataset in any layout that ``prepare`` reads, by name, from its video and caption.
+    """One request per clip of a dataset in any layout that ``prepare`` reads, by name, from its video or image and its
+    caption.
 
     Raises:
         InputError: there is no clip, or a clip has no caption.
     """
-    clips = sorted(list_clips(source), key=lambda clip: clip.title)
-    if others := not_read(source):
-        logger.info("%s: not read, for their suffixes: %s", source, others)
+    opened = open_source(source, options=SourceOptions(captions_needed=False))
+    clips = sorted(opened.clips, key=lambda clip: clip.title)
+    if opened.not_read:
+        logger.info("%s: not read, for their suffixes: %s", source, opened.not_read)
+    if opened.note:
+        logger.info("%s", opened.note)
     requests = []
     for clip in clips[:limit]:
         if not clip.has_caption:

@@ -158,12 +158,12 @@ def _drop_samples(out: Path, index: ShardIndex, keys: Set[str]) -> None:
 def _difference(origin: dict[str, Any], clip: Clip) -> str:
     """What is different about a clip, in words; empty when nothing is. A clip that cannot be read now counts as
     changed."""
-    times = file_times(clip.video)
+    times, what = file_times(clip.video), "image" if clip.still else "video"
     if any(origin[name] != value for name, value in times.items()) or not times:
         if not times:
-            return "video missing"
+            return f"{what} missing"
         if origin["bytes"] != times["bytes"] or origin["sha256"] != file_digest(clip.video):
-            return "video"
+            return what
     try:
         caption = caption_digest(clip.read_caption())
     except InputError:

@@ -9,21 +9,24 @@ from pathlib import Path
 import torch
 
 from nemo_cosmos.checksums import Verify
-from nemo_cosmos.data.clips import find_clips, not_read
 from nemo_cosmos.data.shards import SAMPLES_PER_SHARD
 from nemo_cosmos.data.video import Fit
 from nemo_cosmos.data.windows import WindowPlan
 from nemo_cosmos.ending import report_to
+from nemo_cosmos.errors import InputError
 from nemo_cosmos.models.text import load_text_encoder, text_encoder_name
 from nemo_cosmos.models.tokenizer import load_tokenizer
 from nemo_cosmos.precision import long_name
 from nemo_cosmos.prepare.decode import default_workers
 from nemo_cosmos.prepare.device import resolve_device, resolve_dtype
 from nemo_cosmos.prepare.encode import PrepareResult, Progress, join_ranks, prepare
+from nemo_cosmos.prepare.sources import OpenedSource, SourceOptions, open_source
 from nemo_cosmos.prepare.text_embeddings import recorded_encoder, recorded_length
 from nemo_cosmos.typed import check_arguments
 
 SHOWN = 5
+FRAMES = 121
+"""Pixel frames of a sample of the released Predict1 networks."""
 
 
 def prepare_dataset(
@@ -32,7 +35,7 @@ def prepare_dataset(
     *,
     tokenizer: str | Path,
     text_encoder: str | Path | None = None,
-    frames: int = 121,
+    frames: int | None = None,
     size: tuple[int, int] = (704, 1280),
     fit: Fit = "crop",
     fps: float | None = None,
@@ -49,6 +52,7 @@ def prepare_dataset(
     dtype: str = "auto",
     text_device: str = "auto",
     verify: Verify = "auto",
+    source_kind: str = "auto",
 ) -> PrepareResult:
     """Tokenize a dataset offline, once, so that training reads latents instead of video.
 
@@ -56,12 +60,13 @@ def prepare_dataset(
     progress bar and prints what became of the clips.
 
     Args:
-        source: folder with ``videos/`` and ``metas/``, folder of videos with ``*.txt``, or ``.jsonl`` file.
+        source: folder with ``videos/`` and ``metas/``, folder of videos with ``*.txt``, or ``.jsonl`` file; or the
+            same with images.
         out: folder of shards to write.
         tokenizer: folder of the video tokenizer.
         text_encoder: T5 folder or repository that embeds the captions; None uses the embeddings in
             ``source/t5_xxl``.
-        frames: pixel frames per sample, 1 + k * temporal compression.
+        frames: pixel frames per sample, 1 + k * temporal compression; None: 121, of images 1.
         size: (height, width) in pixels.
         fit: how a clip of another shape fills the size: "crop", "pad" or "stretch".
         fps: resample to this rate; None: each clip's own.
@@ -78,6 +83,7 @@ def prepare_dataset(
         dtype: computation of the tokenizer: "auto" (bf16 on GPUs, fp32 else), "bf16", "fp16" or "fp32".
         text_device: where captions are embedded: "auto" (as ``device``) or "cpu".
         verify: how the tokenizer is compared with its checksums: "auto", "full" or "size".
+        source_kind: what ``source`` is: "clips", "images", or "auto" by what lies there.
 
     Returns:
         What the call did: ``path``, ``samples`` (in the folder now), ``written``, ``skipped``, ``manifest``, ….
@@ -90,7 +96,8 @@ def prepare_dataset(
     source, out, tokenizer = Path(source), Path(out), Path(tokenizer)
     encoder = None if text_encoder is None else str(text_encoder)
     report_to(out)
-    clips = find_clips(source, use_embeddings=encoder is None, default_caption=default_caption)
+    opened = open_source(source, source_kind, SourceOptions(encoder is None, default_caption))
+    clips, plan = opened.clips, _plan(opened, source, frames, (size[0], size[1]), fit, step, stride, fps, keep_damaged)
     used_default = any(clip.caption_file is None and clip.caption == default_caption for clip in clips)
     place = resolve_device(device)
     compute_dtype = resolve_dtype(dtype, place)
@@ -100,14 +107,16 @@ def prepare_dataset(
     rank = join_ranks()
     if rank.index == 0:
         print(f"tokenizer {video_tokenizer.identity}: {video_tokenizer.origin}", flush=True)
-        if others := not_read(source):
-            print(f"not read, for their suffixes: {others}")
+        if opened.not_read:
+            print(f"not read, for their suffixes: {opened.not_read}")
+        if opened.note:
+            print(opened.note)
     with _bar(rank.index == 0) as on_progress:
         result = prepare(
             clips,
             out,
             tokenizer=video_tokenizer,
-            plan=WindowPlan(frames, (size[0], size[1]), fit, step, stride, fps, keep_damaged),
+            plan=plan,
             text_encoder=None
             if encoder is None
             else lambda: load_text_encoder(encoder, max_length=text_length, device=text_place),
@@ -129,6 +138,32 @@ def prepare_dataset(
     if alone and torch.distributed.is_initialized():
         torch.distributed.destroy_process_group()
     return result
+
+
+def _plan(
+    opened: OpenedSource,
+    source: Path,
+    frames: int | None,
+    size: tuple[int, int],
+    fit: Fit,
+    step: int,
+    stride: int,
+    fps: float | None,
+    keep_damaged: bool,
+) -> WindowPlan:
+    """The windows of a source's clips; InputError for more frames than its clips have, and choices among them."""
+    count = (opened.frames or FRAMES) if frames is None else frames
+    plan = WindowPlan(count, size, fit, step, stride, fps, keep_damaged)
+    if opened.frames is None:
+        return plan
+    alone = WindowPlan(opened.frames, size, fit)
+    for name in ("frames", "step", "stride", "fps", "keep_damaged"):
+        if getattr(plan, name) != getattr(alone, name):
+            raise InputError(
+                f"{name}={getattr(plan, name)}: {source} holds {opened.kind}, which have one frame each and no rate; "
+                "leave it out"
+            )
+    return plan
 
 
 @contextlib.contextmanager

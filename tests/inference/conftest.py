@@ -122,7 +122,7 @@ def fakes() -> Fakes:
 def models(fakes):
     """A function that builds the parts of a pipeline from stand-ins."""
     from nemo_cosmos.inference.components import Component
-    from nemo_cosmos.inference.pipeline import Models
+    from nemo_cosmos.inference.models import Models
 
     def build(preset: str = "tiny-video2world", target: Tensor | float = 0.25, **parts):
         dit = fakes.dit(preset)

@@ -20,11 +20,9 @@ from nemo_cosmos.models.tokenizer.pretrained import save_tokenizer
 WIDTH = 32
 
 
-def write_models(folder: Path) -> None:
+def write_models(folder: Path, preset: str = "tiny-video2world") -> None:
     """``run``, ``tokenizer``, ``text`` and ``clip.mp4`` under ``folder``; everything as training writes it."""
-    dit = DiTConfig.preset(
-        "tiny-video2world", hidden_size=64, num_layers=2, adaln_lora_dim=8, text_width=WIDTH, max_frames=16
-    )
+    dit = DiTConfig.preset(preset, hidden_size=64, num_layers=2, adaln_lora_dim=8, text_width=WIDTH, max_frames=16)
     checkpoints = folder / "run" / "checkpoints"
     checkpoints.mkdir(parents=True)
     for seed, kind in enumerate(("ema", "reg")):

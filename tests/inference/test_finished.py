@@ -24,8 +24,9 @@ def folder(tmp_path):
 
 
 @pytest.fixture
-def job(folder, models, monkeypatch):
+def job(folder, models, fakes, monkeypatch):
     monkeypatch.setattr(module, "build_models", lambda *args: models(target=0.0))
+    monkeypatch.setattr(module, "describe_network", lambda *args: fakes.dit())
 
     def make(**changes):
         values = {

@@ -10,6 +10,7 @@ from nemo_cosmos.errors import InputError
 from nemo_cosmos.inference import job as module
 from nemo_cosmos.inference.config import GenerationConfig, weight_defaults
 from nemo_cosmos.inference.job import GenerationJob, describe_network, run_job
+from nemo_cosmos.inference.pipelines import world
 from nemo_cosmos.inference.requests import GenerationRequest, collect_requests
 
 
@@ -25,7 +26,7 @@ def folder(tmp_path):
 
 
 @pytest.fixture
-def job(folder, models, monkeypatch):
+def job(folder, models, fakes, monkeypatch):
     built = []
 
     def build(*args):
@@ -33,6 +34,7 @@ def job(folder, models, monkeypatch):
         return built[-1]
 
     monkeypatch.setattr(module, "build_models", build)
+    monkeypatch.setattr(module, "describe_network", lambda *args: fakes.dit())
     settings = GenerationConfig(height=32, width=48, num_frames=5, num_steps=2)
 
     def make(**changes):
@@ -81,7 +83,7 @@ def test_a_failure_leaves_no_half_written_video(job, folder, monkeypatch):
     def fail(*args, **options):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(module, "write_mp4", fail)
+    monkeypatch.setattr(world, "write_mp4", fail)
     with pytest.raises(InputError, match=r"no space left while writing to .*out"):
         run_job(job(), collect_requests(source=folder / "clips", limit=1))
     assert not list((folder / "out").glob("*.mp4")) and not list((folder / "out").glob("*.json"))

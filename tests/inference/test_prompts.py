@@ -2,6 +2,7 @@ import pytest
 import torch
 
 from nemo_cosmos.errors import InputError
+from nemo_cosmos.inference import prompts
 from nemo_cosmos.inference.prompts import PromptUpsampler, clean_answer, default_negative_prompt
 
 TEMPLATE = (
@@ -102,3 +103,15 @@ def test_answers_become_one_line(answer, expected):
 
 def test_the_default_negative_prompt_is_shipped():
     assert len(default_negative_prompt().split()) > 20
+
+
+def test_the_released_negative_prompt_is_that_of_diffusers_and_loaded_at_its_use():
+    """Its digest is that of the file the released command line reads; nothing of it is in this project."""
+    import hashlib
+    import subprocess
+    import sys
+
+    text = prompts.released_negative_prompt()
+    assert hashlib.sha256(text.encode()).hexdigest()[:16] == "6d7ca93077e7e4a8" and len(text) == 538
+    code = "import sys, nemo_cosmos.inference.prompts; sys.exit('diffusers' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

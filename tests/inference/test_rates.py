@@ -7,7 +7,7 @@ from nemo_cosmos.data.manifest import Manifest, one_rate
 from nemo_cosmos.data.record import DataRecord
 from nemo_cosmos.data.sample import TokenizerIdentity
 from nemo_cosmos.inference.config import GenerationConfig, WeightDefaults, weight_defaults
-from nemo_cosmos.inference.pipeline import WorldPipeline
+from nemo_cosmos.inference.pipelines.world import WorldPipeline
 from nemo_cosmos.inference.requests import GenerationRequest
 
 

@@ -20,8 +20,9 @@ from nemo_cosmos.checkpoint.lora import save_adapter
 from nemo_cosmos.commands.generate import generate
 from nemo_cosmos.data.video import probe, read_frames
 from nemo_cosmos.errors import InputError
-from nemo_cosmos.inference import job
+from nemo_cosmos.inference import loading
 from nemo_cosmos.inference import pretrained as pretrained_module
+from nemo_cosmos.inference.pipelines import world
 from nemo_cosmos.models.dit import DiTConfig
 from nemo_cosmos.models.dit.lora import LoraSpec, adapter_entries
 from tests.interface.verbs import command
@@ -33,7 +34,7 @@ def test_frames_equal_those_of_the_command_bit_for_bit(
     folder: Path, pipe: nc.Pipeline, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     written: list[Any] = []
-    monkeypatch.setattr(job, "write_mp4", lambda path, frames, *rest: written.append((frames, *rest)))
+    monkeypatch.setattr(world, "write_mp4", lambda path, frames, *rest: written.append((frames, *rest)))
     models = ("--model", folder / "run", "--tokenizer", folder / "tokenizer", "--text-encoder", folder / "text")
     flags = ("--height", 32, "--width", 48, "--num-frames", 9, "--num-steps", 2, "--crf", 0, "--seed", 5)
     say = ("--prompt", "a red disc", "--negative-prompt", "blur", "--guidance", 3, "--num-input-frames", 5)
@@ -175,7 +176,7 @@ def test_adapters_are_merged_as_by_the_command(
     video = adapted("go", image=folder / "frame.png", **SMALL)
     assert not np.array_equal(video, pipe("go", image=folder / "frame.png", **SMALL))
     written: list[Any] = []
-    monkeypatch.setattr(job, "write_mp4", lambda path, frames, *rest: written.append(frames))
+    monkeypatch.setattr(world, "write_mp4", lambda path, frames, *rest: written.append(frames))
     flags = ("--model", folder / "run", "--tokenizer", folder / "tokenizer", "--text-encoder", folder / "text")
     more = ("--lora", tmp_path / "lora", "--prompt", "go", "--input", folder / "frame.png", "--output", tmp_path)
     size = ("--height", 32, "--width", 48, "--num-frames", 9, "--num-steps", 2)
@@ -223,8 +224,8 @@ def test_guardrails_refuse_prompts_and_videos_and_change_frames(
     folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     guard = Guard()
-    monkeypatch.setattr(job, "guardrail_wanted", lambda choice: choice is not False)
-    monkeypatch.setattr(job, "CosmosGuardrail", lambda device: guard)
+    monkeypatch.setattr(loading, "guardrail_wanted", lambda choice: choice is not False)
+    monkeypatch.setattr(loading, "CosmosGuardrail", lambda device: guard)
     models = {"tokenizer": folder / "tokenizer", "text_encoder": folder / "text"}
     guarded = nc.Pipeline.from_pretrained(folder / "run", **models)
     assert not guarded("good", **SMALL).any()

@@ -132,6 +132,11 @@ class DiTConfig:
         """Positions in time, height and width that the tables of the network have, in tokens."""
         return self.max_frames, self.max_height // self.patch_size, self.max_width // self.patch_size
 
+    @property
+    def makes_images(self) -> bool:
+        """Whether a sample is one frame (Text2Image): the network is told neither given frames nor a frame rate."""
+        return not (self.condition_mask or self.rope_uses_fps or self.plucker_channels or self.multiview)
+
     def token_grid(self, frames: int, height: int, width: int) -> TokenGrid:
         """Tokens of a latent.
 
