@@ -147,19 +147,21 @@ def _write_pipeline(
 
 
 def _write_vae(source: Path, target: Path, config: DiTConfig) -> None:
-    from nemo_cosmos.models.tokenizer import load_tokenizer
-    from nemo_cosmos.models.tokenizer.diffusers_export import export_diffusers
+    from nemo_cosmos.models.tokenizer import CosmosTokenizer
+    from nemo_cosmos.models.video_tokenizer import open_tokenizer
 
     settings = source / "config.json"
     if settings.exists() and read_object(settings).get("_class_name") == "AutoencoderKLCosmos":
         shutil.copytree(source, target)
         return
-    tokenizer = load_tokenizer(source)
+    tokenizer = open_tokenizer(source)
+    if not isinstance(tokenizer, CosmosTokenizer):
+        raise InputError(f"{source}: {tokenizer.name}; a pipeline of Predict1 takes a Cosmos-Tokenize1 tokenizer")
     if tokenizer.latent_channels != config.in_channels:
         raise InputError(
             f"{source}: latents of {tokenizer.latent_channels} channels, the network takes {config.in_channels}"
         )
-    export_diffusers(tokenizer, target)
+    tokenizer.save_diffusers(target)
 
 
 def _write_text_encoder(source: str, folder: Path, config: DiTConfig) -> tuple[str, str]:

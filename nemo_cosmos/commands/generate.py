@@ -66,7 +66,9 @@ def generate(
             rich_help_panel=_MODELS,
         ),
     ],
-    tokenizer: Annotated[Path, typer.Option(help="Tokenizer folder, or repository.", rich_help_panel=_MODELS)],
+    tokenizer: Annotated[
+        Path, typer.Option(help="Tokenizer folder, tokenizer.pth, or repository.", rich_help_panel=_MODELS)
+    ],
     output: Annotated[Path, typer.Option(help="Folder of the videos; finished ones there are not made again.")],
     prompt: Annotated[
         str | None, typer.Option(help="What the video shows.", show_default="none", rich_help_panel=_INPUT)
@@ -245,7 +247,7 @@ def generate(
     """  # noqa: E501
     from nemo_cosmos.inference.config import GenerationConfig
     from nemo_cosmos.inference.job import GenerationJob, run_job
-    from nemo_cosmos.inference.places import ADAPTER_FILES, TOKENIZER_FILES, find_folder, find_network
+    from nemo_cosmos.inference.places import ADAPTER_FILES, find_folder, find_network, find_tokenizer
     from nemo_cosmos.inference.requests import collect_requests
     from nemo_cosmos.logs import log_shown
 
@@ -276,7 +278,7 @@ def generate(
     network, preset = find_network(model, preset)
     job = GenerationJob.from_names(
         weights=network,
-        tokenizer=find_folder(tokenizer, TOKENIZER_FILES),
+        tokenizer=find_tokenizer(tokenizer),
         lora=None if lora is None else find_folder(lora, ADAPTER_FILES),
         output=output,
         config=config,

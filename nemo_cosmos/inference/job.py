@@ -31,7 +31,7 @@ from nemo_cosmos.inference.requests import GenerationRequest
 from nemo_cosmos.lock import share_folder
 from nemo_cosmos.models.dit.config import DiTConfig
 from nemo_cosmos.models.text import load_text_encoder
-from nemo_cosmos.models.tokenizer import load_tokenizer
+from nemo_cosmos.models.video_tokenizer import open_tokenizer
 
 logger = logging.getLogger(__name__)
 
@@ -132,7 +132,7 @@ def build_models(job: GenerationJob, text_length: int, ranks: Ranks) -> Models:
             ),
         ),
         tokenizer=component(
-            "tokenizer", lambda d: load_tokenizer(job.tokenizer, device=d, dtype=dtype, verify_files=job.verify)
+            "tokenizer", lambda d: open_tokenizer(job.tokenizer, device=d, dtype=dtype, verify_files=job.verify)
         ),
         text_encoder=component(
             "text_encoder",

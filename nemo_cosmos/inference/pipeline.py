@@ -24,7 +24,7 @@ from nemo_cosmos.inference.requests import GenerationRequest
 from nemo_cosmos.inference.sampling import SamplingInputs, sample_latent
 from nemo_cosmos.models.dit.config import DiTConfig
 from nemo_cosmos.models.text import TextEncoder
-from nemo_cosmos.models.tokenizer import VideoTokenizer
+from nemo_cosmos.models.video_tokenizer import VideoTokenizer
 
 if TYPE_CHECKING:
     from nemo_cosmos.models.dit.model import CosmosDiT
@@ -113,7 +113,12 @@ def plan_video(
         if value // tokenizer.spatial_compression > limit:
             largest = limit * tokenizer.spatial_compression
             raise InputError(f"{name}={value} is beyond the network's largest, {largest} pixels")
-    chunk = config.chunk_frames or defaults.num_frames or tokenizer.chunk_frames
+    chunk = config.chunk_frames or defaults.num_frames or tokenizer.chunk_frames or config.num_frames
+    if chunk is None:
+        raise InputError(
+            f"num_frames: neither the weights nor {tokenizer.name}, which takes any length, tell how many frames to "
+            "make; give the number that the network was trained on"
+        )
     frames = config.num_frames or chunk
     chunk = min(chunk, frames)
     name = "num_frames" if chunk == config.num_frames else "chunk_frames"

@@ -9,10 +9,15 @@ from pathlib import Path
 from nemo_cosmos.checkpoint.files import MODEL_CONFIG
 from nemo_cosmos.download.hub import fetch_to_cache
 from nemo_cosmos.errors import InputError
+from nemo_cosmos.models.wan_vae import DIFFUSERS_FILES, ORIGINAL_FILES, find_wan_vae
 
 NETWORK_FILES = ("model.pt", "config.json", "transformer/*")
 """Of a released network: the original file, or diffusers' transformer."""
-TOKENIZER_FILES = ("model.pt", "config.json", "mean_std.pt", "*.jit", "model.safetensors", "latent_stats.json")
+WAN_VAE_FILES = (*ORIGINAL_FILES, "vae/config.json", "vae/*.safetensors")
+"""Of a repository of Predict2 or Wan: the VAE alone, not the network beside it."""
+TOKENIZER_FILES = ("model.pt", "config.json", "mean_std.pt", "*.jit", "model.safetensors", "latent_stats.json",
+                   *DIFFUSERS_FILES)  # fmt: skip
+"""Of a repository that is a tokenizer."""
 ADAPTER_FILES = ("adapter_config.json", "adapter_model.safetensors")
 
 
@@ -31,6 +36,18 @@ def find_network(name: str | Path, preset: str | None) -> tuple[Path, str | None
     if preset is None and not (folder / MODEL_CONFIG).is_file():
         preset = preset_of(Path(name).name)
     return file, preset
+
+
+def find_tokenizer(name: str | Path) -> Path:
+    """The path of a tokenizer; a repository is downloaded, of one with a network beside a Wan VAE the VAE alone.
+
+    Raises:
+        InputError: there is nothing of this name, here or on the hub.
+    """
+    folder = find_folder(name, WAN_VAE_FILES)
+    if folder == Path(name) or (folder.is_dir() and find_wan_vae(folder) is not None):
+        return folder
+    return find_folder(name, TOKENIZER_FILES)
 
 
 def find_folder(name: str | Path, files: tuple[str, ...]) -> Path:

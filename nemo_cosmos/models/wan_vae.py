@@ -29,7 +29,7 @@ NAME = "Wan2.1-VAE"
 DIFFUSERS_CLASS = "AutoencoderKLWan"
 ORIGINAL_FILES = ("tokenizer/tokenizer.pth", "tokenizer.pth", "Wan2.1_VAE.pth")
 """Where folders have the original weights; the first is that of the released Predict2 repositories."""
-_DIFFUSERS_FILES = tuple(
+DIFFUSERS_FILES = tuple(
     f"diffusion_pytorch_model{kind}" for kind in (".safetensors", ".bf16.safetensors", ".fp16.safetensors", ".bin")
 )
 _SUFFIXES = (".pth", ".pt", ".bin", ".ckpt", ".safetensors")
@@ -327,9 +327,9 @@ def load_wan_vae(
 
 
 def _weights_file(folder: Path) -> Path:
-    found = next((folder / name for name in _DIFFUSERS_FILES if (folder / name).is_file()), None)
+    found = next((folder / name for name in DIFFUSERS_FILES if (folder / name).is_file()), None)
     if found is None:
-        raise InputError(f"{folder}: no weights; expected {_DIFFUSERS_FILES[0]}")
+        raise InputError(f"{folder}: no weights; expected {DIFFUSERS_FILES[0]}")
     return found
 
 
