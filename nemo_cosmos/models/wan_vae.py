@@ -175,10 +175,20 @@ class WanVAE:
 
     @torch.no_grad()
     def decode(self, latent: Tensor) -> Tensor:
-        """See :meth:`VideoTokenizer.decode`; the network clamps to [−1, 1]."""
+        """See :meth:`VideoTokenizer.decode`."""
         check_latent(self.config, latent)
         raw = latent.to(self.device).float() * self._column(self.std) + self._column(self.mean)
-        return self.vae.decode(raw.to(self.dtype)).sample.float()
+        return torch.cat([self._decode_one(video) for video in raw.to(self.dtype).split(1)]).float()
+
+    def _decode_one(self, raw: Tensor) -> Tensor:
+        """One video, a latent frame at a time; diffusers' own ``decode`` is the same, clamped to [−1, 1]."""
+        features = [None] * sum(1 for _ in self.vae.decoder.modules())  # Each convolution keeps its last frames there.
+        hidden = self.vae.post_quant_conv(raw).split(1, dim=2)
+        pieces = [
+            self.vae.decoder(piece, feat_cache=features, feat_idx=[0], first_chunk=index == 0)
+            for index, piece in enumerate(hidden)
+        ]
+        return torch.cat(pieces, dim=2)
 
     def _column(self, statistic: Tensor) -> Tensor:
         return statistic.to(self.device).reshape(1, -1, 1, 1, 1)
