@@ -18,6 +18,9 @@ from nemo_cosmos.models.tokenizer import load_tokenizer
 from nemo_cosmos.models.wan_vae import diffusers_class_of, find_wan_vae, load_wan_vae
 from nemo_cosmos.tokenizer_identity import TokenizerIdentity
 
+_COSMOS_FILES = ("config.json", "checksums.json", "model.safetensors", "model.pt", "encoder.jit", "autoencoder.jit")
+"""Any of them makes a folder a Cosmos-Tokenize1 tokenizer's, whose reader says what is missing."""
+
 
 @runtime_checkable
 class VideoTokenizer(Protocol):
@@ -153,5 +156,5 @@ def _refuse_unknown(path: Path) -> None:
         kind = diffusers_class_of(folder)
         if kind is not None:
             raise InputError(f"{folder}: of diffusers' class {kind}; {forms}")
-    if not (path / "config.json").exists():
-        raise InputError(f"{path}: no config.json and no tokenizer.pth; {forms}")
+    if not any((path / name).exists() for name in _COSMOS_FILES):
+        raise InputError(f"{path}: no tokenizer; {forms}")

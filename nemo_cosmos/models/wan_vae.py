@@ -275,7 +275,7 @@ def find_wan_vae(path: str | Path) -> Path | None:
     """The file or the diffusers folder of the Wan VAE at a path, or None where there is none.
 
     Raises:
-        InputError: a file or ``config.json`` that may be one cannot be read.
+        InputError: a file that may be one cannot be read.
     """
     path = Path(path)
     if path.is_file():
@@ -283,13 +283,21 @@ def find_wan_vae(path: str | Path) -> Path | None:
     for name in ORIGINAL_FILES:
         if (path / name).is_file():
             return path / name
-    return next((f for f in (path, path / "vae") if diffusers_class_of(f) == DIFFUSERS_CLASS), None)
+    return next((folder for folder in (path, path / "vae") if _may_be_diffusers(folder)), None)
+
+
+def _may_be_diffusers(folder: Path) -> bool:
+    """Whether a folder names the class, or has its files; who loads it verifies them first and says what is wrong."""
+    kind = diffusers_class_of(folder)
+    return kind == DIFFUSERS_CLASS or (kind is None and any((folder / name).is_file() for name in DIFFUSERS_FILES))
 
 
 def diffusers_class_of(folder: Path) -> str | None:
-    """The class that diffusers' ``config.json`` in a folder names; None without."""
-    settings = folder / "config.json"
-    kind = read_object(settings).get("_class_name") if settings.is_file() else None
+    """The class that diffusers' ``config.json`` in a folder names; None where none does."""
+    try:
+        kind = read_object(folder / "config.json").get("_class_name")
+    except InputError:
+        return None
     return kind if isinstance(kind, str) else None
 
 

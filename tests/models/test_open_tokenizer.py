@@ -60,16 +60,19 @@ def test_the_places_of_a_wan_vae(wan: Path, tmp_path: Path) -> None:
         assert open_tokenizer(tmp_path / place).identity == first.identity, place
 
 
-def test_damage_of_a_sealed_folder_is_seen(wan: Path, tmp_path: Path) -> None:
-    open_tokenizer(wan).save_diffusers(tmp_path / "vae")
-    file = tmp_path / "vae" / "diffusion_pytorch_model.safetensors"
+@pytest.mark.parametrize("name", ["diffusion_pytorch_model.safetensors", "config.json"])
+def test_damage_of_a_sealed_folder_is_seen(wan: Path, tmp_path: Path, name: str) -> None:
+    open_tokenizer(wan).save_diffusers(tmp_path / "pipeline" / "vae")
+    file = tmp_path / "pipeline" / "vae" / name
     content = bytearray(file.read_bytes())
-    content[-9] ^= 4
+    content[len(content) // 2] ^= 4
     file.write_bytes(content)
-    with pytest.raises(InputError, match="diffusion_pytorch_model"):
-        open_tokenizer(tmp_path / "vae")
-    with pytest.raises(InputError, match="diffusion_pytorch_model"):
-        open_tokenizer(tmp_path / "vae", verify_files="full")
+    for place in (file.parent, tmp_path / "pipeline"):
+        with pytest.raises(InputError, match=f"^{file}: "):
+            open_tokenizer(place)
+    file.unlink()
+    with pytest.raises(InputError, match=f"^{file}: missing"):
+        open_tokenizer(file.parent)
 
 
 def test_what_is_no_tokenizer_is_named(wan: Path, tmp_path: Path) -> None:
