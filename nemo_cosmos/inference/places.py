@@ -16,7 +16,7 @@ NETWORK_FILES = ("model.pt", "config.json", "transformer/*")
 WAN_VAE_FILES = (*ORIGINAL_FILES, "vae/config.json", "vae/*.safetensors")
 """Of a repository of Predict2 or Wan: the VAE alone, not the network beside it."""
 TOKENIZER_FILES = ("model.pt", "config.json", "mean_std.pt", "*.jit", "model.safetensors", "latent_stats.json",
-                   *DIFFUSERS_FILES)  # fmt: skip
+                   *DIFFUSERS_FILES, *WAN_VAE_FILES)  # fmt: skip
 """Of a repository that is a tokenizer."""
 ADAPTER_FILES = ("adapter_config.json", "adapter_model.safetensors")
 
@@ -67,7 +67,9 @@ def find_folder(name: str | Path, files: tuple[str, ...]) -> Path:
 
 def _may_be_repository(name: str) -> bool:
     """Whether a name can be ``OWNER/NAME``; below a folder that is here, it is taken for a path."""
-    if not re.fullmatch(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*", name) or name.endswith((".pt", ".safetensors")):
+    if not re.fullmatch(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*", name) or name.endswith(
+        (".pt", ".pth", ".safetensors")
+    ):
         return False
     return not os.path.isdir(name.split("/")[0])
 
