@@ -378,7 +378,6 @@ def _build(state: Mapping[str, Tensor], settings: Mapping[str, Any], origin: str
         vae = AutoencoderKLWan(**config.arguments())
     _require_fit({key: value.shape for key, value in vae.state_dict().items()}, theirs)
     vae = vae.to_empty(device="cpu")
-    vae.to(theirs["quant_conv.weight"].dtype)
     vae.load_state_dict(theirs)
     return WanVAE(vae, config, origin=origin)
 
@@ -422,7 +421,8 @@ def _require_fit(expected: Mapping[str, torch.Size], given: Mapping[str, Tensor]
     missing = [key for key in expected if key not in given]
     unknown = [key for key in given if key not in expected]
     misshapen = [key for key, shape in expected.items() if key in given and given[key].shape != shape]
-    problems = (("missing", missing), ("unknown", unknown), ("misshapen", misshapen))
+    whole = [key for key, value in given.items() if not value.is_floating_point()]
+    problems = (("missing", missing), ("unknown", unknown), ("misshapen", misshapen), ("not floating point", whole))
     if text := "; ".join(f"{len(keys)} {what}, such as {keys[0]}" for what, keys in problems if keys):
         raise InputError(f"weights do not fit {NAME}: {text}")
 

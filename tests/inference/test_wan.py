@@ -47,15 +47,9 @@ def test_generation_takes_it_in_each_form(folder: Path) -> None:
 
 def test_where_nothing_tells_a_length_it_is_asked_for(folder: Path) -> None:
     """The Cosmos tokenizers have a chunk, which is the default there."""
-    config = GenerationConfig(height=32, width=48)
+    config, vae = GenerationConfig(height=32, width=48), open_tokenizer(folder / "vae")
     with pytest.raises(InputError, match="num_frames: neither the weights nor Wan2"):
-        plan_video(
-            config,
-            WeightDefaults(),
-            open_tokenizer(folder / "vae"),
-            DiTConfig.preset("tiny-video2world"),
-            has_input=False,
-        )
+        plan_video(config, WeightDefaults(), vae, DiTConfig.preset("tiny-video2world"), has_input=False)
 
 
 def test_a_repository_with_a_network_gives_its_vae_alone(

@@ -247,6 +247,10 @@ def flatten(weights: dict[str, Tensor]) -> None:
     weights["conv2.weight"] = torch.zeros(())
 
 
+def quantise(weights: dict[str, Tensor]) -> None:
+    weights["conv1.weight"] = weights["conv1.weight"].to(torch.int8)
+
+
 def odd(weights: dict[str, Tensor]) -> None:
     weights["encoder.conv1.weight"] = torch.zeros(5, 3, 3, 3, 3)
 
@@ -258,6 +262,7 @@ def odd(weights: dict[str, Tensor]) -> None:
         (add, "1 unknown, such as decoder.extra"),
         (cut, "1 misshapen, such as encoder.mid_block.attentions.0.proj.weight"),
         (flatten, "of another shape"),
+        (quantise, "1 not floating point, such as quant_conv.weight"),
         (odd, "dim_mult"),
     ],
 )
