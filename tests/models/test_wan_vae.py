@@ -14,7 +14,8 @@ from torch import Tensor
 
 from nemo_cosmos.errors import InputError
 from nemo_cosmos.models.video_tokenizer import open_tokenizer
-from nemo_cosmos.models.wan_vae import LATENTS_MEAN, LATENTS_STD, WanVAE, load_wan_vae, parameter_names
+from nemo_cosmos.models.wan_state_dict import parameter_names
+from nemo_cosmos.models.wan_vae import LATENTS_MEAN, LATENTS_STD, WanVAE, load_wan_vae
 from tests.models.wan import named_normal, original_layout, save_tiny_wan_vae, synthetic_weights
 
 WEIGHTS = "diffusion_pytorch_model.safetensors"
