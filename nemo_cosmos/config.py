@@ -155,7 +155,7 @@ class DataConfig:
     mode: str = choice("cached", "cached", "online")
     """`cached` reads shards; `online` encodes videos during training (slow, for small tests)."""
     tokenizer_path: str | None = None
-    """Online only: folder of the video tokenizer."""
+    """Online only: the video tokenizer, a folder or Wan's tokenizer.pth."""
     text_encoder: str | None = None
     """Online only: T5 folder or repository that embeds the captions; none: the pickles in `path`/t5_xxl."""
     num_frames: int | None = between(1, 2**14, None)

@@ -83,8 +83,7 @@ def open_weights(
     path = Path(path)
     if path.is_file():
         verified = verify(path, verify_files)
-        folders = (path.parent, path.parents[1]) if path.parent.name == JOINT else (path.parent,)
-        known = next((folder for folder in folders if (folder / MODEL_CONFIG).is_file()), None)
+        known = run_of_file(path)
         config = None if known is None else read_model_config(known)
         return WeightSource(path, config, read_tensors(path, weights), verified)
     if not path.is_dir():
@@ -100,6 +99,12 @@ def open_weights(
         raise InputError(f"{path}: no checkpoint; expected {folder}/latest_checkpoint.txt of a training run")
     state, verified = _run_state(folder, step, weights, verify_files)
     return WeightSource(path, read_model_config(folder), state, verified)
+
+
+def run_of_file(path: Path) -> Path | None:
+    """The checkpoints folder that a file was exported to, None for other files."""
+    folders = (path.parent, path.parents[1]) if path.parent.name == JOINT else (path.parent,)
+    return next((folder for folder in folders if (folder / MODEL_CONFIG).is_file()), None)
 
 
 def checkpoints_folder(path: Path) -> Path:

@@ -35,7 +35,7 @@ def job_record(job: GenerationJob, dtype: torch.dtype) -> dict[str, Any]:
         "kind": job.kind,
         "preset": job.preset,
         "tokenizer": str(job.tokenizer),
-        "tokenizer_files": fingerprint(job.tokenizer),
+        "tokenizer_files": fingerprint(job.tokenizer, deep=True),
         "precision": str(dtype).removeprefix("torch."),
         "text_encoder": job.text_encoder,
         "text_encoder_files": fingerprint(Path(job.text_encoder)),

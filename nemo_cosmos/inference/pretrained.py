@@ -17,7 +17,7 @@ from nemo_cosmos.inference.inputs import GivenFrames
 from nemo_cosmos.inference.job_settings import GenerationJob
 from nemo_cosmos.inference.loading import build_models, open_pipeline
 from nemo_cosmos.inference.pipelines import pipeline_for
-from nemo_cosmos.inference.places import ADAPTER_FILES, TOKENIZER_FILES, find_folder, find_network
+from nemo_cosmos.inference.places import ADAPTER_FILES, find_folder, find_network, find_tokenizer
 from nemo_cosmos.inference.progress import progress_bars
 from nemo_cosmos.inference.ranks import start_ranks
 from nemo_cosmos.inference.requests import GenerationRequest
@@ -72,7 +72,7 @@ class Pipeline:
 
         Args:
             model: run folder, ``.pt`` file in the released layout, diffusers folder, or repository of the hub.
-            tokenizer: tokenizer folder, or repository of the hub.
+            tokenizer: tokenizer folder, Wan's tokenizer.pth, or repository of the hub.
             text_encoder: folder or repository of the T5 encoder.
             lora: PEFT folder or repository of adapters to merge into the network.
             weights: averaged ("ema") or regular ("reg") weights of a run, or of a file with both.
@@ -93,7 +93,7 @@ class Pipeline:
             path, preset = find_network(model, preset)
             job = GenerationJob.from_names(
                 weights=path,
-                tokenizer=find_folder(tokenizer, TOKENIZER_FILES),
+                tokenizer=find_tokenizer(tokenizer),
                 output=Path(),  # Not written to: frames are handed out.
                 preset=preset,
                 kind=weights,

@@ -212,10 +212,15 @@ def weights_sha256(state_dict: Mapping[str, Tensor], mean: Tensor | None, std: T
 
     The same weights give the same digest whichever file, dtype wide enough to hold them, or device they come from.
     """
-    digest = hashlib.sha256()
     given = normalise_keys(state_dict)
-    for key in sorted(k for k in given if k not in CONSTANT_BUFFERS):
-        value = given[key].detach().float().cpu().contiguous()
+    return tensors_sha256({k: v for k, v in given.items() if k not in CONSTANT_BUFFERS}, mean, std)
+
+
+def tensors_sha256(tensors: Mapping[str, Tensor], mean: Tensor | None, std: Tensor | None) -> str:
+    """Digest over tensors in sorted order of their names, as fp32, and over latent statistics."""
+    digest = hashlib.sha256()
+    for key in sorted(tensors):
+        value = tensors[key].detach().float().cpu().contiguous()
         digest.update(f"{key}{tuple(value.shape)}".encode())
         digest.update(value.numpy().data.cast("B"))
     for title, statistic in (("mean", mean), ("std", std)):
