@@ -80,8 +80,8 @@ class ModelConfig:
     """Released `.pt` file or run folder to start from; none: random initialisation."""
     strict_init: bool = True
     """Missing or unexpected tensors in `init_from` are an error; false reports them and goes on."""
-    rope_table_dtype: str = choice("float32", "float32", "bfloat16")
-    """Precision of the rotary tables; bfloat16 reproduces the tables of the released code."""
+    rope_table_dtype: str = choice("fp32", "fp32", "bf16")
+    """Precision of the rotary tables; bf16 reproduces the tables of the released code."""
 
 
 @dataclass

@@ -35,17 +35,17 @@ class LoadReport:
     matched: int = 0
     missing: list[str] = field(default_factory=list)
     unexpected: list[str] = field(default_factory=list)
-    mismatched: list[str] = field(default_factory=list)
+    misshapen: list[str] = field(default_factory=list)
     """Names with both shapes, "key: file (…) model (…)"."""
 
     @property
     def complete(self) -> bool:
         """Whether every tensor of the network was given, and none else."""
-        return not (self.missing or self.unexpected or self.mismatched)
+        return not (self.missing or self.unexpected or self.misshapen)
 
     def __str__(self) -> str:
         parts = [f"{self.matched} tensors matched"]
-        for title in ("missing", "unexpected", "mismatched"):
+        for title in ("missing", "unexpected", "misshapen"):
             names: list[str] = getattr(self, title)
             if names:
                 more = f" and {len(names) - 5} more" if len(names) > 5 else ""
@@ -97,7 +97,7 @@ def compare(own: Mapping[str, Tensor], given: Mapping[str, Tensor]) -> LoadRepor
             if key not in CONSTANT_BUFFERS:
                 report.missing.append(key)
         elif source.shape != target.shape:
-            report.mismatched.append(f"{key}: file {tuple(source.shape)} model {tuple(target.shape)}")
+            report.misshapen.append(f"{key}: file {tuple(source.shape)} model {tuple(target.shape)}")
         else:
             report.matched += 1
     report.unexpected = [key for key in given if key not in own]
