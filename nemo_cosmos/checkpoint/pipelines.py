@@ -70,14 +70,17 @@ def _write_vae(source: Path, target: Path, config: DiTConfig, class_name: str, v
         _check_channels(source, values.get(LATENT_CHANNELS[class_name], config.in_channels), config)
         _check_weights(source, verify_files)
         shutil.copytree(source, target)
-    elif found is None and source.exists():
+    elif found is None:
         _export_tokenizer(source, target, config, class_name)
     else:
-        what = f"a folder of {str(found)[:80]}" if found is not None else "no such file or folder"
-        raise InputError(
-            f"{source}: {what}; a pipeline of {config.family} needs a folder of {class_name}, such as the folder vae of "
-            "one that has it, or a tokenizer that can be written as that class"
-        )
+        raise InputError(f"{source}: a folder of {str(found)[:80]}; {_needed(config, class_name)}")
+
+
+def _needed(config: DiTConfig, class_name: str) -> str:
+    return (
+        f"a pipeline of {config.family} needs a folder of {class_name}, such as the folder vae of one that has it, or "
+        "a tokenizer that can be written as that class"
+    )
 
 
 def _check_channels(source: Path, found: int, config: DiTConfig) -> None:
@@ -101,11 +104,13 @@ def _check_weights(source: Path, verify_files: Verify) -> None:
 def _export_tokenizer(source: Path, target: Path, config: DiTConfig, class_name: str) -> None:
     from nemo_cosmos.models.video_tokenizer import open_tokenizer
 
-    tokenizer = open_tokenizer(source)
+    try:
+        tokenizer = open_tokenizer(source)
+    except InputError as error:
+        where = "" if str(source) in str(error) else f"{source}: "
+        raise InputError(f"{where}{error}; {_needed(config, class_name)}") from error
     if tokenizer.diffusers_class != class_name:
-        raise InputError(
-            f"{source}: {tokenizer.name}; a pipeline of {config.family} takes a tokenizer of {class_name}"
-        )
+        raise InputError(f"{source}: {tokenizer.name}; {_needed(config, class_name)}")
     _check_channels(source, tokenizer.latent_channels, config)
     tokenizer.save_diffusers(target)
 

@@ -83,7 +83,7 @@ def test_parts_that_do_not_fit(parts: Path) -> None:
         make(parts / "vae", parts / "wide")
     with pytest.raises(InputError, match="no such tokenizer folder"):
         make(parts / "gone", parts / "text")
-    with pytest.raises(InputError, match="Predict1 takes a Cosmos-Tokenize1"):
+    with pytest.raises(InputError, match="a pipeline of predict1 needs a folder of AutoencoderKLCosmos"):
         make(save_tiny_wan_vae(parts / "wan"), parts / "text")
     with pytest.raises(InputError, match="no T5 encoder"):
         make(parts / "vae", parts / "vae")

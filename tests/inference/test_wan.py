@@ -12,7 +12,7 @@ import nemo_cosmos as nc
 from nemo_cosmos.errors import InputError
 from nemo_cosmos.inference import places
 from nemo_cosmos.inference.config import GenerationConfig, WeightDefaults
-from nemo_cosmos.inference.pipeline import plan_video
+from nemo_cosmos.inference.pipelines.world import plan_video
 from nemo_cosmos.models.dit import DiTConfig
 from nemo_cosmos.models.video_tokenizer import open_tokenizer
 from tests.inference.runs import write_models
