@@ -180,8 +180,6 @@ def resume(start: Callable[..., Training], run: Path, saved: int = SAVED, last: 
     return training
 
 
-def relative(
-    found: Mapping[int, float], expected: Mapping[int, float], saved: int = SAVED, last: int = LAST
-) -> float:
+def relative(found: Mapping[int, float], expected: Mapping[int, float], saved: int = SAVED, last: int = LAST) -> float:
     """The largest relative difference over the steps after the save."""
     return max(abs(found[step] - expected[step]) / abs(expected[step]) for step in range(saved + 1, last + 1))
