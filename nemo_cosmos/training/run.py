@@ -12,6 +12,7 @@ from typing import Any
 import torch
 
 from nemo_cosmos.config import PREVIOUS, TrainConfig, TrainerConfig
+from nemo_cosmos.data.positions import LatentShape
 from nemo_cosmos.data.record import refuse_other_data
 from nemo_cosmos.errors import InputError
 from nemo_cosmos.interrupts import Interrupts, ending_on_signals
@@ -55,7 +56,6 @@ def train(cfg: TrainConfig, *, callbacks: Sequence[Any] = ()) -> None:
     check_objective(cfg.objective, dit)
     refuse_nondeterministic(cfg)
     samples = open_samples(cfg, dit)
-    dit.token_grid(*samples.latent_shape[1:])
     folder = Path(cfg.output_dir)
     resume_from = checkpoint_to_resume(cfg, folder / "checkpoints")
     lora = adapters_to_train(cfg, folder / "checkpoints", resuming=resume_from is not None)
@@ -150,22 +150,29 @@ def _fit(
     module = CosmosModule(options, transformer)
     optimizer = CosmosOptimizerModule(cfg.optimizer, dtype=dtype, distributed=parallel.distributed_optimizer)
     optimizer.connect(module)
-    grid = dit.token_grid(*samples.latent_shape[1:])
-    rows = pipeline_rows(
-        grid.num_tokens,
-        CosmosDiT.ROWS_PER_TIME * training_objective(cfg.objective, dit).times(grid.frames),
-        context=parallel.context,
-        tensor=parallel.tensor,
-        sequence=parallel.sequence,
-    )
-    data = CosmosDataModule(samples, cfg.data, seed=cfg.seed, sequence_length=rows)
+    times = training_objective(cfg.objective, dit).times
+
+    def rows(shape: LatentShape) -> int:
+        grid = dit.token_grid(*shape[1:])
+        return pipeline_rows(
+            grid.num_tokens,
+            CosmosDiT.ROWS_PER_TIME * times(grid.frames),
+            context=parallel.context,
+            tensor=parallel.tensor,
+            sequence=parallel.sequence,
+        )
+
+    def tokens(step: int) -> int:
+        return sum(dit.token_grid(*shape[1:]).num_tokens for shape in data.shapes(step))
+
+    data = CosmosDataModule(samples, cfg.data, seed=cfg.seed, rows=rows)
     ema = EmaCallback(cfg.ema.rate) if cfg.ema.enabled else None
     checkpoint = CheckpointCallback(
         folder / "checkpoints", cfg.checkpoint, has_average=ema is not None, base=cfg.model.init_from
     )
     metrics = MetricsCallback(
         folder,
-        tokens_per_step=grid.num_tokens * cfg.data.global_batch,
+        tokens=tokens,
         every_n_steps=cfg.trainer.log_every_n_steps,
         max_steps=cfg.trainer.max_steps,
         encoder=samples.encoder,

@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
+
+import numpy as np
 
 from nemo_cosmos.choices import Verify
 from nemo_cosmos.config import DataConfig, TrainConfig
 from nemo_cosmos.data.listing import is_video_name, walk_files
 from nemo_cosmos.data.manifest import MANIFEST_NAME
-from nemo_cosmos.data.positions import SampleSource
+from nemo_cosmos.data.positions import Bucket, LatentShape, SampleSource
 from nemo_cosmos.data.record import DataRecord
 from nemo_cosmos.data.sample import TokenizerIdentity
 from nemo_cosmos.data.shards import ShardDataset
@@ -33,15 +38,28 @@ class Samples:
 
     Attributes:
         source: records of latents, or the frames of clips where there is an ``encoder``.
-        latent_shape: (channels, frames, height, width) of every latent.
+        latent_shape: (channels, frames, height, width) of every latent; where they differ, of the largest.
         record: what the run folder keeps about them.
         encoder: makes latents of the frames during training.
+        buckets: the samples by shape, where there are several.
     """
 
     source: SampleSource[Any]
-    latent_shape: tuple[int, int, int, int]
+    latent_shape: LatentShape
     record: DataRecord
     encoder: OnlineEncoder | None = None
+    buckets: Sequence[Bucket] = ()
+
+    def shape(self, sample: int) -> LatentShape:
+        """That of a sample's latent, by its number."""
+        return self.buckets[self._bucket_numbers[sample]].shape if self.buckets else self.latent_shape
+
+    @cached_property
+    def _bucket_numbers(self) -> np.ndarray:
+        numbers = np.empty(len(self.source), np.int32)
+        for number, bucket in enumerate(self.buckets):
+            numbers[bucket.samples] = number
+        return numbers
 
 
 def open_samples(cfg: TrainConfig, dit: DiTConfig) -> Samples:
@@ -64,16 +82,31 @@ def open_samples(cfg: TrainConfig, dit: DiTConfig) -> Samples:
             f"{made} the tokenizer {tokenizer.name!r}, but the experiment names "
             f"data.tokenizer={cfg.data.tokenizer!r}; {advice}"
         )
-    if samples.latent_shape[0] != dit.in_channels:
-        raise InputError(
-            f"{path}: latents have {samples.latent_shape[0]} channels, the network takes {dit.in_channels}"
-        )
+    _check_shapes(samples, dit, path)
     if text_width != dit.text_width:
         raise InputError(
             f"{path}: text embeddings are {text_width} wide, the network takes {dit.text_width} "
             "(model.overrides.text_width); prepare the clips again with the text encoder that belongs to the network"
         )
     return samples
+
+
+def _check_shapes(samples: Samples, dit: DiTConfig, path: str) -> None:
+    """InputError where the network does not take a latent; of several shapes it names a sample that has it."""
+    for bucket in samples.buckets or [Bucket(samples.latent_shape, np.arange(0))]:
+        channels, *sides = bucket.shape
+        try:
+            if channels != dit.in_channels:
+                raise InputError(f"{path}: latents have {channels} channels, the network takes {dit.in_channels}")
+            dit.token_grid(*sides)
+        except InputError as error:
+            if not samples.buckets:
+                raise
+            named = f"sample {samples.source.keys[bucket.samples[0]]!r}"  # type: ignore[attr-defined]
+            more = f" and {len(bucket.samples) - 1} more" if len(bucket.samples) > 1 else ""
+            raise InputError(
+                f"{path}: {named}{more} of {len(samples.source)} have latents of {bucket.shape}: {error}"
+            ) from error
 
 
 def check_mode(data: DataConfig) -> None:
@@ -105,7 +138,10 @@ def _open_cached(data: DataConfig) -> tuple[Samples, TokenizerIdentity, int]:
     shards = ShardDataset(data.path, verify=cast(Verify, data.verify))
     manifest = shards.manifest
     record = DataRecord(str(path.absolute()), shards.digest, len(shards), manifest.fps)
-    samples = Samples(shards, cast(tuple[int, int, int, int], manifest.latent_shape), record)
+    if not shards.buckets:
+        raise InputError(f"{path}: the dataset holds no samples")
+    largest = max(shards.buckets, key=lambda bucket: math.prod(bucket.shape)).shape
+    samples = Samples(shards, largest, record, buckets=shards.buckets if len(shards.buckets) > 1 else ())
     return samples, manifest.tokenizer, manifest.text_width
 
 
