@@ -14,7 +14,7 @@ from torch.utils.data import DataLoader
 
 from nemo_cosmos.config import DataConfig
 from nemo_cosmos.data.positions import LatentShape, MicroBatches, PositionDataset, PositionSampler
-from nemo_cosmos.data.sample import LatentBatch, collate
+from nemo_cosmos.data.sample import LatentBatch, PackedBatch, collate, collate_packed
 from nemo_cosmos.data.workers import close_readers, reader_options
 from nemo_cosmos.errors import InputError
 from nemo_cosmos.training.samples import Samples
@@ -48,10 +48,10 @@ class BatchLoader:
     Every rank of a sample encodes it for itself: the same weights on the same frames give the same latents.
     """
 
-    def __init__(self, loader: DataLoader[Any], encode: Callable[[Any], LatentBatch] | None) -> None:
+    def __init__(self, loader: DataLoader[Any], encode: Callable[[Any], LatentBatch | PackedBatch] | None) -> None:
         self.loader, self.encode = loader, encode
 
-    def __iter__(self) -> Iterator[LatentBatch]:
+    def __iter__(self) -> Iterator[LatentBatch | PackedBatch]:
         for item in self.loader:
             if isinstance(item, InputError):
                 raise item
@@ -71,7 +71,7 @@ class CosmosDataModule(pl.LightningDataModule):
             samples.source,
             seed=seed,
             shuffle=config.shuffle,
-            buckets=[bucket.samples for bucket in samples.buckets],
+            buckets=[] if config.packing else [bucket.samples for bucket in samples.buckets],
             global_batch=config.global_batch,
         )
         self.data_sampler = CosmosDataSampler(lambda step: rows(self.shapes(step)[0]), config)
@@ -95,14 +95,15 @@ class CosmosDataModule(pl.LightningDataModule):
             data_size=parallel_state.get_data_parallel_world_size(),
             start_step=self.trainer.global_step if self.trainer is not None else 0,
         )
-        batches = MicroBatches(
-            self.positions, partial(collate, text_length=config.text_length) if encoder is None else list
+        gather: Callable[..., Any] = partial(
+            collate_packed if config.packing else collate, text_length=config.text_length
         )
+        batches: MicroBatches[Any] = MicroBatches(self.positions, gather if encoder is None else list)
         options = reader_options(config.num_workers)
         if options:
             options["prefetch_factor"] = 4
         self.loader = DataLoader(batches, batch_size=None, sampler=sampler, **options)
-        return BatchLoader(self.loader, None if encoder is None else encoder.encode)
+        return BatchLoader(self.loader, None if encoder is None else partial(encoder.encode, gather=gather))
 
     def close(self) -> None:
         """End the processes that read."""

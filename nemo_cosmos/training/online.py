@@ -8,7 +8,8 @@ from __future__ import annotations
 import logging
 import os
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor
@@ -16,7 +17,7 @@ from torch import Tensor
 from nemo_cosmos.config import DataConfig
 from nemo_cosmos.data.clips import Clip, find_clips, not_read
 from nemo_cosmos.data.embeddings import read_embedding
-from nemo_cosmos.data.sample import LatentBatch, collate
+from nemo_cosmos.data.sample import LatentBatch, PackedBatch
 from nemo_cosmos.data.shards import RATE_DIGITS
 from nemo_cosmos.data.video import probe
 from nemo_cosmos.data.windows import ClipDataset, Window, WindowPlan, check_finite, check_plan, encode_window
@@ -25,6 +26,7 @@ from nemo_cosmos.models.text import TextEncoder, load_text_encoder
 from nemo_cosmos.models.tokenizer import VideoTokenizer, load_tokenizer
 
 logger = logging.getLogger(__name__)
+Batch = TypeVar("Batch", LatentBatch, PackedBatch)
 SHOWN = 5
 """Unusable clips that an error lists."""
 
@@ -55,15 +57,15 @@ class OnlineEncoder:
         text = "embeddings from t5_xxl" if self.text_encoder is None else f"text encoder {self.text_encoder.name}"
         return f"tokenizer {self.tokenizer.identity} ({self.tokenizer.origin}), {text}, on {self.device}"
 
-    def encode(self, windows: Sequence[tuple[int, Window]]) -> LatentBatch:
-        """One micro batch, on the CPU, of pairs (position in the run, decoded clip)."""
+    def encode(self, windows: Sequence[tuple[int, Window]], gather: Callable[[Any], Batch]) -> Batch:
+        """One micro batch, on the CPU, of (position in the run, decoded clip); ``gather`` makes it of samples."""
         start = time.perf_counter()
         samples = []
         for position, window in windows:
             sample = encode_window(window, self.tokenizer, self._embed, self.device)
             check_finite(sample)
             samples.append((position, sample))
-        batch = collate(samples, self.text_length)
+        batch = gather(samples)
         self.seconds += time.perf_counter() - start
         return batch
 

@@ -26,7 +26,7 @@ from nemo_cosmos.training.initial_weights import check_initial_weights
 from nemo_cosmos.training.lora import adapters_to_train
 from nemo_cosmos.training.objective import check_objective, training_objective
 from nemo_cosmos.training.resume import checkpoint_to_resume, refuse_other_network, refuse_untrainable
-from nemo_cosmos.training.samples import Samples, open_samples
+from nemo_cosmos.training.samples import Samples, open_samples, refuse_packing, tell_shapes
 from nemo_cosmos.upstream.run import adapted_upstream
 
 logger = logging.getLogger(__name__)
@@ -55,7 +55,9 @@ def train(cfg: TrainConfig, *, callbacks: Sequence[Any] = ()) -> None:
     refuse_untrainable(cfg.model.preset, dit)
     check_objective(cfg.objective, dit)
     refuse_nondeterministic(cfg)
+    refuse_packing(cfg)
     samples = open_samples(cfg, dit)
+    tell_shapes(samples, cfg.data)
     folder = Path(cfg.output_dir)
     resume_from = checkpoint_to_resume(cfg, folder / "checkpoints")
     lora = adapters_to_train(cfg, folder / "checkpoints", resuming=resume_from is not None)
@@ -138,6 +140,10 @@ def _fit(
         # Batched exchanges of the interleaved schedule mix up their messages between two stages.
         overlap_p2p_comm=parallel.virtual_pipeline is not None,
         batch_p2p_comm=parallel.virtual_pipeline is None,
+        # Stages tell each other the length of a pack; buckets have one length a step, which all of them know.
+        variable_seq_lengths=cfg.data.packing,
+        # Without experts of no use; Megatron refuses varying lengths with its default.
+        moe_token_dispatcher_type="alltoall",
     )
     options = NetworkOptions(
         dit=dit,

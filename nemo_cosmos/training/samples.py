@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -21,10 +22,12 @@ from nemo_cosmos.data.sample import TokenizerIdentity
 from nemo_cosmos.data.shards import ShardDataset
 from nemo_cosmos.errors import InputError
 from nemo_cosmos.models.dit import DiTConfig
+from nemo_cosmos.run_folder import is_first
 
 if TYPE_CHECKING:
     from nemo_cosmos.training.online import OnlineEncoder
 
+logger = logging.getLogger(__name__)
 ONLINE_KEYS = ("tokenizer_path", "text_encoder", "num_frames", "size")
 """Keys of ``data`` that say how clips are encoded during training."""
 OPTIONAL_ONLINE_KEYS = ("text_encoder",)
@@ -122,6 +125,39 @@ def check_mode(data: DataConfig) -> None:
     missing = [n for n in ONLINE_KEYS if n not in OPTIONAL_ONLINE_KEYS and getattr(data, n) is None]
     if online and missing:
         raise InputError(f"data.mode=online needs {', '.join(f'data.{name}' for name in missing)}")
+
+
+def tell_shapes(samples: Samples, data: DataConfig) -> None:
+    """Say which shapes there are and, where samples are repeated to fill a step of their shape, so."""
+    if not samples.buckets:
+        return
+    counts = ", ".join(f"{bucket.shape}: {len(bucket.samples)}" for bucket in samples.buckets)
+    how = "packed with others" if data.packing else "in steps of one shape"
+    logger.info("samples of %d shapes, %s (%s)", len(samples.buckets), how, counts)
+    small = [bucket for bucket in samples.buckets if len(bucket.samples) < data.global_batch]
+    if small and not data.packing and is_first():
+        logger.warning(
+            "%d of %d shapes have fewer samples than data.global_batch=%d, which are repeated to fill a step (%s): "
+            "data.packing=true repeats none",
+            *(len(small), len(samples.buckets), data.global_batch),
+            ", ".join(f"{bucket.shape}: {len(bucket.samples)}" for bucket in small),
+        )
+
+
+def refuse_packing(cfg: TrainConfig) -> None:
+    """InputError where packed sequences cannot be trained in the layout."""
+    if not cfg.data.packing:
+        return
+    if cfg.parallel.virtual_pipeline is not None:
+        raise InputError(
+            f"data.packing=true with parallel.virtual_pipeline={cfg.parallel.virtual_pipeline}: the interleaved "
+            "schedule needs sequences of one length; leave it unset, or batch by buckets (data.packing=false)"
+        )
+    if cfg.parallel.context_backend == "transformer_engine":
+        raise InputError(
+            "data.packing=true with parallel.context_backend=transformer_engine: its attention does not keep packed "
+            "samples apart; use auto"
+        )
 
 
 def _open_cached(data: DataConfig) -> tuple[Samples, TokenizerIdentity, int]:
