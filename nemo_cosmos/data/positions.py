@@ -27,6 +27,8 @@ T_co = TypeVar("T_co", covariant=True)
 """A sample: latents of a folder of shards, or the frames of a clip."""
 
 
+Numbers = np.ndarray | range
+"""Of samples; a range takes no memory."""
 LatentShape = tuple[int, int, int, int]
 """(channels, frames, height, width)."""
 
@@ -41,7 +43,7 @@ class Bucket:
     """
 
     shape: LatentShape
-    samples: np.ndarray
+    samples: Numbers
 
 
 class SampleSource(Protocol[T_co]):
@@ -84,7 +86,7 @@ class BucketOrder:
         shuffle: False takes buckets and samples as they are listed.
     """
 
-    def __init__(self, buckets: Sequence[np.ndarray], *, global_batch: int, seed: int, shuffle: bool = True) -> None:
+    def __init__(self, buckets: Sequence[Numbers], *, global_batch: int, seed: int, shuffle: bool = True) -> None:
         self.buckets, self.global_batch, self.seed, self.shuffle = buckets, global_batch, seed, shuffle
         self.sizes = tuple(map(len, buckets))
 
@@ -120,7 +122,7 @@ class PositionDataset(Dataset[tuple[int, T_co]]):
         *,
         seed: int,
         shuffle: bool = True,
-        buckets: Sequence[np.ndarray] = (),
+        buckets: Sequence[Numbers] = (),
         global_batch: int = 1,
     ) -> None:
         if len(source) == 0:

@@ -305,7 +305,7 @@ class ShardDataset(torch.utils.data.Dataset[LatentSample]):
         if odd := [shape for shape in known if len(shape) != 4 or min(shape) < 1]:
             raise InputError(f"{self.path}: {odd[0]} is no shape of a latent: the indices are damaged; prepare again")
         if len(known) < 2:
-            return [Bucket(shape, np.arange(len(order))) for shape in known]
+            return [Bucket(shape, range(len(order))) for shape in known]
         found = [np.empty(0, np.int32)]
         for shard, head, numbers in zip(self.manifest.shards, heads, shapes, strict=True):
             if len(head.latent_shapes) != 1 and len(numbers) != shard.samples:

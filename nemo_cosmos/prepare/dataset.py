@@ -140,7 +140,7 @@ def _sizes(size: Any) -> tuple[Size, ...]:
     sizes = [tuple(one) for one in (size if several else [size] if isinstance(size, list | tuple) else [])]
     if not sizes or any(len(one) != 2 or not all(type(side) is int for side in one) for one in sizes):
         raise InputError(
-            f"size={str(size)[:80]}: expected (height, width) in pixels, or a list of them: [(704, 1280), (1280, 704)]"
+            f"size={repr(size)[:80]}: expected (height, width) in pixels, or several: [(704, 1280), (1280, 704)]"
         )
     if len(set(sizes)) < len(sizes):
         raise InputError(f"size={str(size)[:80]}: a size is named twice")

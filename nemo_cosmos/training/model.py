@@ -151,7 +151,7 @@ def scale_gradient(x: Tensor, factor: float) -> Tensor:
 class LossReduction(MegatronLossReduction):
     """Mean over micro batches and data-parallel ranks.
 
-    All micro batches of a step have the same number of elements, so this is the mean over the global batch.
+    All micro batches of a step have equally many samples, which weigh alike: this is the mean over the global batch.
     """
 
     def forward(self, batch: LatentBatch | PackedBatch, forward_out: Tensor) -> tuple[Tensor, dict[str, Tensor]]:

@@ -46,11 +46,9 @@ class OnlineEncoder:
         tokenizer: VideoTokenizer,
         text_encoder: TextEncoder | None,
         *,
-        text_length: int,
         device: torch.device,
     ) -> None:
-        self.tokenizer, self.text_encoder = tokenizer, text_encoder
-        self.text_length, self.device = text_length, device
+        self.tokenizer, self.text_encoder, self.device = tokenizer, text_encoder, device
         self.seconds = 0.0
 
     def __str__(self) -> str:
@@ -112,7 +110,7 @@ def open_clips(data: DataConfig) -> tuple[ClipDataset, OnlineEncoder]:
     text_encoder = None
     if data.text_encoder is not None:
         text_encoder = load_text_encoder(data.text_encoder, max_length=data.text_length, device=device)
-    encoder = OnlineEncoder(tokenizer, text_encoder, text_length=data.text_length, device=device)
+    encoder = OnlineEncoder(tokenizer, text_encoder, device=device)
     if others := not_read(data.path):
         logger.warning("%s: not read, for their suffixes: %s", data.path, others)
     return ClipDataset(clips, plan, tokenizer.spatial_compression, rates), encoder

@@ -96,7 +96,7 @@ def open_samples(cfg: TrainConfig, dit: DiTConfig) -> Samples:
 
 def _check_shapes(samples: Samples, dit: DiTConfig, path: str) -> None:
     """InputError where the network does not take a latent; of several shapes it names a sample that has it."""
-    for bucket in samples.buckets or [Bucket(samples.latent_shape, np.arange(0))]:
+    for bucket in samples.buckets or [Bucket(samples.latent_shape, range(0))]:
         channels, *sides = bucket.shape
         try:
             if channels != dit.in_channels:
