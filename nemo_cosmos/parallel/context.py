@@ -82,12 +82,17 @@ class SequenceSplit:
         """(num_tokens, ...) -> (context_tokens, ...): the chunk of this context rank, zero padded."""
         return self._chunk(x, self.groups.context_rank * self.context_tokens, self.context_tokens)
 
-    def local_chunk(self, x: Tensor) -> Tensor:
-        """(num_tokens, ...) -> (local_tokens, ...): what this rank holds between the matrix products, zero padded."""
+    @property
+    def local_start(self) -> int:
+        """Number of the first token that this rank holds between the matrix products."""
         start = self.groups.context_rank * self.context_tokens
         if self.groups.splits_sequence_over_tensor:
             start += self.groups.tensor_rank * self.local_tokens
-        return self._chunk(x, start, self.local_tokens)
+        return start
+
+    def local_chunk(self, x: Tensor) -> Tensor:
+        """(num_tokens, ...) -> (local_tokens, ...): what this rank holds between the matrix products, zero padded."""
+        return self._chunk(x, self.local_start, self.local_tokens)
 
     def gather(self, x: Tensor) -> Tensor:
         """(local_tokens, ...) -> (num_tokens, ...) on every rank; the backward pass takes this rank's part."""

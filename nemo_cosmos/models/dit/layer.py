@@ -30,8 +30,9 @@ class Conditioning:
     """SiLU of the time embedding, (F, B, D)."""
     shared: Tensor
     """The modulation that all sub-layers share, (F, B, 3D)."""
-    frame_index: Tensor | None
-    """Row of ``embedding`` of each local token (local tokens,), when time differs between them."""
+    times: Tensor | slice | None
+    """Where time differs between tokens, the rows of ``embedding`` that belong to this rank's: of each token (local
+    tokens,), or those that have equally many tokens each, which costs less memory."""
     text: Tensor
     """(M, B, text width)."""
     rotary: tuple[Tensor, ...]
@@ -53,11 +54,14 @@ class Modulation(nn.Module):
         self.linear_2 = nn.Linear(rank, parts * width, bias=False)
 
     def forward(self, c: Conditioning) -> tuple[Tensor, ...]:
-        """``parts`` tensors (1 or local tokens, B, D): shift, scale and, for a sub-layer, gate."""
+        """``parts`` tensors, shift, scale and, for a sub-layer, gate: (1 or local tokens, B, D), or (times, 1, B, D)
+        for tokens that are as many for each time."""
         out = self.linear_2(self.linear_1(c.embedding))
         out = out + c.shared[..., : out.shape[-1]]
-        if c.frame_index is not None:
-            out = out[c.frame_index]
+        if isinstance(c.times, slice):
+            out = out[c.times].unsqueeze(1)
+        elif c.times is not None:
+            out = out[c.times]
         return out.chunk(self.parts, dim=-1)
 
 

@@ -26,7 +26,7 @@ from nemo_cosmos.models.dit.embeddings import (
 )
 from nemo_cosmos.models.dit.layer import Conditioning, Modulation
 from nemo_cosmos.models.dit.ops import modulated_norm
-from nemo_cosmos.models.dit.packing import Arguments, joined, sequence_split, text_blocks, time_index
+from nemo_cosmos.models.dit.packing import Arguments, even_times, joined, sequence_split, text_blocks, time_index
 from nemo_cosmos.models.dit.sharding import (
     mark_replicated_parameters,
     sharded_state_dict_by_layer,
@@ -256,14 +256,18 @@ class CosmosDiT(Stage):
             self.rotary(grid, sample.fps, count, sample.text.device)
             for sample, grid, count in zip(samples, grids, views, strict=True)
         ]
-        frame_index = time_index(samples, grids)
+        times: Tensor | slice | None = None
+        if sum(sample.num_times for sample in samples) > 1:
+            times = even_times(samples, grids, split)
+            if times is None:
+                times = split.local_chunk(time_index(samples, grids)[:, None])[:, 0]
         position = None
         if self.position is not None:
             position = split.local_chunk(joined([self.position(grid) for grid in grids]))
         return Conditioning(
             embedding=F.silu(embedding),
             shared=shared,
-            frame_index=None if frame_index is None else split.local_chunk(frame_index[:, None])[:, 0],
+            times=times,
             text=joined([sample.text.to(self.config.params_dtype).transpose(0, 1) for sample in samples]),
             rotary=tuple(split.context_chunk(joined(parts)) for parts in zip(*tables, strict=True)),
             position=position,

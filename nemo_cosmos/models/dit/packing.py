@@ -54,10 +54,8 @@ def sequence_split(grids: Sequence[TokenGrid], groups: ParallelGroups, device: t
     return SequenceSplit(sum(lengths), groups, lengths, multiple)
 
 
-def time_index(samples: Sequence[Arguments], grids: Sequence[TokenGrid]) -> Tensor | None:
-    """(tokens,) row of the time embeddings, one sample's after another's, of each token; None where there is one."""
-    if sum(sample.num_times for sample in samples) == 1:
-        return None
+def time_index(samples: Sequence[Arguments], grids: Sequence[TokenGrid]) -> Tensor:
+    """(tokens,) row of the time embeddings, one sample's after another's, of each token."""
     rows, first = [], 0
     for sample, grid in zip(samples, grids, strict=True):
         if sample.num_times > 1:
@@ -67,6 +65,16 @@ def time_index(samples: Sequence[Arguments], grids: Sequence[TokenGrid]) -> Tens
         rows.append(first + frames)
         first += sample.num_times
     return joined(rows)
+
+
+def even_times(samples: Sequence[Arguments], grids: Sequence[TokenGrid], split: SequenceSplit) -> slice | None:
+    """Rows of the time embeddings of this rank's tokens, where each has equally many tokens; None otherwise."""
+    lengths = {grid.num_tokens // sample.num_times for sample, grid in zip(samples, grids, strict=True)}
+    if len(lengths) > 1 or split.padded_tokens != split.num_tokens:
+        return None
+    (length,) = lengths
+    first, last = split.local_start, split.local_start + split.local_tokens
+    return None if first % length or last % length else slice(first // length, last // length)
 
 
 def text_blocks(
