@@ -33,8 +33,9 @@ def cached(raw: RawData, tmp_path_factory: pytest.TempPathFactory) -> Path:
     [
         ["parallel.tensor=2", "data.num_workers=1"],
         ["parallel.pipeline=2", "parallel.virtual_pipeline=2"],
+        ["parallel.pipeline=2", "data.packing=true", "data.micro_batch=2"],
     ],
-    ids=["tp2", "pp2+vp2"],
+    ids=["tp2", "pp2+vp2", "pp2 packed"],
 )
 def test_online_equals_cached(layout: list[str], raw: RawData, cached: Path, tmp_path: Path) -> None:
     cfg = small_run(raw.clips, tmp_path / "run", *COMMON, *raw.online(), *layout)
