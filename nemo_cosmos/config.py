@@ -82,8 +82,8 @@ class ModelConfig:
     """Of adapters within the file `init_from`, which are merged; none: their rank."""
     strict_init: bool = True
     """Missing or unexpected tensors in `init_from` are an error; false reports them and goes on."""
-    rope_table_dtype: str = choice("float32", "float32", "bfloat16")
-    """Precision of the rotary tables; bfloat16 reproduces the tables of the released code."""
+    rope_table_dtype: str = choice("fp32", "fp32", "bf16")
+    """Precision of the rotary tables; bf16 reproduces the tables of the released code."""
 
 
 @dataclass
@@ -157,7 +157,7 @@ class DataConfig:
     mode: str = choice("cached", "cached", "online")
     """`cached` reads shards; `online` encodes videos during training (slow, for small tests)."""
     tokenizer_path: str | None = None
-    """Online only: folder of the video tokenizer."""
+    """Online only: the video tokenizer, a folder or Wan's tokenizer.pth."""
     text_encoder: str | None = None
     """Online only: T5 folder or repository that embeds the captions; none: the pickles in `path`/t5_xxl."""
     num_frames: int | None = between(1, 2**14, None)

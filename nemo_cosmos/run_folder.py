@@ -24,6 +24,7 @@ from nemo_cosmos.atomic import put_file, write_text
 from nemo_cosmos.config import dump_config
 from nemo_cosmos.errors import InputError
 from nemo_cosmos.lock import TRAINING_LOCK, lock_folder
+from nemo_cosmos.precision import short_name
 from nemo_cosmos.typed import LARGEST_YAML, parse_yaml, read_text, read_yaml
 
 logger = logging.getLogger(__name__)
@@ -77,7 +78,8 @@ def tell_changes(before: Path, cfg: Any) -> None:
         return
     before_flat = _flat(saved) if isinstance(saved, dict) else {}
     for key, value in _flat(parse_yaml(dump_config(cfg), "the settings")).items():
-        if (old := before_flat.get(key, value)) != value:
+        old = before_flat.get(key, value)
+        if (short_name(old) if isinstance(old, str) else old) != value:
             logger.warning("%s=%s, it was %s before", key, value, old)
 
 

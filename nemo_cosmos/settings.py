@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from nemo_cosmos.errors import InputError
+from nemo_cosmos.precision import short_name
 from nemo_cosmos.secrets import holds_secret, is_secret_name
 from nemo_cosmos.typed import LARGEST
 
@@ -22,6 +23,8 @@ ENVIRONMENT = ("OUTPUT_ROOT", "DATA_ROOT", "SCRATCH", "TMPDIR", "SLURM_JOB_ID", 
 def check_settings(config: Any, prefix: str = "") -> None:
     """Hold the values of a configuration object to the choices and ranges that the schema's fields state.
 
+    A precision under its long name, as earlier versions wrote it, becomes the short one.
+
     Raises:
         InputError: names the key, its value and what is allowed.
     """
@@ -31,6 +34,9 @@ def check_settings(config: Any, prefix: str = "") -> None:
             check_settings(value, f"{name}.")
             continue
         choices = item.metadata.get("choices")
+        if choices and isinstance(value, str) and value not in choices and short_name(value) in choices:
+            value = short_name(value)
+            setattr(config, item.name, value)
         if choices and value not in choices:
             raise InputError(f"{name}={value}: expected one of {', '.join(map(_as_written, choices))}")
         least, most = item.metadata.get("minimum", -LARGEST), item.metadata.get("maximum", LARGEST)

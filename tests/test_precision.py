@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 import torch
 from typer.testing import CliRunner
 
 from nemo_cosmos.cli import app
+from nemo_cosmos.config import TrainConfig, dump_config, load_config
 from nemo_cosmos.errors import InputError
 from nemo_cosmos.precision import LONG, long_name, short_name, shown_dtype, to_dtype
 from nemo_cosmos.prepare.device import resolve_dtype
 from nemo_cosmos.reconstruct.video_cli import build_parser
+from nemo_cosmos.run_folder import write_config
 
 CPU = torch.device("cpu")
 
@@ -38,3 +42,24 @@ def test_help_shows_the_short_names_alone(verb: str) -> None:
     shown = CliRunner().invoke(app, [verb, "--help"], env={"COLUMNS": "300"}).output
     assert "bf16" in shown
     assert not any(long in shown for long in LONG.values())
+
+
+@pytest.mark.parametrize(
+    ("word", "name"), [("bfloat16", "bf16"), ("float32", "fp32"), ("bf16", "bf16"), ("fp32", "fp32")]
+)
+def test_settings_take_both_names_and_keep_the_short_one(word: str, name: str) -> None:
+    overrides = ["experiment=demo_video2world", f"model.rope_table_dtype={word}", f"trainer.precision={word}"]
+    config = load_config(TrainConfig, overrides)
+    assert (config.model.rope_table_dtype, config.trainer.precision) == (name, name)
+    with pytest.raises(InputError, match=r"trainer.precision=float16: expected one of fp32, bf16$"):
+        load_config(TrainConfig, ["experiment=demo_video2world", "trainer.precision=float16"])
+
+
+def test_a_run_of_an_earlier_version_has_changed_nothing(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    config = load_config(TrainConfig, ["experiment=demo_video2world"])
+    before = dump_config(config).replace("rope_table_dtype: fp32", "rope_table_dtype: float32")
+    assert "float32" in before
+    (tmp_path / "config.yaml").write_text(before)
+    write_config(tmp_path, config, resuming=True)
+    assert caplog.text == ""
+    assert (tmp_path / "config.yaml").read_text() == dump_config(config)

@@ -1,10 +1,10 @@
 #!/usr/bin/env python
-"""Write the .pt files of a distributed checkpoint: regular and averaged weights, the average alone, and that in bf16.
+"""Write the .pt files of a distributed checkpoint.
 
-Beside PATH: PATH.pt, and in it model_ema_reg.pt and model_ema_fp32.pt. Files that are there are left unless --overwrite.
+In PATH: model_ema_reg.pt (regular and averaged weights) and model_ema_fp32.pt (the average); beside it PATH.pt (that in bf16).
 
 Example: python tools/convert_distcp.py checkpoints/posttraining/text2image/2b_cosmos_nemo_assets/checkpoints/iter_000001000
-"""
+"""  # noqa: E501
 
 from __future__ import annotations
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 
 from safetensors import SafetensorError, safe_open
@@ -70,14 +70,17 @@ def _write_vae(source: Path, target: Path, config: DiTConfig, class_name: str, v
         _check_channels(source, values.get(LATENT_CHANNELS[class_name], config.in_channels), config)
         _check_weights(source, verify_files)
         shutil.copytree(source, target)
-    elif class_name in _EXPORTS and str(found) not in LATENT_CHANNELS:
-        _EXPORTS[class_name](source, target, config)
+    elif found is None:
+        _export_tokenizer(source, target, config, class_name)
     else:
-        what = f"a folder of {str(found)[:80]}" if found is not None else "no config.json there that names a class"
-        raise InputError(
-            f"{source}: {what if source.exists() else 'no such folder'}; a pipeline of {config.family} needs a folder "
-            f"of {class_name}, such as the folder vae of one that has it"
-        )
+        raise InputError(f"{source}: a folder of {str(found)[:80]}; {_needed(config, class_name)}")
+
+
+def _needed(config: DiTConfig, class_name: str) -> str:
+    return (
+        f"a pipeline of {config.family} needs a folder of {class_name}, such as the folder vae of one that has it, or "
+        "a tokenizer that can be written as that class"
+    )
 
 
 def _check_channels(source: Path, found: int, config: DiTConfig) -> None:
@@ -98,17 +101,18 @@ def _check_weights(source: Path, verify_files: Verify) -> None:
             raise InputError(f"{file}: not a readable safetensors file ({error})") from error
 
 
-def _export_tokenizer(source: Path, target: Path, config: DiTConfig) -> None:
-    from nemo_cosmos.models.tokenizer import load_tokenizer
-    from nemo_cosmos.models.tokenizer.diffusers_export import export_diffusers
+def _export_tokenizer(source: Path, target: Path, config: DiTConfig, class_name: str) -> None:
+    from nemo_cosmos.models.video_tokenizer import open_tokenizer
 
-    tokenizer = load_tokenizer(source)
+    try:
+        tokenizer = open_tokenizer(source)
+    except InputError as error:
+        where = "" if str(source) in str(error) else f"{source}: "
+        raise InputError(f"{where}{error}; {_needed(config, class_name)}") from error
+    if tokenizer.diffusers_class != class_name:
+        raise InputError(f"{source}: {tokenizer.name}; {_needed(config, class_name)}")
     _check_channels(source, tokenizer.latent_channels, config)
-    export_diffusers(tokenizer, target)
-
-
-_EXPORTS: Mapping[str, Callable[[Path, Path, DiTConfig], None]] = {"AutoencoderKLCosmos": _export_tokenizer}
-"""Classes that tokenizer folders of other forms are written as."""
+    tokenizer.save_diffusers(target)
 
 
 def _write_text_encoder(source: str, folder: Path, config: DiTConfig) -> tuple[str, str]:

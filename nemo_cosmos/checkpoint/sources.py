@@ -94,8 +94,7 @@ def open_weights(
     path = Path(path)
     if path.is_file():
         verified = verify(path, verify_files)
-        folders = (path.parent, path.parents[1]) if path.parent.name == JOINT else (path.parent,)
-        known = next((folder for folder in folders if (folder / MODEL_CONFIG).is_file()), None)
+        known = run_of_file(path)
         config = None if known is None else read_model_config(known)
         tensors = read_tensors(path, weights, lora_alpha=lora_alpha)
         if exactly:
@@ -127,6 +126,12 @@ def _require_kind(path: Path, weights: Weights, taken: str | None) -> None:
         raise InputError(f"{path} has no averaged weights (EMA), no net_ema.* in it; take its regular ones")
     if weights == "reg" and averaged:
         raise InputError(f"{path} has averaged weights (EMA) alone; take those")
+
+
+def run_of_file(path: Path) -> Path | None:
+    """The checkpoints folder that a file was exported to, None for other files."""
+    folders = (path.parent, path.parents[1]) if path.parent.name == JOINT else (path.parent,)
+    return next((folder for folder in folders if (folder / MODEL_CONFIG).is_file()), None)
 
 
 def checkpoints_folder(path: Path) -> Path:

@@ -37,7 +37,9 @@ def generate(
             rich_help_panel=_MODELS,
         ),
     ],
-    tokenizer: Annotated[Path, typer.Option(help="Tokenizer folder, or repository.", rich_help_panel=_MODELS)],
+    tokenizer: Annotated[
+        Path, typer.Option(help="Tokenizer folder, tokenizer.pth, or repository.", rich_help_panel=_MODELS)
+    ],
     output: Annotated[
         Path,
         typer.Option(
@@ -263,7 +265,7 @@ def generate(
     from nemo_cosmos.inference.config import GenerationConfig
     from nemo_cosmos.inference.job import GenerationJob, run_job
     from nemo_cosmos.inference.loading import describe_network
-    from nemo_cosmos.inference.places import TOKENIZER_FILES, find_adapters, find_folder, find_network
+    from nemo_cosmos.inference.places import find_adapters, find_network, find_tokenizer
     from nemo_cosmos.inference.requests import collect_requests
     from nemo_cosmos.inference.settle import settle
     from nemo_cosmos.logs import log_shown
@@ -301,7 +303,7 @@ def generate(
     report_to(asked.output)
     job = GenerationJob.from_names(
         weights=network,
-        tokenizer=find_folder(tokenizer, TOKENIZER_FILES),
+        tokenizer=find_tokenizer(tokenizer),
         lora=find_adapters(lora),
         lora_alpha=lora_alpha,
         output=asked.output,

@@ -21,7 +21,7 @@ def prepare(
         ),
     ],
     out: Annotated[Path, typer.Argument(help="Folder of shards to write; an interrupted call goes on in it.")],
-    tokenizer: Annotated[Path, typer.Option(help="Folder of the video tokenizer.")],
+    tokenizer: Annotated[Path, typer.Option(help="Folder of the video tokenizer, or Wan's tokenizer.pth.")],
     text_encoder: Annotated[
         str | None,
         typer.Option(

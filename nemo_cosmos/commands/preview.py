@@ -13,9 +13,7 @@ from nemo_cosmos.errors import require_range, require_replaceable
 
 def preview(
     shards: Annotated[Path, typer.Argument(help="Folder of shards made by `nemo-cosmos prepare`.")],
-    tokenizer: Annotated[
-        Path, typer.Option(help="Folder of the tokenizer that made the shards; decodes the latents.")
-    ],
+    tokenizer: Annotated[Path, typer.Option(help="The tokenizer that made the shards; decodes the latents.")],
     out: Annotated[Path | None, typer.Option(help="HTML file to write. Default: preview.html in SHARDS.")] = None,
     limit: Annotated[int, typer.Option(help="Samples shown, spread over the shards.")] = 24,
     device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
@@ -32,7 +30,7 @@ def preview(
     """  # noqa: E501
     from rich.progress import Progress
 
-    from nemo_cosmos.models.tokenizer import load_tokenizer
+    from nemo_cosmos.models.video_tokenizer import open_tokenizer
     from nemo_cosmos.prepare.device import resolve_device, resolve_dtype
     from nemo_cosmos.prepare.preview import preview as run
 
@@ -40,7 +38,7 @@ def preview(
     place = resolve_device(device)
     page = shards / "preview.html" if out is None else out
     require_replaceable(page)
-    video_tokenizer = load_tokenizer(tokenizer, device=place, dtype=resolve_dtype("auto", place), verify_files=verify)
+    video_tokenizer = open_tokenizer(tokenizer, device=place, dtype=resolve_dtype("auto", place), verify_files=verify)
     with Progress(transient=True) as progress:
         task = progress.add_task("decoding", total=limit)
         count = run(

@@ -93,7 +93,9 @@ def stats(
 
 @app.command(no_args_is_help=True)
 def export(
-    source: Annotated[str, typer.Argument(help="Tokenizer folder, or an iter_*.pt, .safetensors or .jit file.")],
+    source: Annotated[
+        str, typer.Argument(help="Tokenizer folder, Wan's tokenizer.pth, or an iter_*.pt, .safetensors or .jit file.")
+    ],
     target: Annotated[str, typer.Argument(help="Folder to write.")],
     form: Annotated[TokenizerForm, typer.Option("--format", help="What to write.")] = "folder",
     name: Annotated[str | None, typer.Option(help="Name of a file's tokenizer, for example CV8x8x8-720p.")] = None,
@@ -105,7 +107,9 @@ def export(
         typer.Option(help="Compare the source with the checksums beside it: all, sizes alone, or all up to 64 GiB."),
     ] = "auto",
 ) -> None:
-    """Turn a checkpoint into a tokenizer folder, TorchScript files, or diffusers' AutoencoderKLCosmos.
+    """Turn a checkpoint into a tokenizer folder, TorchScript files, or a folder of diffusers.
+
+    A Wan VAE goes from its tokenizer.pth to diffusers' AutoencoderKLWan and back (--format folder).
 
     [bold]Example:[/bold] nemo-cosmos tokenizer export outputs/demo/tokenizer_run/tokenizer my_vae --format diffusers
     """

@@ -260,10 +260,10 @@ def _held_out_clips(paths: Paths) -> list[HeldOutClip]:
     from nemo_cosmos.data.clips import find_clips
     from nemo_cosmos.data.video import read_frames
     from nemo_cosmos.demo.report import HeldOutClip
-    from nemo_cosmos.models.tokenizer.pretrained import load_tokenizer
+    from nemo_cosmos.models.video_tokenizer import open_tokenizer
     from nemo_cosmos.pixels import from_levels, to_uint8
 
-    tokenizer = load_tokenizer(paths.tokenizer)
+    tokenizer = open_tokenizer(paths.tokenizer)
     (paths.root / "truth").mkdir(exist_ok=True)
     results = []
     for clip in find_clips(paths.held_out_clips):

@@ -14,6 +14,7 @@ from nemo_cosmos.checkpoint.files import JOINT, LATEST, MODEL_CONFIG
 from nemo_cosmos.data.embeddings import file_digest
 from nemo_cosmos.inference.job_settings import GenerationJob
 from nemo_cosmos.inference.requests import GenerationRequest
+from nemo_cosmos.models.wan_vae import find_wan_vae
 from nemo_cosmos.typed import parse_json
 
 logger = logging.getLogger(__name__)
@@ -36,7 +37,7 @@ def job_record(job: GenerationJob, dtype: torch.dtype) -> dict[str, Any]:
         "kind": job.kind,
         "preset": job.preset,
         "tokenizer": str(job.tokenizer),
-        "tokenizer_files": fingerprint(job.tokenizer),
+        "tokenizer_files": fingerprint(find_wan_vae(job.tokenizer) or job.tokenizer),
         "precision": str(dtype).removeprefix("torch."),
         "text_encoder": job.text_encoder,
         "text_encoder_files": fingerprint(Path(job.text_encoder)),

@@ -21,7 +21,7 @@ class GenerationJob:
 
     Attributes:
         weights: run folder, its ``checkpoints`` folder, or a ``.pt`` file in the released key layout.
-        tokenizer: tokenizer folder.
+        tokenizer: tokenizer folder, or Wan's tokenizer.pth.
         output: folder of the videos.
         config: settings of the generation.
         preset: network of a ``.pt`` file, for example ``predict1-7b-video2world``.

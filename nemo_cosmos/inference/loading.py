@@ -23,7 +23,7 @@ from nemo_cosmos.inference.ranks import Ranks
 from nemo_cosmos.models.dit.config import DiTConfig
 from nemo_cosmos.models.dit.state_dict import check
 from nemo_cosmos.models.text import load_text_encoder
-from nemo_cosmos.models.tokenizer import load_tokenizer
+from nemo_cosmos.models.video_tokenizer import open_tokenizer
 
 
 def compute_dtype(job: GenerationJob, ranks: Ranks) -> torch.dtype:
@@ -51,7 +51,8 @@ def build_models(job: GenerationJob, ranks: Ranks) -> Models:
     """The parts of a job, none loaded yet.
 
     Raises:
-        InputError: the network's configuration is unknown, its weights or adapters do not fit it, or guardrails were asked for and are not installed.
+        InputError: the network's configuration is unknown, its weights or adapters do not fit it, or guardrails were
+            asked for and are not installed.
     """
     dit = describe_network(job.weights, job.preset)
     _check_weights(job, dit)
@@ -85,7 +86,7 @@ def build_models(job: GenerationJob, ranks: Ranks) -> Models:
             ),
         ),
         tokenizer=component(
-            "tokenizer", lambda d: load_tokenizer(job.tokenizer, device=d, dtype=dtype, verify_files=job.verify)
+            "tokenizer", lambda d: open_tokenizer(job.tokenizer, device=d, dtype=dtype, verify_files=job.verify)
         ),
         text_encoder=component(
             "text_encoder",
@@ -119,4 +120,4 @@ def describe_network(weights: Path, preset: str | None) -> DiTConfig:
         if preset is not None:
             raise InputError(f"{weights} is a run folder, which knows its network: leave out the preset {preset}")
         return network_config(weights)
-    return network_config(weights.parent) if preset is None else DiTConfig.preset(preset)
+    return DiTConfig.preset(preset) if preset is not None else network_config(weights)

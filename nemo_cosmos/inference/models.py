@@ -10,7 +10,7 @@ from nemo_cosmos.inference.guardrail import Guardrail
 from nemo_cosmos.inference.prompts import PromptUpsampler
 from nemo_cosmos.models.dit.config import DiTConfig
 from nemo_cosmos.models.text import TextEncoder
-from nemo_cosmos.models.tokenizer import VideoTokenizer
+from nemo_cosmos.models.video_tokenizer import VideoTokenizer
 
 if TYPE_CHECKING:
     from nemo_cosmos.models.dit.model import CosmosDiT

@@ -11,10 +11,15 @@ from nemo_cosmos.checkpoint.adapters import AdapterChoice, Adapters, choices
 from nemo_cosmos.checkpoint.files import MODEL_CONFIG
 from nemo_cosmos.download.hub import fetch_to_cache
 from nemo_cosmos.errors import InputError
+from nemo_cosmos.models.wan_vae import DIFFUSERS_FILES, ORIGINAL_FILES, find_wan_vae
 
 NETWORK_FILES = ("model.pt", "config.json", "transformer/*")
 """Of a released network: the original file, or diffusers' transformer."""
-TOKENIZER_FILES = ("model.pt", "config.json", "mean_std.pt", "*.jit", "model.safetensors", "latent_stats.json")
+WAN_VAE_FILES = (*ORIGINAL_FILES, "vae/config.json", "vae/*.safetensors")
+"""Of a repository of Predict2 or Wan: the VAE alone, not the network beside it."""
+TOKENIZER_FILES = ("model.pt", "config.json", "mean_std.pt", "*.jit", "model.safetensors", "latent_stats.json",
+                   *DIFFUSERS_FILES, *WAN_VAE_FILES)  # fmt: skip
+"""Of a repository that is a tokenizer."""
 ADAPTER_FILES = ("adapter_config.json", "adapter_model.safetensors")
 
 
@@ -35,6 +40,18 @@ def find_network(name: str | Path, preset: str | None) -> tuple[Path, str | None
     return file, preset
 
 
+def find_tokenizer(name: str | Path) -> Path:
+    """The path of a tokenizer; a repository is downloaded, of one with a network beside a Wan VAE the VAE alone.
+
+    Raises:
+        InputError: there is nothing of this name, here or on the hub.
+    """
+    folder = find_folder(name, WAN_VAE_FILES)
+    if folder == Path(name) or (folder.is_dir() and find_wan_vae(folder) is not None):
+        return folder
+    return find_folder(name, TOKENIZER_FILES)
+
+
 def find_folder(name: str | Path, files: tuple[str, ...]) -> Path:
     """A path as it is; the download of a repository's ``files`` where nothing has that path and the hub may have it.
 
@@ -52,7 +69,9 @@ def find_folder(name: str | Path, files: tuple[str, ...]) -> Path:
 
 def _may_be_repository(name: str) -> bool:
     """Whether a name can be ``OWNER/NAME``; below a folder that is here, it is taken for a path."""
-    if not re.fullmatch(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*", name) or name.endswith((".pt", ".safetensors")):
+    if not re.fullmatch(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*", name) or name.endswith(
+        (".pt", ".pth", ".safetensors")
+    ):
         return False
     return not os.path.isdir(name.split("/")[0])
 

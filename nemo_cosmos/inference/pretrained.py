@@ -18,7 +18,7 @@ from nemo_cosmos.inference.inputs import GivenFrames
 from nemo_cosmos.inference.job_settings import GenerationJob
 from nemo_cosmos.inference.loading import build_models, open_pipeline
 from nemo_cosmos.inference.pipelines import pipeline_for
-from nemo_cosmos.inference.places import TOKENIZER_FILES, find_adapters, find_folder, find_network
+from nemo_cosmos.inference.places import find_adapters, find_network, find_tokenizer
 from nemo_cosmos.inference.progress import progress_bars
 from nemo_cosmos.inference.ranks import start_ranks
 from nemo_cosmos.inference.requests import GenerationRequest
@@ -74,7 +74,7 @@ class Pipeline:
 
         Args:
             model: run folder, ``.pt`` file in the released layout, diffusers folder, or repository of the hub.
-            tokenizer: tokenizer folder, or repository of the hub.
+            tokenizer: tokenizer folder, Wan's tokenizer.pth, or repository of the hub.
             text_encoder: folder or repository of the T5 encoder.
             lora: adapters to merge into the network: PEFT folder, repository, ``.safetensors`` or ``.pt`` file, or a
                 list of these, or of pairs with how much of each is added, such as ``[("a", 0.7), ("b", 0.3)]``.
@@ -97,7 +97,7 @@ class Pipeline:
             path, preset = find_network(model, preset)
             job = GenerationJob.from_names(
                 weights=path,
-                tokenizer=find_folder(tokenizer, TOKENIZER_FILES),
+                tokenizer=find_tokenizer(tokenizer),
                 output=Path(),  # Not written to: frames are handed out.
                 preset=preset,
                 kind=weights,

@@ -45,6 +45,28 @@ def load_restricted(path: Path, *, mmap: bool = True) -> Any:
         raise InputError(f"{path}: not a readable tensor file ({_reason(error)})") from error
 
 
+def load_safetensors(path: Path) -> dict[str, Tensor]:
+    """The tensors of a safetensors file, on the CPU; InputError when it is missing or damaged."""
+    from safetensors import SafetensorError
+    from safetensors.torch import load_file
+
+    try:
+        return load_file(path)
+    except (SafetensorError, OSError) as error:
+        raise InputError(f"{path}: not a readable safetensors file ({error})") from error
+
+
+def safetensors_names(path: Path) -> list[str]:
+    """Names of the tensors of a safetensors file; InputError when it is missing or damaged."""
+    from safetensors import SafetensorError, safe_open
+
+    try:
+        with safe_open(path, framework="pt") as file:
+            return list(file.keys())
+    except (SafetensorError, OSError) as error:
+        raise InputError(f"{path}: not a readable safetensors file ({error})") from error
+
+
 def _reason(error: Exception) -> str:
     if not isinstance(error, pickle.UnpicklingError):
         return f"{type(error).__name__}: {(str(error).splitlines() or [''])[0]}"

@@ -15,7 +15,7 @@ from nemo_cosmos.data.windows import WindowPlan
 from nemo_cosmos.ending import report_to
 from nemo_cosmos.errors import InputError
 from nemo_cosmos.models.text import load_text_encoder, text_encoder_name
-from nemo_cosmos.models.tokenizer import load_tokenizer
+from nemo_cosmos.models.video_tokenizer import open_tokenizer
 from nemo_cosmos.precision import long_name
 from nemo_cosmos.prepare.decode import default_workers
 from nemo_cosmos.prepare.device import resolve_device, resolve_dtype
@@ -63,7 +63,7 @@ def prepare_dataset(
         source: folder with ``videos/`` and ``metas/``, folder of videos with ``*.txt``, or ``.jsonl`` file; or the
             same with images.
         out: folder of shards to write.
-        tokenizer: folder of the video tokenizer.
+        tokenizer: folder of the video tokenizer, or Wan's tokenizer.pth.
         text_encoder: T5 folder or repository that embeds the captions; None uses the embeddings in
             ``source/t5_xxl``.
         frames: pixel frames per sample, 1 + k * temporal compression; None: 121, of images 1.
@@ -101,7 +101,7 @@ def prepare_dataset(
     used_default = any(clip.caption_file is None and clip.caption == default_caption for clip in clips)
     place = resolve_device(device)
     compute_dtype = resolve_dtype(dtype, place)
-    video_tokenizer = load_tokenizer(tokenizer, device=place, dtype=compute_dtype, verify_files=verify)
+    video_tokenizer = open_tokenizer(tokenizer, device=place, dtype=compute_dtype, verify_files=verify)
     text_place = place if text_device == "auto" else resolve_device(text_device)
     alone = not torch.distributed.is_initialized()
     rank = join_ranks()

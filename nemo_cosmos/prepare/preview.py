@@ -25,7 +25,9 @@ from nemo_cosmos.precision import shown_dtype
 
 TEMPLATE = Path(__file__).with_name("preview_template.html")
 SIGMA_DATA = 0.5
-"""Factor between stored latents and the network's clean input (EDM, all Cosmos models)."""
+"""Factor between stored latents and the network's clean input (EDM, Predict1)."""
+SIGMA_DATA_OF = {"Wan2.1-VAE": 1.0}
+"""By tokenizer, where its networks have another (rectified flow, Predict2)."""
 PATCH = 2
 LONG_SIDE = 320
 """Pixels of the longer side of shown videos: a page of 24 clips stays at a few megabytes."""
@@ -97,7 +99,8 @@ def make_card(sample: LatentSample, tokenizer: Decoder, text_length: int = TEXT_
     assert batch.padding_mask is not None and batch.fps is not None
     channels, latent_frames, height, width = sample.latent.shape
     tokens = latent_frames * (height // PATCH) * (width // PATCH)
-    scaled = batch.latent * SIGMA_DATA
+    sigma_data = SIGMA_DATA_OF.get(tokenizer.identity.name, SIGMA_DATA)
+    scaled = batch.latent * sigma_data
     padded = int(batch.padding_mask.sum())
     rows, columns, source_rows, source_columns = sample.image_size
     stored = [
@@ -107,7 +110,7 @@ def make_card(sample: LatentSample, tokenizer: Decoder, text_length: int = TEXT_
         ("text", f"{sample.text.shape[0]} tokens, {len(sample.caption)} characters, {_dtype(sample.text)}"),
     ]
     fed = [
-        ("x0", f"{_shape(batch.latent)} = latent x {SIGMA_DATA}; mean {scaled.mean():.3f}, std {scaled.std():.3f}"),
+        ("x0", f"{_shape(batch.latent)} = latent x {sigma_data:g}; mean {scaled.mean():.3f}, std {scaled.std():.3f}"),
         ("sequence", f"{tokens} tokens: {latent_frames} x {height // PATCH} x {width // PATCH}"),
         (
             "crossattn_emb",

@@ -10,6 +10,7 @@ import logging
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Protocol
 
 import torch
 import torch.nn.functional as F
@@ -18,10 +19,12 @@ from torch import Tensor
 from nemo_cosmos.checksums import verify
 from nemo_cosmos.errors import InputError
 from nemo_cosmos.models.tokenizer import TokenizerConfig, TokenizerModule
-from nemo_cosmos.models.tokenizer.checks import check_indices, check_latent, check_video, checked_values
+from nemo_cosmos.models.tokenizer.checks import Geometry, check_indices, check_latent, check_video, checked_values
 from nemo_cosmos.models.tokenizer.pretrained import module_with_weights
 from nemo_cosmos.models.tokenizer.state_dict import compare, infer_config
 from nemo_cosmos.models.tokenizer.weights import load_jit, read_pair, read_weights
+from nemo_cosmos.models.wan_vae import NAME as WAN
+from nemo_cosmos.models.wan_vae import find_wan_vae, load_wan_vae
 from nemo_cosmos.pixels import from_levels, to_uint8
 
 logger = logging.getLogger(__name__)
@@ -32,15 +35,24 @@ TEMPORAL_ALIGN = 8
 """Windows are padded to 1 + a multiple of this many frames."""
 
 
+class CodecConfig(Geometry, Protocol):
+    """What a codec knows of its tokenizer."""
+
+    @property
+    def discrete(self) -> bool: ...
+
+
 class TokenizerCodec:
-    """Raw latents of one tokenizer, with one interface for TorchScript files and for this package's module.
+    """Latents of one tokenizer, with one interface for TorchScript files and for this package's module.
+
+    They are raw; those of a Wan VAE are normalised.
 
     Build it with :meth:`from_jit` or :meth:`from_weights`.
     """
 
     def __init__(
         self,
-        config: TokenizerConfig,
+        config: CodecConfig,
         encode: Callable[[Tensor], tuple[Tensor, ...]],
         decode: Callable[[Tensor], Tensor],
         *,
@@ -110,7 +122,13 @@ class TokenizerCodec:
         device: str | torch.device = "cpu",
         dtype: torch.dtype = torch.bfloat16,
     ) -> TokenizerCodec:
-        """Run this package's network with the weights of folders or of .pt, .safetensors and .jit files together."""
+        """Run this package's network with the weights of folders or of .pt, .safetensors and .jit files together.
+
+        Raises:
+            InputError: no weights, or those of another tokenizer than ``name``.
+        """
+        if name == WAN:
+            return cls._from_wan(paths, torch.device(device), dtype)
         found = [read_weights(path) for path in paths]
         state = {key: value for weights in found for key, value in weights.state.items()}
         config = _identify(state, name, " and ".join(map(str, paths)))
@@ -123,6 +141,18 @@ class TokenizerCodec:
             return (answer,) if isinstance(answer, Tensor) else answer
 
         return cls(config, encode, module.decode, device=torch.device(device), dtype=dtype)
+
+    @classmethod
+    def _from_wan(cls, paths: Sequence[str | Path], device: torch.device, dtype: torch.dtype) -> TokenizerCodec:
+        found = find_wan_vae(paths[0]) if len(paths) == 1 else None
+        if found is None:
+            raise InputError(
+                f"{' and '.join(map(str, paths))}: not a {WAN} tokenizer; expected a folder of diffusers' "
+                "AutoencoderKLWan, or one tokenizer.pth"
+            )
+        vae = load_wan_vae(found, device=device, dtype=dtype)
+        logger.info("tokenizer %s: %s", vae.name, vae.origin)
+        return cls(vae.config, lambda video: (vae.encode(video),), vae.decode, device=device, dtype=dtype)
 
     @torch.no_grad()
     def encode(self, video: Tensor) -> tuple[Tensor, ...]:

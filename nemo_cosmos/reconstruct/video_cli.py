@@ -47,7 +47,9 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("--checkpoint_enc", help="encoder (.jit)")
     parser.add_argument("--checkpoint_dec", help="decoder (.jit)")
     parser.add_argument(
-        "--tokenizer_type", help="CV8x8x8-720p, DV8x16x16-720p, CV4x8x8-360p or DV4x8x8-360p; required in torch mode"
+        "--tokenizer_type",
+        help="CV8x8x8-720p, DV8x16x16-720p, CV4x8x8-360p, DV4x8x8-360p or (in torch mode alone) Wan2.1-VAE; "
+        "required in torch mode",
     )
     parser.add_argument(
         "--mode",
@@ -90,6 +92,8 @@ def run(argv: Sequence[str]) -> list[Path]:
         raise InputError("no checkpoint: give --checkpoint, or --checkpoint_enc and --checkpoint_dec")
     if args.mode == "torch" and args.tokenizer_type is None:
         raise InputError("--mode torch needs --tokenizer_type")
+    if args.mode == "jit" and args.tokenizer_type == "Wan2.1-VAE":
+        raise InputError("--tokenizer_type Wan2.1-VAE has no TorchScript files: add --mode torch")
     if not 1 <= args.temporal_window <= LONGEST_WINDOW:
         raise InputError(
             f"--temporal_window: temporal window of {args.temporal_window} frames, expected 1 to {LONGEST_WINDOW}"

@@ -22,7 +22,7 @@ from nemo_cosmos.data.video import probe
 from nemo_cosmos.data.windows import ClipDataset, Window, WindowPlan, check_finite, check_plan, encode_window
 from nemo_cosmos.errors import InputError
 from nemo_cosmos.models.text import TextEncoder, load_text_encoder
-from nemo_cosmos.models.tokenizer import VideoTokenizer, load_tokenizer
+from nemo_cosmos.models.video_tokenizer import VideoTokenizer, open_tokenizer
 
 logger = logging.getLogger(__name__)
 SHOWN = 5
@@ -104,7 +104,7 @@ def open_clips(data: DataConfig) -> tuple[ClipDataset, OnlineEncoder]:
     device = training_device()
     # As prepare computes by default.
     dtype = torch.bfloat16 if device.type == "cuda" else torch.float32
-    tokenizer = load_tokenizer(data.tokenizer_path, device=device, dtype=dtype)
+    tokenizer = open_tokenizer(data.tokenizer_path, device=device, dtype=dtype)
     check_plan(plan, tokenizer)
     rates = refuse_unusable(clips, plan)
     text_encoder = None

@@ -19,6 +19,7 @@ from nemo_cosmos.models.dit import CosmosDiT, DiTConfig, LayerOptions, transform
 from nemo_cosmos.models.dit.lora import LoraSpec
 from nemo_cosmos.parallel.context import pipeline_rows
 from nemo_cosmos.parallel.layout import NetworkShape, validate_layout
+from nemo_cosmos.precision import long_name
 from nemo_cosmos.run_folder import alone_in, is_first, name_newest, remove_temporaries, write_config
 from nemo_cosmos.training.deterministic import deterministic_kernels, refuse_nondeterministic
 from nemo_cosmos.training.initial_weights import check_initial_weights
@@ -42,7 +43,8 @@ def train(cfg: TrainConfig, *, callbacks: Sequence[Any] = ()) -> None:
     """
     warnings.filterwarnings("ignore", module="megatron|lightning|nemo")
     world_size = launched_processes(cfg.trainer)
-    dit = DiTConfig.preset(cfg.model.preset, **{"rope_table_dtype": cfg.model.rope_table_dtype, **cfg.model.overrides})
+    rope = {"rope_table_dtype": long_name(cfg.model.rope_table_dtype)}
+    dit = DiTConfig.preset(cfg.model.preset, **{**rope, **cfg.model.overrides})
     shape = NetworkShape(dit.num_layers, dit.num_attention_heads)
     validate_layout(
         cfg.parallel,

@@ -16,6 +16,7 @@ from nemo_cosmos.models.dit import DiTConfig, build_dit
 from nemo_cosmos.models.text import save_tiny_text_encoder
 from nemo_cosmos.models.tokenizer import build_tokenizer
 from nemo_cosmos.models.tokenizer.pretrained import save_tokenizer
+from tests.models.wan import save_tiny_wan_vae
 
 WIDTH = 16
 SIZES = {"num_layers": 2, "hidden_size": 64, "num_attention_heads": 4, "text_width": WIDTH, "adaln_lora_dim": 8}
@@ -82,6 +83,8 @@ def test_parts_that_do_not_fit(parts: Path) -> None:
         make(parts / "vae", parts / "wide")
     with pytest.raises(InputError, match="no such tokenizer folder"):
         make(parts / "gone", parts / "text")
+    with pytest.raises(InputError, match="a pipeline of predict1 needs a folder of AutoencoderKLCosmos"):
+        make(save_tiny_wan_vae(parts / "wan"), parts / "text")
     with pytest.raises(InputError, match="no T5 encoder"):
         make(parts / "vae", parts / "vae")
     assert not (parts / "pipeline").exists()

@@ -36,7 +36,9 @@ from nemo_cosmos.models.dit import DiTConfig
 from nemo_cosmos.models.tokenizer.config import TokenizerConfig
 from nemo_cosmos.models.tokenizer.pretrained import _read_config, _read_statistics, _resolve_config
 from nemo_cosmos.models.tokenizer.weights import read_weights
+from nemo_cosmos.models.video_tokenizer import open_tokenizer
 from nemo_cosmos.typed import read_object
+from tests.models.wan import save_tiny_wan_vae, synthetic_weights
 from tests.training.shards import write_shards
 
 
@@ -55,6 +57,10 @@ def _tokenizer(folder: Path) -> None:
     (folder / "config.json").write_text(json.dumps(values))
     (folder / "latent_stats.json").write_text(json.dumps({"mean": [[0.0, 0.5]], "std": [[1.0, 2.0]]}))
     save_file({"encoder.w": torch.ones(2, 3), "decoder.w": torch.ones(2)}, folder / "model.safetensors")
+
+
+def _wan_original(folder: Path) -> None:
+    torch.save(synthetic_weights(2), folder / "tokenizer.pth")
 
 
 def _read_tokenizer(folder: Path) -> None:
@@ -195,6 +201,10 @@ TARGETS: dict[str, Target] = {
     "weights": Target(_weights, ("model.pt",), lambda folder: _touch(read_tensors(folder / "model.pt"))),
     "old-weights": Target(_weights, ("old.pt",), lambda folder: _touch(read_tensors(folder / "old.pt"))),
     "tokenizer": Target(_tokenizer, ("config.json", "latent_stats.json", "model.safetensors"), _read_tokenizer),
+    "wan-vae": Target(
+        save_tiny_wan_vae, ("config.json", "config.json", "diffusion_pytorch_model.safetensors"), open_tokenizer
+    ),
+    "wan-original": Target(_wan_original, ("tokenizer.pth",), open_tokenizer),
     "model_config": Target(_settings, ("model_config.json",), read_model_config),
     "config": Target(_settings, ("config.yaml",), lambda folder: read_config(TrainConfig, folder / "config.yaml")),
     "batch": Target(_settings, ("batch.jsonl",), lambda folder: requests_from_jsonl(folder / "batch.jsonl")),

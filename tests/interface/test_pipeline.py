@@ -200,7 +200,16 @@ def test_a_released_repository_of_the_hub(folder: Path, tmp_path: Path, monkeypa
     found = places.find_network("nvidia/Cosmos-Predict1-7B-Video2World", None)
     assert found == (tmp_path / "cache" / "model.pt", "predict1-7b-video2world")
     assert places.find_network(tmp_path / "cache", "tiny-video2world")[1] == "tiny-video2world"
-    for path in ("gone", "./a/b", "/a/b", str(tmp_path / "gone"), "tests/gone", "a/model.pt", "a/b/c"):
+    for path in (
+        "gone",
+        "a/tokenizer.pth",
+        "./a/b",
+        "/a/b",
+        str(tmp_path / "gone"),
+        "tests/gone",
+        "a/model.pt",
+        "a/b/c",
+    ):
         assert places.find_folder(path, ()) == Path(path)
     assert asked == ["nvidia/Cosmos-Predict1-7B-Video2World"]
 

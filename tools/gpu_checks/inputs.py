@@ -81,14 +81,14 @@ def text_encoder(context: Context) -> Path:
 @one_at_a_time
 def shards(context: Context) -> Path:
     """Those that the step ``prepare`` has made, or random latents of the same shape."""
-    from nemo_cosmos.models.tokenizer import load_tokenizer
+    from nemo_cosmos.models.video_tokenizer import open_tokenizer
 
     prepared, folder = context.work / "shards", context.work / "random_shards"
     if (prepared / "manifest.json").exists():
         return prepared
     if not (folder / "manifest.json").exists():
         frames, (height, width) = context.frames, (int(n) for n in context.size.split("x"))
-        identity = load_tokenizer(tokenizer(context)).identity
+        identity = open_tokenizer(tokenizer(context)).identity
         shape = (16, 1 + (frames - 1) // identity.temporal_compression, height // 8, width // 8)
         generator = torch.Generator().manual_seed(0)
         with ShardWriter(folder, tokenizer=identity, text_encoder="random", samples_per_shard=4) as writer:

@@ -25,7 +25,7 @@ from nemo_cosmos.inference.ranks import Ranks
 from nemo_cosmos.inference.requests import GenerationRequest
 from nemo_cosmos.inference.sampling import SamplingInputs, sample_latent
 from nemo_cosmos.models.dit.config import DiTConfig
-from nemo_cosmos.models.tokenizer import VideoTokenizer
+from nemo_cosmos.models.video_tokenizer import VideoTokenizer
 from nemo_cosmos.pixels import from_levels
 
 

@@ -18,7 +18,7 @@ from nemo_cosmos.inference.pipelines.base import Conditions, GenerationPipeline,
 from nemo_cosmos.inference.requests import GenerationRequest
 from nemo_cosmos.inference.sampling import SamplingInputs
 from nemo_cosmos.models.dit.config import DiTConfig
-from nemo_cosmos.models.tokenizer import VideoTokenizer
+from nemo_cosmos.models.video_tokenizer import VideoTokenizer
 from nemo_cosmos.pixels import to_uint8
 
 ASPECT_RATIOS = {

@@ -20,7 +20,7 @@ from nemo_cosmos.inference.pipelines.base import Conditions, GenerationPipeline,
 from nemo_cosmos.inference.requests import GenerationRequest
 from nemo_cosmos.inference.sampling import SamplingInputs
 from nemo_cosmos.models.dit.config import DiTConfig
-from nemo_cosmos.models.tokenizer import VideoTokenizer
+from nemo_cosmos.models.video_tokenizer import VideoTokenizer
 from nemo_cosmos.pixels import from_levels, to_uint8
 
 logger = logging.getLogger(__name__)
@@ -71,7 +71,12 @@ def plan_video(
     if has_input and not dit.condition_mask:
         raise InputError("the weights are a Text2World network, which takes no input image or video")
     height, width = plan_size(config, defaults, tokenizer, dit)
-    chunk = config.chunk_frames or defaults.num_frames or tokenizer.chunk_frames
+    chunk = config.chunk_frames or defaults.num_frames or tokenizer.chunk_frames or config.num_frames
+    if chunk is None:
+        raise InputError(
+            f"num_frames: neither the weights nor {tokenizer.name}, which takes any length, tell how many frames to "
+            "make; give the number that the network was trained on"
+        )
     frames = config.num_frames or chunk
     chunk = min(chunk, frames)
     name = "num_frames" if chunk == config.num_frames else "chunk_frames"

@@ -4,18 +4,35 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterator
+from typing import Protocol
 
 import torch
 from torch import Tensor
 
 from nemo_cosmos.errors import InputError
-from nemo_cosmos.models.tokenizer.config import TokenizerConfig
 
 RANGE_TOLERANCE = 0.01
 """By how much a video may leave [−1, 1]: more than rounding, less than a video in another range."""
 
 
-def check_frames(config: TokenizerConfig, num_frames: int) -> None:
+class Geometry(Protocol):
+    """What is checked against: a ``TokenizerConfig``, or another tokenizer's."""
+
+    @property
+    def name(self) -> str: ...
+    @property
+    def temporal_compression(self) -> int: ...
+    @property
+    def spatial_compression(self) -> int: ...
+    @property
+    def in_channels(self) -> int: ...
+    @property
+    def latent_channels(self) -> int: ...
+    @property
+    def codebook_size(self) -> int: ...
+
+
+def check_frames(config: Geometry, num_frames: int) -> None:
     """InputError naming the nearest legal counts unless ``num_frames`` is 1 + k·temporal_compression."""
     step = config.temporal_compression
     if num_frames < 1 or (num_frames - 1) % step:
@@ -26,7 +43,7 @@ def check_frames(config: TokenizerConfig, num_frames: int) -> None:
         )
 
 
-def check_video(config: TokenizerConfig, video: Tensor) -> None:
+def check_video(config: Geometry, video: Tensor) -> None:
     """InputError unless ``video`` has a type and a shape that the tokenizer compresses without remainder."""
     shape = tuple(video.shape)
     if video.ndim != 5 or shape[1] != config.in_channels:
@@ -50,7 +67,7 @@ def check_video(config: TokenizerConfig, video: Tensor) -> None:
             )
 
 
-def check_latent(config: TokenizerConfig, latent: Tensor) -> None:
+def check_latent(config: Geometry, latent: Tensor) -> None:
     """InputError unless ``latent`` holds continuous latents or codes (B, C, t, h, w)."""
     shape = tuple(latent.shape)
     if latent.ndim != 5 or shape[1] != config.latent_channels:
@@ -63,7 +80,7 @@ def check_latent(config: TokenizerConfig, latent: Tensor) -> None:
         raise InputError(f"latents of shape {shape}: nothing is in them")
 
 
-def check_indices(config: TokenizerConfig, indices: Tensor) -> None:
+def check_indices(config: Geometry, indices: Tensor) -> None:
     """InputError unless ``indices`` holds integers (B, t, h, w); values are checked by :func:`checked_values`."""
     shape = tuple(indices.shape)
     is_integer = not (indices.is_floating_point() or indices.is_complex() or indices.dtype == torch.bool)
@@ -77,7 +94,7 @@ def check_indices(config: TokenizerConfig, indices: Tensor) -> None:
 
 
 @contextlib.contextmanager
-def checked_values(config: TokenizerConfig, values: Tensor) -> Iterator[None]:
+def checked_values(config: Geometry, values: Tensor) -> Iterator[None]:
     """Around the use of a video or of indices: InputError unless they lie in [−1, 1], or within the codebook.
 
     On a GPU the extremes are computed ahead and read when the work has been launched, so that nothing waits for them.
@@ -94,7 +111,7 @@ def checked_values(config: TokenizerConfig, values: Tensor) -> Iterator[None]:
         yield
 
 
-def _check_extremes(config: TokenizerConfig, values: Tensor, lowest: float, highest: float) -> None:
+def _check_extremes(config: Geometry, values: Tensor, lowest: float, highest: float) -> None:
     if not values.is_floating_point():
         if not 0 <= lowest <= highest < config.codebook_size:
             raise InputError(

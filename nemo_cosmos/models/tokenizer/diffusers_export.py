@@ -5,20 +5,28 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any, Protocol
 
 from torch import Tensor
 
 from nemo_cosmos.atomic import finished_folder, write_json
 from nemo_cosmos.checksums import seal_folder
 from nemo_cosmos.errors import InputError
+from nemo_cosmos.models.tokenizer.autoencoder import TokenizerModule
+from nemo_cosmos.models.tokenizer.config import TokenizerConfig
 from nemo_cosmos.models.tokenizer.state_dict import CONSTANT_BUFFERS
 
-if TYPE_CHECKING:
-    from nemo_cosmos.models.tokenizer.video_tokenizer import VideoTokenizer
+DIFFUSERS_CLASS = "AutoencoderKLCosmos"
 
-if TYPE_CHECKING:
-    pass
+
+class Exported(Protocol):
+    """What is needed of a ``CosmosTokenizer``."""
+
+    config: TokenizerConfig
+    module: TokenizerModule
+    mean: Tensor
+    std: Tensor
+
 
 _RULES: tuple[tuple[str, str], ...] = (
     (r"\.block\.(\d+)\.", r".resnets.\1."),
@@ -53,7 +61,7 @@ def to_diffusers_state_dict(state_dict: Mapping[str, Tensor]) -> dict[str, Tenso
     return out
 
 
-def diffusers_config(tokenizer: VideoTokenizer) -> dict[str, Any]:
+def diffusers_config(tokenizer: Exported) -> dict[str, Any]:
     """Arguments of AutoencoderKLCosmos for a continuous tokenizer.
 
     Raises:
@@ -67,7 +75,7 @@ def diffusers_config(tokenizer: VideoTokenizer) -> dict[str, Any]:
         )
     widths = tuple(config.channels * mult for mult in config.channels_mult)
     return {
-        "_class_name": "AutoencoderKLCosmos",
+        "_class_name": DIFFUSERS_CLASS,
         "in_channels": config.in_channels,
         "out_channels": config.out_channels,
         "latent_channels": config.latent_channels,
@@ -87,7 +95,7 @@ def diffusers_config(tokenizer: VideoTokenizer) -> dict[str, Any]:
     }
 
 
-def export_diffusers(tokenizer: VideoTokenizer, path: str | Path) -> Path:
+def export_diffusers(tokenizer: Exported, path: str | Path) -> Path:
     """Write a folder for ``AutoencoderKLCosmos.from_pretrained``; an existing one is replaced at the end."""
     from safetensors.torch import save_file
 

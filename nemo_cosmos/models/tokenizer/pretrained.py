@@ -21,6 +21,7 @@ from nemo_cosmos.checksums import Verify, seal_again, seal_folder, verify
 from nemo_cosmos.errors import InputError
 from nemo_cosmos.models.tokenizer.autoencoder import TokenizerModule
 from nemo_cosmos.models.tokenizer.config import PRESETS, TokenizerConfig
+from nemo_cosmos.models.tokenizer.cosmos import CosmosTokenizer
 from nemo_cosmos.models.tokenizer.latent_stats import cv8x8x8_statistics
 from nemo_cosmos.models.tokenizer.state_dict import (
     infer_config,
@@ -30,7 +31,6 @@ from nemo_cosmos.models.tokenizer.state_dict import (
     to_original,
     weights_sha256,
 )
-from nemo_cosmos.models.tokenizer.video_tokenizer import VideoTokenizer
 from nemo_cosmos.models.tokenizer.weights import read_weights
 from nemo_cosmos.models.torch_files import load_restricted
 from nemo_cosmos.typed import read_object
@@ -48,7 +48,7 @@ def load_tokenizer(
     chunk_frames: int | None = None,
     regular: bool = False,
     verify_files: Verify = "auto",
-) -> VideoTokenizer:
+) -> CosmosTokenizer:
     """Load a tokenizer folder: the weights that the released world models were trained with, the averaged ones.
 
     Args:
@@ -85,7 +85,7 @@ def load_tokenizer(
     digest = weights_sha256(state_dict, mean, std)
     logger.info("tokenizer %s (%s): %s", config.name, digest[:12], weights)
     module.to(device=device, dtype=dtype)
-    return VideoTokenizer(module, mean=mean, std=std, chunk_frames=chunk_frames, sha256=digest, origin=str(weights))
+    return CosmosTokenizer(module, mean=mean, std=std, chunk_frames=chunk_frames, sha256=digest, origin=str(weights))
 
 
 def module_with_weights(config: TokenizerConfig, state_dict: Mapping[str, Tensor]) -> TokenizerModule:

@@ -35,17 +35,17 @@ class LoadReport:
     matched: int = 0
     missing: list[str] = field(default_factory=list)
     unexpected: list[str] = field(default_factory=list)
-    mismatched: list[str] = field(default_factory=list)
+    misshapen: list[str] = field(default_factory=list)
     """Names with both shapes, "key: file (…) model (…)"."""
 
     @property
     def complete(self) -> bool:
         """Whether every tensor of the network was given, and none else."""
-        return not (self.missing or self.unexpected or self.mismatched)
+        return not (self.missing or self.unexpected or self.misshapen)
 
     def __str__(self) -> str:
         parts = [f"{self.matched} tensors matched"]
-        for title in ("missing", "unexpected", "mismatched"):
+        for title in ("missing", "unexpected", "misshapen"):
             names: list[str] = getattr(self, title)
             if names:
                 more = f" and {len(names) - 5} more" if len(names) > 5 else ""
@@ -97,7 +97,7 @@ def compare(own: Mapping[str, Tensor], given: Mapping[str, Tensor]) -> LoadRepor
             if key not in CONSTANT_BUFFERS:
                 report.missing.append(key)
         elif source.shape != target.shape:
-            report.mismatched.append(f"{key}: file {tuple(source.shape)} model {tuple(target.shape)}")
+            report.misshapen.append(f"{key}: file {tuple(source.shape)} model {tuple(target.shape)}")
         else:
             report.matched += 1
     report.unexpected = [key for key in given if key not in own]
@@ -212,10 +212,15 @@ def weights_sha256(state_dict: Mapping[str, Tensor], mean: Tensor | None, std: T
 
     The same weights give the same digest whichever file, dtype wide enough to hold them, or device they come from.
     """
-    digest = hashlib.sha256()
     given = normalise_keys(state_dict)
-    for key in sorted(k for k in given if k not in CONSTANT_BUFFERS):
-        value = given[key].detach().float().cpu().contiguous()
+    return tensors_sha256({k: v for k, v in given.items() if k not in CONSTANT_BUFFERS}, mean, std)
+
+
+def tensors_sha256(tensors: Mapping[str, Tensor], mean: Tensor | None, std: Tensor | None) -> str:
+    """Digest over tensors in sorted order of their names, as fp32, and over latent statistics."""
+    digest = hashlib.sha256()
+    for key in sorted(tensors):
+        value = tensors[key].detach().float().cpu().contiguous()
         digest.update(f"{key}{tuple(value.shape)}".encode())
         digest.update(value.numpy().data.cast("B"))
     for title, statistic in (("mean", mean), ("std", std)):

@@ -18,7 +18,7 @@ from torch import Tensor
 from nemo_cosmos.checksums import Verify, verify
 from nemo_cosmos.errors import InputError, require_file
 from nemo_cosmos.models.tokenizer.state_dict import CONSTANT_BUFFERS, split_weights
-from nemo_cosmos.models.torch_files import Parts, load_restricted
+from nemo_cosmos.models.torch_files import Parts, load_restricted, load_safetensors
 
 logger = logging.getLogger(__name__)
 
@@ -114,13 +114,7 @@ def _tell_that_code_runs(*paths: str | Path) -> None:
 
 def _read_parts(file: Path) -> Parts:
     if file.suffix == ".safetensors":
-        from safetensors import SafetensorError
-        from safetensors.torch import load_file
-
-        try:
-            return split_weights(load_file(file), str(file))
-        except (SafetensorError, OSError) as error:
-            raise InputError(f"{file}: not a readable safetensors file ({error})") from error
+        return split_weights(load_safetensors(file), str(file))
     if file.suffix == ".jit":
         return split_weights(load_jit(file).state_dict(), str(file))
     content = load_restricted(file)

@@ -11,8 +11,9 @@ from torch import Tensor
 
 from nemo_cosmos.checksums import Verify
 from nemo_cosmos.errors import InputError
-from nemo_cosmos.models.tokenizer import TokenizerModule, load_tokenizer
+from nemo_cosmos.models.tokenizer import CosmosTokenizer, TokenizerModule
 from nemo_cosmos.models.tokenizer.pretrained import write_statistics
+from nemo_cosmos.models.video_tokenizer import open_tokenizer
 from nemo_cosmos.training.tokenizer.config import TokenizerDataConfig
 from nemo_cosmos.training.tokenizer.data import CenterClips, resolve_source
 
@@ -70,7 +71,7 @@ def measure_folder(
         verify_files: whether the tokenizer is compared with its checksums, where it has them.
 
     Raises:
-        InputError: no video long enough for one chunk, a wrong crop, or a discrete tokenizer.
+        InputError: no video long enough for one chunk, a wrong crop, a discrete tokenizer, or a Wan VAE.
     """
     import warnings
 
@@ -79,7 +80,11 @@ def measure_folder(
     with warnings.catch_warnings():
         # Missing statistics are the reason for this call.
         warnings.simplefilter("ignore", UserWarning)
-        tokenizer = load_tokenizer(folder, device=device, verify_files=verify_files)
+        tokenizer = open_tokenizer(folder, device=device, verify_files=verify_files)
+    if not isinstance(tokenizer, CosmosTokenizer):
+        raise InputError(
+            f"{folder}: the latent statistics of {tokenizer.name} belong to its weights; there is nothing to measure"
+        )
     config = TokenizerDataConfig(
         train=videos, num_frames=tokenizer.chunk_frames, crop=list(crop), resolution=resolution
     )

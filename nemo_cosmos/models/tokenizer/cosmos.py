@@ -1,6 +1,8 @@
-"""A tokenizer with normalised latents, as data preparation, training and generation use it."""
+"""The Cosmos-Tokenize1 tokenizers behind the interface of :mod:`nemo_cosmos.models.video_tokenizer`."""
 
 from __future__ import annotations
+
+from pathlib import Path
 
 import torch
 from torch import Tensor
@@ -8,6 +10,7 @@ from torch import Tensor
 from nemo_cosmos.errors import InputError
 from nemo_cosmos.models.tokenizer.autoencoder import TokenizerModule
 from nemo_cosmos.models.tokenizer.checks import check_frames, check_latent, check_video, checked_values
+from nemo_cosmos.models.tokenizer.diffusers_export import DIFFUSERS_CLASS, export_diffusers
 from nemo_cosmos.models.tokenizer.state_dict import to_original, weights_sha256
 from nemo_cosmos.tokenizer_identity import TokenizerIdentity
 
@@ -16,7 +19,7 @@ MAX_ENCODE_CHUNKS = 8
 MAX_DECODE_CHUNKS = 4
 
 
-class VideoTokenizer:
+class CosmosTokenizer:
     """Encode video to latents normalised per channel and latent-frame position, and back.
 
     Args:
@@ -27,6 +30,8 @@ class VideoTokenizer:
         sha256: digest of weights and statistics if known; computed from the module otherwise.
         origin: which weights of which file these are.
     """
+
+    diffusers_class = DIFFUSERS_CLASS
 
     def __init__(
         self,
@@ -70,7 +75,7 @@ class VideoTokenizer:
     def dtype(self) -> torch.dtype:
         return self.module.quant_conv.conv3d.weight.dtype
 
-    def to(self, *, device: str | torch.device | None = None, dtype: torch.dtype | None = None) -> VideoTokenizer:
+    def to(self, *, device: str | torch.device | None = None, dtype: torch.dtype | None = None) -> CosmosTokenizer:
         """Move in place; statistics stay fp32."""
         self.module.to(device=device, dtype=dtype)
         self.module.tune()
@@ -144,6 +149,10 @@ class VideoTokenizer:
         raw = self._denormalise(chunks.float()).to(self.dtype)
         videos = [self.module.decode_codes(part).float() for part in raw.split(MAX_DECODE_CHUNKS)]
         return _unfold(torch.cat(videos), latent.shape[0])
+
+    def save_diffusers(self, path: str | Path) -> Path:
+        """Write a folder for diffusers' AutoencoderKLCosmos; InputError for what that class cannot hold."""
+        return export_diffusers(self, path)
 
     def _normalise(self, raw: Tensor) -> Tensor:
         mean, std = self._columns(raw)
