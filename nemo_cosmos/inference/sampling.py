@@ -16,7 +16,7 @@ from nemo_cosmos.diffusion import (
     frame_indicator,
     guide,
 )
-from nemo_cosmos.diffusion.objectives import EDMObjective, Given, Objective, RectifiedFlowObjective
+from nemo_cosmos.diffusion.objectives import OBJECTIVES, Given, Objective
 from nemo_cosmos.diffusion.samplers import Progress
 from nemo_cosmos.inference.config import GenerationConfig
 from nemo_cosmos.models.dit.config import DiTConfig
@@ -43,10 +43,7 @@ class SamplingInputs:
 
 def sampling_objective(dit: DiTConfig, sigma_data: float | None = None) -> Objective:
     """The objective of a network's preset; ``sigma_data`` is what its weights were trained with, where known."""
-    if dit.objective == "edm":
-        return EDMObjective() if sigma_data is None else EDMObjective(data_deviation=sigma_data)
-    # Multiview networks are sampled over a wider range of levels.
-    return RectifiedFlowObjective(sampling_range=(200.0, 0.01) if dit.multiview else (80.0, 0.002))
+    return OBJECTIVES[dit.objective].for_sampling(sigma_data=sigma_data, multiview=dit.multiview)
 
 
 @torch.no_grad()

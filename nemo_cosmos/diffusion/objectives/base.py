@@ -5,10 +5,11 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
+from typing_extensions import Self
 
 from nemo_cosmos.diffusion.conditioning import DenoiserInput, denoised
 from nemo_cosmos.diffusion.loss import DenoisingLoss, LogVariance, denoising_loss
@@ -55,11 +56,44 @@ class Objective(ABC):
     """What :meth:`metrics` gives, in its order."""
     sampler: ClassVar[Sampler]
     """That of the released command lines."""
+    own_settings: ClassVar[tuple[str, ...]] = ()
+    """Settings of the section ``objective`` that no other objective reads."""
 
     sigma: SigmaDistribution = field(default_factory=SigmaDistribution)
     condition_frames: ConditionFrames | None = None
     text_dropout: float = 0.2
     loss_on_given: bool = False
+
+    @classmethod
+    @abstractmethod
+    def from_settings(cls, settings: Any, *, takes_given: bool) -> Self:
+        """The objective of a run.
+
+        Args:
+            settings: its section ``objective``.
+            takes_given: the network has a condition mask.
+        """
+
+    @classmethod
+    @abstractmethod
+    def for_sampling(cls, *, sigma_data: float | None, multiview: bool) -> Self:
+        """The objective of released or trained weights; ``sigma_data`` is what they were trained with, where known."""
+
+    @staticmethod
+    def _shared(settings: Any, takes_given: bool) -> dict[str, Any]:
+        """What every objective reads of the settings."""
+        given, (low, high) = settings.condition, settings.high_sigma_range
+        sigma = SigmaDistribution(
+            settings.p_mean, settings.p_std, settings.sigma_multiplier, settings.high_sigma_probability, (low, high)
+        )
+        return {
+            "sigma": sigma,
+            "condition_frames": (
+                ConditionFrames(minimum=given.min_frames, maximum=given.max_frames) if takes_given else None
+            ),
+            "text_dropout": settings.text_dropout,
+            "loss_on_given": given.compute_loss_for_condition_region,
+        }
 
     @property
     @abstractmethod

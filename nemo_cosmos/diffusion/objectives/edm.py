@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
@@ -30,10 +30,33 @@ class EDMObjective(Objective):
     """
 
     sampler: ClassVar[Sampler] = "edm-euler"
+    own_settings: ClassVar[tuple[str, ...]] = (
+        "sigma_data",
+        "loss_add_logvar",
+        "condition.augment_sigma_mean",
+        "condition.augment_sigma_std",
+        "condition.augment_sigma_multiplier",
+    )
 
     data_deviation: float = 0.5
     augment: SigmaDistribution = field(default_factory=lambda: SigmaDistribution(-3.0, 2.0))
     log_variance: bool = True
+
+    @classmethod
+    def from_settings(cls, settings: Any, *, takes_given: bool) -> EDMObjective:
+        given = settings.condition
+        return cls(
+            **cls._shared(settings, takes_given),
+            data_deviation=settings.sigma_data,
+            augment=SigmaDistribution(
+                given.augment_sigma_mean, given.augment_sigma_std, given.augment_sigma_multiplier
+            ),
+            log_variance=settings.loss_add_logvar,
+        )
+
+    @classmethod
+    def for_sampling(cls, *, sigma_data: float | None, multiview: bool) -> EDMObjective:
+        return cls() if sigma_data is None else cls(data_deviation=sigma_data)
 
     @property
     def preconditioning(self) -> EDMPreconditioning:

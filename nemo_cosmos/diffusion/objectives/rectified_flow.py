@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Any, ClassVar
 
 from torch import Tensor
 
@@ -24,10 +24,20 @@ class RectifiedFlowObjective(Objective):
     """
 
     sampler: ClassVar[Sampler] = "res-2ab"
+    own_settings: ClassVar[tuple[str, ...]] = ("condition.sigma_conditional",)
     _loss_scale: ClassVar[float] = 10.0
 
     sigma_conditional: float = 1e-4
     sampling_range: tuple[float, float] = (80.0, 0.002)
+
+    @classmethod
+    def from_settings(cls, settings: Any, *, takes_given: bool) -> RectifiedFlowObjective:
+        return cls(**cls._shared(settings, takes_given), sigma_conditional=settings.condition.sigma_conditional)
+
+    @classmethod
+    def for_sampling(cls, *, sigma_data: float | None, multiview: bool) -> RectifiedFlowObjective:
+        # Multiview networks are sampled over a wider range of levels; the deviation of the data is 1 by definition.
+        return cls(sampling_range=(200.0, 0.01) if multiview else (80.0, 0.002))
 
     @property
     def preconditioning(self) -> RectifiedFlowPreconditioning:
