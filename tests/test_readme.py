@@ -52,6 +52,8 @@ SCRIPT_INPUTS = {
     "prepare_batch_input_json.py": ["dataset_path"],
     "video2world.py": ["checkpoint_dir", "input_image_or_video_path"],
     "text2world.py": ["checkpoint_dir"],
+    "text2image.py": ["checkpoint_dir"],
+    "video2world_predict2.py": ["checkpoint_dir", "input_path"],
     "nemo_cosmos.inference.video_cli": ["video_pattern", "checkpoint_enc", "checkpoint_dec"],
 }
 SCRIPT_OUTPUTS = {
