@@ -22,6 +22,18 @@ def test_post_training_is_saved_killed_and_resumed(tmp_path: Path) -> None:
     assert not (tmp_path / "check").exists()
 
 
+def test_predict2_is_trained_and_generates_beside_diffusers(tmp_path: Path) -> None:
+    steps = ("--only", "predict2_lora", "--only", "predict2_generation")
+    done = check("--rehearse", *steps, "--work", str(tmp_path / "check"))
+    rows = {line.split("|")[1].strip(): line for line in done.stdout.splitlines() if line.startswith("| ")}
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "predicted" in rows["Predict2 2B Video2World LoRA, 18 tokens"]
+    assert "for 9 frames of 32x48: 2 steps with guidance, 6 evaluations" in rows["Predict2 2B Video2World, generate"]
+    assert "ours differs from fp32 by" in rows["Predict2 network in bf16"]
+    for form in ("as shipped", "with compiled blocks"):
+        assert "ours takes" in rows[f"Predict2 denoising, diffusers {form}"]
+
+
 def test_a_folder_of_others_is_not_emptied(tmp_path: Path) -> None:
     (tmp_path / "mine").write_text("dear")
     done = check("--rehearse", "--work", str(tmp_path))

@@ -21,6 +21,7 @@ from nemo_cosmos.data.sample import LatentSample
 from nemo_cosmos.data.shards import ShardWriter
 from nemo_cosmos.models.dit import DiTConfig
 from nemo_cosmos.models.dit.state_dict import original_shapes
+from nemo_cosmos.tokenizer_identity import TokenizerIdentity
 
 SHARED = Path("/dev/shm/gpu_check_base")
 
@@ -86,14 +87,24 @@ def shards(context: Context) -> Path:
     prepared, folder = context.work / "shards", context.work / "random_shards"
     if (prepared / "manifest.json").exists():
         return prepared
+    identity = open_tokenizer(tokenizer(context)).identity
+    latent_frames = 1 + (context.frames - 1) // identity.temporal_compression
+    return random_shards(context, folder, identity, latent_frames, network(context).text_width)
+
+
+@one_at_a_time
+def random_shards(
+    context: Context, folder: Path, identity: TokenizerIdentity, latent_frames: int, text_width: int
+) -> Path:
+    """Four samples of standard normal latents of the checked size, with 20 tokens of text each."""
     if not (folder / "manifest.json").exists():
-        frames, (height, width) = context.frames, (int(n) for n in context.size.split("x"))
-        identity = open_tokenizer(tokenizer(context)).identity
-        shape = (16, 1 + (frames - 1) // identity.temporal_compression, height // 8, width // 8)
+        height, width = (int(n) for n in context.size.split("x"))
+        frames = 1 + (latent_frames - 1) * identity.temporal_compression
+        shape = (16, latent_frames, height // 8, width // 8)
         generator = torch.Generator().manual_seed(0)
         with ShardWriter(folder, tokenizer=identity, text_encoder="random", samples_per_shard=4) as writer:
             for number in range(4):
-                text = torch.randn(20, network(context).text_width, generator=generator)
+                text = torch.randn(20, text_width, generator=generator)
                 latent, size = torch.randn(shape, generator=generator), (height, width, height, width)
                 writer.write(LatentSample(f"clip-{number}", latent, text, "a clip", 24.0, frames, size))
     return folder
@@ -111,7 +122,8 @@ class RandomWeights(Mapping[str, Tensor]):
 
     def __init__(self, config: DiTConfig) -> None:
         shapes = {f"net.{name}": shape for name, shape in original_shapes(config).items()}
-        self.shapes = {**shapes, "logvar.0.freqs": (128,), "logvar.0.phases": (128,), "logvar.1.weight": (1, 128)}
+        head = {"logvar.0.freqs": (128,), "logvar.0.phases": (128,), "logvar.1.weight": (1, 128)}
+        self.shapes = {**shapes, **(head if config.objective == "edm" else {})}
         self.device = "cuda" if torch.cuda.is_available() else "cpu"
         self.generator = torch.Generator(self.device).manual_seed(0)
 
@@ -135,11 +147,16 @@ class RandomWeights(Mapping[str, Tensor]):
         return (values * shape[-1] ** -0.5).bfloat16().cpu()
 
 
-@one_at_a_time
 def base(context: Context, layers: int | None = None) -> Path:
-    """A file in the released layout; beside the saves where they fit together on the disk, else in shared memory."""
+    """Random weights of the network, see :func:`released_file`."""
     config = network(context, layers)
-    folder = context.work / f"base_{config.num_layers}"
+    return released_file(context, config, f"{config.num_layers} layers", f"base_{config.num_layers}")
+
+
+@one_at_a_time
+def released_file(context: Context, config: DiTConfig, title: str, name: str) -> Path:
+    """A file in the released layout; beside the saves where they fit together on the disk, else in shared memory."""
+    folder = context.work / name
     if not context.machine.rehearse and shutil.disk_usage(context.work).total < 24 * count(config):
         folder = SHARED / folder.name
     file = folder / "model.pt"
@@ -149,7 +166,7 @@ def base(context: Context, layers: int | None = None) -> Path:
         save_tensors(file, RandomWeights(config))
         (folder / MODEL_CONFIG).write_text(json.dumps(config.to_dict()))
         seconds, size = time.perf_counter() - start, file.stat().st_size
-        context.row(f"released-layout file, {config.num_layers} layers", seconds, NAN, f"{size / 1e9:.1f} GB", True)
+        context.row(f"released-layout file, {title}", seconds, NAN, f"{size / 1e9:.1f} GB", True)
     return file
 
 

@@ -14,7 +14,7 @@ from torch import Tensor
 from gpu_checks.commands import Context
 from gpu_checks.inputs import base, clips, text_encoder, tokenizer
 from gpu_checks.machine import GIB, NAN
-from gpu_checks.training import FULL, Training
+from gpu_checks.training import FULL, train
 
 WHOLE = 28
 """Layers of the 7B."""
@@ -46,7 +46,7 @@ def adapters(context: Context, gpus: Sequence[int]) -> None:
     # Where there is a second GPU, the base generates there in the meantime.
     with ThreadPoolExecutor(1) as pool:
         beside = len(gpus) > 1 and pool.submit(generate, context, "adapters_base", weights, gpus[-1:], *options)
-        training = Training(context, "adapters", run, gpus[:1], *settings, experiment=f"{FULL}_lora", layers=WHOLE)
+        training = train(context, "adapters", run, gpus[:1], *settings, experiment=f"{FULL}_lora", layers=WHOLE)
         training.wait(lambda: training.process.poll() is not None and bool(training.said("saved ")), "its end")
         merged, _ = generate(context, "adapters_merged", run, gpus[:1], *options)
         plain, _ = beside.result() if beside else generate(context, "adapters_base", weights, gpus[:1], *options)
