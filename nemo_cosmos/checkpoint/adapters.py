@@ -125,7 +125,9 @@ def read_adapter(path: str | Path, *, weights: Weights = "ema", verify_files: Ve
     else:
         for name in (PEFT_CONFIG, PEFT_WEIGHTS):
             if not (path / name).is_file():
-                raise InputError(f"{path / name}: no such file; expected a PEFT folder with {PEFT_CONFIG}")
+                saved = sorted([*path.glob("iter_*_lora"), *path.glob("checkpoints/iter_*_lora")])
+                hint = f", such as {saved[-1]}" if saved else ""
+                raise InputError(f"{path / name}: no such file; expected a PEFT folder with {PEFT_CONFIG}{hint}")
         settings = _settings(read_object(path / PEFT_CONFIG), path / PEFT_CONFIG)
         stored, _ = _read_safetensors(path / PEFT_WEIGHTS)
     others, found = split_factors(stored, str(path))

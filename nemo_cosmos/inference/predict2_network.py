@@ -15,6 +15,7 @@ from nemo_cosmos.checkpoint.sources import open_weights, read_model_config, run_
 from nemo_cosmos.checkpoint.stream import shape_of
 from nemo_cosmos.choices import Weights
 from nemo_cosmos.errors import InputError
+from nemo_cosmos.inference.config import run_folder_of
 from nemo_cosmos.models.dit.config import PRESETS, DiTConfig
 from nemo_cosmos.typed import read_yaml
 
@@ -107,8 +108,9 @@ def _released(layers: int, width: int) -> str | None:
 
 def _preset_size(path: Path) -> str | None:
     """The released size that the settings of a run name."""
-    file = next((f / "config.yaml" for f in (path, *path.parents[:2]) if (f / "config.yaml").is_file()), None)
-    model: Any = read_yaml(file).get("model") if file is not None else None
+    run = run_folder_of(path)
+    settings: Any = None if run is None else read_yaml(run / "config.yaml")
+    model: Any = settings.get("model") if isinstance(settings, dict) else None
     match = re.match(r"predict2-(\d+b)-", str(model.get("preset"))) if isinstance(model, dict) else None
     return match[1].upper() if match and match[1].upper() in SIZES else None
 

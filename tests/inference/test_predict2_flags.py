@@ -20,6 +20,7 @@ from nemo_cosmos.checkpoint.files import MODEL_CONFIG
 from nemo_cosmos.checkpoint.lora import save_adapter
 from nemo_cosmos.data.video import probe, write_mp4
 from nemo_cosmos.inference import predict2_flags
+from nemo_cosmos.inference.config import trained_text_length
 from nemo_cosmos.inference.prompts import released_negative_prompt
 from nemo_cosmos.models.dit import DiTConfig, build_dit
 from nemo_cosmos.models.dit.lora import LoraSpec, adapter_entries
@@ -265,6 +266,13 @@ def test_the_size_of_a_file_that_does_not_say(
     monkeypatch.setattr(predict2_flags, "run_job", lambda job, requests: seen.append(job))
     assert run("text2image", "--prompt", "go", "--dit_path", file) == 0
     assert (seen[0].preset, seen[0].weights) == ("predict2-14b-text2image", file)
+
+
+def test_settings_of_a_run_are_found_from_its_joint_file(tmp_path: Path) -> None:
+    (tmp_path / "checkpoints" / "model").mkdir(parents=True)
+    (tmp_path / "config.yaml").write_text("data: {path: gone, text_length: 12}")
+    assert trained_text_length(tmp_path / "checkpoints" / "model" / "iter_000000004.pt") == 12
+    assert trained_text_length(tmp_path / "checkpoints" / "iter_000000004_ema_model.pt") == 12
 
 
 def test_a_network_of_a_size_of_its_own_is_of_the_size_that_its_run_names(run: Run, models: Path, capsys: Any) -> None:
