@@ -148,6 +148,9 @@ class DataConfig:
     """Text tokens of a sample; shorter captions are padded with zeros."""
     shuffle: bool = True
     """Another order every epoch, by `seed`."""
+    packing: bool = False
+    """Samples of several shapes: false gives each step samples of one shape; true packs a micro batch, whatever the
+    shapes, into one sequence in which each sample attends to itself alone, and every sample weighs alike."""
     verify: str = choice("auto", "auto", "full", "size")
     """Shard verification at start: `full` hashes, `size` compares sizes, `auto` chooses by amount of data."""
     allow_change: bool = False

@@ -27,6 +27,11 @@ def parse_size(text: str) -> tuple[int, int]:
     return height, width
 
 
+def parse_sizes(text: str) -> list[tuple[int, int]]:
+    """``HEIGHTxWIDTH,HEIGHTxWIDTH,…`` in pixels, at least one -> [(height, width)]."""
+    return [parse_size(part.strip()) for part in text.split(",")]
+
+
 def parse_sides(text: str, count: int, otherwise: str) -> list[int]:
     """``AxBxC`` -> whole numbers from 1 to :data:`LARGEST_SIDE`; InputError begins with ``otherwise``."""
     parts = text.lower().split("x")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 import sys
 from typing import TYPE_CHECKING, Annotated
@@ -196,8 +197,12 @@ def _latent(text: str, config: TrainConfig) -> tuple[tuple[int, int, int], str]:
     if (Path(config.data.path) / "manifest.json").is_file():
         from nemo_cosmos.data.shards import ShardDataset
 
-        _, frames, height, width = ShardDataset(config.data.path, verify="size").manifest.latent_shape
-        return (frames, height, width), f"from {config.data.path}"
+        buckets = ShardDataset(config.data.path, verify="size").buckets
+        if not buckets:
+            raise InputError(f"data.path={config.data.path}: the dataset holds no samples")
+        _, frames, height, width = max((bucket.shape for bucket in buckets), key=math.prod)
+        largest = f"the largest of {len(buckets)} shapes " if len(buckets) > 1 else ""
+        return (frames, height, width), f"{largest}from {config.data.path}"
     return RELEASED_LATENT, "121 frames of 704×1280; latent=FRAMESxHEIGHTxWIDTH for others"
 
 

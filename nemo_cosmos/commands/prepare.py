@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from nemo_cosmos.choices import Fit, Verify
-from nemo_cosmos.commands.options import LARGEST_SIDE, parse_size
+from nemo_cosmos.commands.options import LARGEST_SIDE, parse_sizes
 from nemo_cosmos.errors import require_range
 
 
@@ -35,7 +35,13 @@ def prepare(
             help="Pixel frames per sample: 1 + k times the temporal compression.", show_default="121, of images 1"
         ),
     ] = None,
-    size: Annotated[str, typer.Option(help="HEIGHTxWIDTH in pixels.")] = "704x1280",
+    size: Annotated[
+        str,
+        typer.Option(
+            help="HEIGHTxWIDTH in pixels; several with commas, for example 704x1280,1280x704,960x960: each clip takes "
+            "the one whose shape is nearest to its own."
+        ),
+    ] = "704x1280",
     fit: Annotated[
         Fit,
         typer.Option(help="How a clip of another shape fills the size: crop (cut the middle), pad (bars), stretch."),
@@ -85,7 +91,7 @@ def prepare(
 
     [bold]Example:[/bold] nemo-cosmos prepare datasets/hdvila datasets/hdvila_shards --tokenizer checkpoints/Cosmos-Tokenize1-CV8x8x8-720p --text-encoder google-t5/t5-11b --frames 121 --size 704x1280
     """  # noqa: E501
-    height_width = parse_size(size)
+    sizes = parse_sizes(size)
     require_range("--frames", frames, 1, LARGEST_SIDE)
     require_range("--fps", fps, 0.01, 1000)
     require_range("--step", step, 1, LARGEST_SIDE)
@@ -103,7 +109,7 @@ def prepare(
         tokenizer=tokenizer,
         text_encoder=text_encoder,
         frames=frames,
-        size=height_width,
+        size=sizes,
         fit=fit,
         fps=fps,
         step=step,

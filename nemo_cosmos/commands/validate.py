@@ -34,7 +34,8 @@ def validate(
         f"{shards}: {report.samples} samples in {len(manifest.shards)} shards, {len(manifest.skipped)} clips skipped"
     )
     print(f"tokenizer {manifest.tokenizer}, text encoder {manifest.text_encoder}")
-    shapes = ", ".join(f"{tuple(shape)}" for shape in manifest.latent_shapes)
+    several = len(report.shapes) > 1
+    shapes = ", ".join(f"{shape}" + f" ({count})" * several for shape, count in sorted(report.shapes.items()))
     rates = ", ".join(f"{rate:g} ({count})" for rate, count in sorted(report.fps.items()))
     precisions = ", ".join(map(short_name, manifest.latent_dtypes))
     print(f"latents {shapes} {precisions}; frames {manifest.num_frames}; fps {rates}")

@@ -37,7 +37,8 @@ class ShardIndex:
     ``tensors`` and ``records`` hold per sample (offset, bytes, crc32) of the safetensors and of the JSON member's
     content within the tar file. ``latent_shapes``, ``latent_dtypes``, ``text_widths``, ``num_frames``,
     ``image_sizes`` and ``fps`` are the distinct values found in the shard, sorted. ``origins`` holds per sample what
-    it was made from (``Origin.to_index``). Shards of before have no ``fps`` and no ``origins``.
+    it was made from (``Origin.to_index``). ``shapes`` holds per sample the place of its latent's shape in
+    ``latent_shapes``, where there are several. Shards of before have no ``fps``, ``origins`` and ``shapes``.
     """
 
     shard: str
@@ -55,6 +56,7 @@ class ShardIndex:
     image_sizes: list[list[int]] = field(default_factory=list)
     fps: list[float] = field(default_factory=list)
     origins: list[dict[str, Any] | None] = field(default_factory=list)
+    shapes: list[int] = field(default_factory=list)
 
     @property
     def samples(self) -> int:
@@ -235,6 +237,8 @@ def _check_places(index: ShardIndex, where: str) -> None:
         raise InputError(f"{where}: keys, tensors and records differ in number")
     if index.origins and len(index.origins) != len(index.keys):
         raise InputError(f"{where}: keys and origins differ in number")
+    if index.shapes and (len(index.shapes), True) != (len(index.keys), max(index.shapes) < len(index.latent_shapes)):
+        raise InputError(f"{where}: shapes: expected the place in latent_shapes of every sample's")
     for origin in index.origins:
         if origin is not None and origin.keys() != _ORIGIN:
             raise InputError(f"{where}: origins: expected {', '.join(sorted(_ORIGIN))}")

@@ -102,8 +102,11 @@ class NetworkInputs(Conditions):
 
     def feed(self, network: nn.Module, sample: Tensor, timesteps: Tensor) -> Tensor:
         """The network's output for ``sample`` (B, C, T, h, w), multiplied by c_in, at ``timesteps`` (B,) or (B, T)."""
-        given = {name: value for name, value in self.items() if value is not None and name != "text"}
-        return network(sample, timesteps, self.text, **given)
+        return network(sample, timesteps, self.text, **self.options())
+
+    def options(self) -> dict[str, Tensor]:
+        """What the network is given by name beside the text."""
+        return {name: value for name, value in self.items() if value is not None and name != "text"}
 
     def expand(self, copies: int) -> NetworkInputs:
         """The inputs of one sample for a batch of ``copies``; what is a batch of that size already stays."""

@@ -69,6 +69,14 @@ def resize(image: Tensor, size: tuple[int, int], fit: Fit = "crop", *, shown: tu
     return image[:, plan.top : plan.top + size[0], plan.left : plan.left + size[1]].contiguous()
 
 
+def kept_share(source: tuple[int, int], size: tuple[int, int], fit: Fit) -> float:
+    """How much of a (height, width) source a (height, width) target shows, from 0 to 1."""
+    if fit != "crop":
+        return 1.0
+    ratio = source[0] * size[1] / (source[1] * size[0])
+    return min(ratio, 1 / ratio)
+
+
 def padding_mask(source: tuple[int, int], size: tuple[int, int], fit: Fit, compression: int) -> Tensor | None:
     """(1, size[0] / compression, size[1] / compression) uint8 with 1 where a latent cell shows padding alone.
 

@@ -107,6 +107,25 @@ class LatentBatch(NetworkInputs):
         return len(self.keys)
 
 
+@dataclass
+class PackedBatch:
+    """Samples of any shapes that are one sequence for the network, each a batch of one."""
+
+    samples: list[LatentBatch]
+
+    def to(self, device: torch.device | str | int | None = None) -> PackedBatch:
+        """Copy on a device."""
+        return PackedBatch([sample.to(device) for sample in self.samples])
+
+    def __len__(self) -> int:
+        return len(self.samples)
+
+
+def collate_packed(samples: Sequence[tuple[int, LatentSample]], text_length: int = TEXT_LENGTH) -> PackedBatch:
+    """As :func:`collate`, for a batch in which shapes may differ."""
+    return PackedBatch([collate([sample], text_length) for sample in samples])
+
+
 def collate(samples: Sequence[tuple[int, LatentSample]], text_length: int = TEXT_LENGTH) -> LatentBatch:
     """Stack samples into a batch.
 
@@ -148,7 +167,7 @@ def _stack(records: list[LatentSample], name: str) -> Tensor:
         shapes = ", ".join(f"{s.key}: {tuple(t.shape)}" for s, t in zip(records, tensors, strict=True))
         raise InputError(
             f"samples of one batch differ in the shape of {name!r} ({shapes}); prepare all clips with the same "
-            "--frames and --size, or use data.micro_batch=1"
+            "--frames and --size, or use data.packing=true"
         )
     return torch.stack(tensors)
 

@@ -38,6 +38,7 @@ from nemo_cosmos.data.manifest import (
     merge_manifest,
 )
 from nemo_cosmos.data.network_inputs import STORED
+from nemo_cosmos.data.positions import Bucket, LatentShape
 from nemo_cosmos.data.sample import LatentSample, Origin, TokenizerIdentity
 from nemo_cosmos.errors import InputError, explain_os_error
 from nemo_cosmos.interrupts import Interrupted, unbroken
@@ -107,9 +108,10 @@ class _OpenShard:
         self.index.tensors.append(self._member(f"{sample.key}.safetensors", tensors))
         self.index.records.append(self._member(f"{sample.key}.json", record))
         self.index.origins.append(None if sample.origin is None else sample.origin.to_index())
+        shape = list(sample.latent.shape)
         dtype = str(sample.latent.dtype).removeprefix("torch.")
         distinct: list[tuple[list[Any], Any]] = [
-            (self.index.latent_shapes, list(sample.latent.shape)),
+            (self.index.latent_shapes, shape),
             (self.index.latent_dtypes, dtype),
             (self.index.text_widths, sample.text.shape[1]),
             (self.index.num_frames, sample.num_frames),
@@ -119,6 +121,7 @@ class _OpenShard:
         for values, value in distinct:
             if value not in values:
                 values.append(value)
+        self.index.shapes.append(self.index.latent_shapes.index(shape))
 
     def _member(self, name: str, content: bytes) -> list[int]:
         info = tarfile.TarInfo(name)
@@ -135,7 +138,10 @@ class _OpenShard:
         os.chmod(self.temporary, 0o644)
         self.index.bytes, self.index.sha256 = self._stream.tell(), self._stream.hexdigest()
         put_file(Path(self.temporary), self.path / self.index.shard)
-        write_json(self.path / index_name(self.index.shard), vars(self.index))
+        record = dict(vars(self.index))
+        if len(self.index.latent_shapes) == 1:
+            del record["shapes"]
+        write_json(self.path / index_name(self.index.shard), record)
 
     def discard(self) -> None:
         Path(self.temporary).unlink(missing_ok=True)
@@ -257,6 +263,9 @@ class ShardDataset(torch.utils.data.Dataset[LatentSample]):
         verify: ``full`` hashes every shard now; ``size`` compares sizes; ``auto`` hashes when the shards together are
             at most 1 GiB and compares sizes otherwise. A sample's CRC-32 is checked on every read in all modes.
 
+    Attributes:
+        buckets: the samples by the shape of their latents.
+
     Raises:
         InputError: manifest or index missing or damaged, or a shard that is missing or differs (the message names it).
     """
@@ -271,12 +280,14 @@ class ShardDataset(torch.utils.data.Dataset[LatentSample]):
         keys: list[str] = []
         rows: list[np.ndarray] = []
         heads: list[ShardIndex] = []
+        shapes: list[np.ndarray] = []
         with _garbage_left_alone():
             for number, shard in enumerate(self.manifest.shards):
                 verify_shard(self.path, shard.file, shard.bytes, shard.sha256 if hash_all else None)
                 index = shard.read_index(self.path)
                 keys.extend(index.keys)
-                heads.append(replace(index, keys=[], tensors=[], records=[], origins=[]))
+                heads.append(replace(index, keys=[], tensors=[], records=[], origins=[], shapes=[]))
+                shapes.append(np.asarray(index.shapes, np.int32))
                 shard_number = np.full((index.samples, 1), number)
                 rows.append(np.hstack([shard_number, _places(index.tensors), _places(index.records)]))
         self.manifest.require_indices(heads, self.path)
@@ -286,6 +297,27 @@ class ShardDataset(torch.utils.data.Dataset[LatentSample]):
         # objects. No tensor: reading processes would share it through /dev/shm, which is small in containers.
         self._rows = np.concatenate([np.empty((0, 7), np.int64), *rows])[order]
         self._files: OrderedDict[int, BinaryIO] = OrderedDict()
+        self.buckets = self._find_buckets(heads, shapes, order)
+
+    def _find_buckets(self, heads: list[ShardIndex], shapes: list[np.ndarray], order: list[int]) -> list[Bucket]:
+        """The samples by the shape of their latents, shapes sorted."""
+        known = [cast(LatentShape, tuple(shape)) for shape in self.manifest.latent_shapes]
+        if odd := [shape for shape in known if len(shape) != 4 or min(shape) < 1]:
+            raise InputError(f"{self.path}: {odd[0]} is no shape of a latent: the indices are damaged; prepare again")
+        if len(known) < 2:
+            return [Bucket(shape, range(len(order))) for shape in known]
+        found = [np.empty(0, np.int32)]
+        for shard, head, numbers in zip(self.manifest.shards, heads, shapes, strict=True):
+            if len(head.latent_shapes) != 1 and len(numbers) != shard.samples:
+                raise InputError(
+                    f"{self.path / shard.index_file} does not say which sample has which of {len(head.latent_shapes)} "
+                    "shapes: delete it and its shard, then run `nemo-cosmos prepare` again"
+                )
+            places = np.asarray([known.index(tuple(shape)) for shape in head.latent_shapes], np.int32)  # type: ignore[arg-type]
+            found.append(places[numbers] if len(numbers) else np.full(shard.samples, places[0]))
+        sorted_numbers = np.concatenate(found)[order]
+        buckets = [Bucket(shape, np.flatnonzero(sorted_numbers == place)) for place, shape in enumerate(known)]
+        return [bucket for bucket in buckets if len(bucket.samples)]
 
     def __len__(self) -> int:
         return len(self.keys)

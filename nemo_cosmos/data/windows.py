@@ -8,8 +8,8 @@ from __future__ import annotations
 import hashlib
 import math
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
-from typing import Protocol
+from dataclasses import asdict, dataclass, field, replace
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor
@@ -23,6 +23,8 @@ from nemo_cosmos.data.video import iter_windows, probe, read_frames
 from nemo_cosmos.errors import InputError
 from nemo_cosmos.pixels import from_levels
 
+Size = tuple[int, int]
+"""(height, width) in pixels."""
 PATCH = 2
 """The networks cut latents into patches of 2 x 2 cells."""
 IMAGE_FPS = 16.0
@@ -52,15 +54,39 @@ class WindowPlan:
         stride: distance between the first frames of the windows of a clip; 0 takes the first window alone.
         fps: constant rate to resample to; None keeps each clip's own rate.
         keep_damaged: take what decodes after lost packets, and combed frames.
+        other_sizes: further sizes; a source takes the one whose shape is nearest to its own.
     """
 
     frames: int
-    size: tuple[int, int]
+    size: Size
     fit: Fit = "crop"
     step: int = 1
     stride: int = 0
     fps: float | None = None
     keep_damaged: bool = False
+    # Not in the text of a plan: digests of clips that were taken at a single size, which it is part of, stay.
+    other_sizes: tuple[Size, ...] = field(default=(), repr=False)
+
+    @property
+    def sizes(self) -> tuple[Size, ...]:
+        """All sizes."""
+        return (self.size, *self.other_sizes)
+
+    def for_source(self, source: Size) -> WindowPlan:
+        """The plan with the one size for a source of (height, width) pixels: that of the nearest ratio of the two, by
+        its logarithm; among equal ratios that of the nearest area."""
+
+        def distance(size: Size) -> tuple[float, float]:
+            height, width = (math.log(side / given) for side, given in zip(size, source, strict=True))
+            return round(abs(height - width), 9), abs(height + width)
+
+        return replace(self, size=min(self.sizes, key=distance), other_sizes=()) if self.other_sizes else self
+
+    def settings(self) -> dict[str, Any]:
+        """The plan as JSON; several sizes are a list of lists."""
+        values = asdict(self)
+        del values["other_sizes"]
+        return {**values, "size": [list(size) for size in self.sizes] if self.other_sizes else list(self.size)}
 
     def key(self, clip: Clip, start: int) -> str:
         """Sample key of a window."""
@@ -139,6 +165,7 @@ def windows_of(clip: Clip, plan: WindowPlan, compression: int, done: frozenset[s
             yield _image_window(clip, plan, compression, caption, embedding)
         return
     info = probe(clip.video, keep_damaged=plan.keep_damaged)
+    plan = plan.for_source((info.height, info.width))
     fps = plan.fps or info.even_rate
     mask = padding_mask((info.height, info.width), plan.size, plan.fit, compression)
     if plan.stride == 0:
@@ -204,12 +231,13 @@ def check_plan(plan: WindowPlan, tokenizer: Tokenizer) -> None:
             f"step={plan.step}, stride={plan.stride}, fps={plan.fps}: expected step >= 1, stride >= 0, fps > 0"
         )
     multiple = tokenizer.identity.spatial_compression * PATCH
-    if any(side < multiple or side % multiple for side in plan.size):
-        near = "x".join(str(max(multiple, round(side / multiple) * multiple)) for side in plan.size)
-        raise InputError(
-            f"size {plan.size[0]}x{plan.size[1]}: height and width must be multiples of {multiple} (tokenizer "
-            f"{tokenizer.identity.name} and patches of {PATCH}); nearest: {near}"
-        )
+    for size in plan.sizes:
+        if any(side < multiple or side % multiple for side in size):
+            near = "x".join(str(max(multiple, round(side / multiple) * multiple)) for side in size)
+            raise InputError(
+                f"size {size[0]}x{size[1]}: height and width must be multiples of {multiple} (tokenizer "
+                f"{tokenizer.identity.name} and patches of {PATCH}); nearest: {near}"
+            )
 
 
 def encode_window(

@@ -192,8 +192,9 @@ def _run_defaults(folder: Path, values: Any, config: GenerationConfig) -> Weight
         rate = one_rate(recorded_rates(folder))
         return WeightDefaults(text_length=text_length, sigma_data=sigma_data, fps=rate)
     shards = Manifest.load(manifest.parent)
-    if config.height is None and config.width is None and len({tuple(s[:2]) for s in shards.image_sizes}) > 1:
-        sizes = ", ".join(f"{s[0]}x{s[1]}" for s in shards.image_sizes)
+    several = {tuple(s[:2]) for s in shards.image_sizes if len(s) > 1}
+    if (config.height is None or config.width is None) and len(several) > 1:
+        sizes = ", ".join(f"{height}x{width}" for height, width in sorted(several))
         raise InputError(f"{manifest}: the run was trained on several sizes ({sizes}): give --height and --width")
     fit, fps, step = (shards.settings.get(name) for name in ("fit", "fps", "step"))
     sizes_are_sizes = all(len(s) >= 2 and 0 < min(s[:2]) <= max(s[:2]) <= LARGEST_SIDE for s in shards.image_sizes)

@@ -12,6 +12,7 @@ parallelism and over tensor ranks by the finalisation of gradients.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Any
 
@@ -26,17 +27,36 @@ from nemo_cosmos.parallel.groups import ParallelGroups
 
 @dataclass(frozen=True)
 class SequenceSplit:
-    """The part of ``num_tokens`` tokens that this rank holds."""
+    """The part of ``num_tokens`` tokens that this rank holds.
+
+    Attributes:
+        blocks: lengths of the parts of the sequence that attend to themselves alone; empty where it is one.
+        multiple: what the length with padding is at least a multiple of.
+    """
 
     num_tokens: int
     groups: ParallelGroups
+    blocks: tuple[int, ...] = ()
+    multiple: int = 1
 
     @property
     def padded_tokens(self) -> int:
         parts = self.groups.context_size
         if self.groups.splits_sequence_over_tensor:
             parts *= self.groups.tensor_size
-        return -(-self.num_tokens // parts) * parts
+        unit = math.lcm(parts, self.multiple)
+        return -(-self.num_tokens // unit) * unit
+
+    def own_blocks(self) -> list[tuple[slice, slice]]:
+        """(this context rank's tokens, all tokens) of each block that it holds part of; padding is of the last."""
+        start, out, first = self.groups.context_rank * self.context_tokens, [], 0
+        for number, length in enumerate(self.blocks, 1):
+            stop = first + length if number < len(self.blocks) else self.padded_tokens
+            own = slice(max(first, start) - start, min(stop, start + self.context_tokens) - start)
+            if own.stop > own.start:
+                out.append((own, slice(first, first + length)))
+            first += length
+        return out
 
     @property
     def context_tokens(self) -> int:
@@ -62,12 +82,17 @@ class SequenceSplit:
         """(num_tokens, ...) -> (context_tokens, ...): the chunk of this context rank, zero padded."""
         return self._chunk(x, self.groups.context_rank * self.context_tokens, self.context_tokens)
 
-    def local_chunk(self, x: Tensor) -> Tensor:
-        """(num_tokens, ...) -> (local_tokens, ...): what this rank holds between the matrix products, zero padded."""
+    @property
+    def local_start(self) -> int:
+        """Number of the first token that this rank holds between the matrix products."""
         start = self.groups.context_rank * self.context_tokens
         if self.groups.splits_sequence_over_tensor:
             start += self.groups.tensor_rank * self.local_tokens
-        return self._chunk(x, start, self.local_tokens)
+        return start
+
+    def local_chunk(self, x: Tensor) -> Tensor:
+        """(num_tokens, ...) -> (local_tokens, ...): what this rank holds between the matrix products, zero padded."""
+        return self._chunk(x, self.local_start, self.local_tokens)
 
     def gather(self, x: Tensor) -> Tensor:
         """(local_tokens, ...) -> (num_tokens, ...) on every rank; the backward pass takes this rank's part."""

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 import torch
 
 from nemo_cosmos.checksums import Verify
 from nemo_cosmos.data.shards import SAMPLES_PER_SHARD
 from nemo_cosmos.data.video import Fit
-from nemo_cosmos.data.windows import WindowPlan
+from nemo_cosmos.data.windows import Size, WindowPlan
 from nemo_cosmos.ending import report_to
 from nemo_cosmos.errors import InputError
 from nemo_cosmos.models.text import load_text_encoder, text_encoder_name
@@ -19,7 +20,7 @@ from nemo_cosmos.models.video_tokenizer import open_tokenizer
 from nemo_cosmos.precision import long_name
 from nemo_cosmos.prepare.decode import default_workers
 from nemo_cosmos.prepare.device import resolve_device, resolve_dtype
-from nemo_cosmos.prepare.encode import PrepareResult, Progress, join_ranks, prepare
+from nemo_cosmos.prepare.encode import LITTLE, PrepareResult, Progress, join_ranks, prepare
 from nemo_cosmos.prepare.sources import OpenedSource, SourceOptions, open_source
 from nemo_cosmos.prepare.text_embeddings import recorded_encoder, recorded_length
 from nemo_cosmos.typed import check_arguments
@@ -36,7 +37,7 @@ def prepare_dataset(
     tokenizer: str | Path,
     text_encoder: str | Path | None = None,
     frames: int | None = None,
-    size: tuple[int, int] = (704, 1280),
+    size: tuple[int, int] | Sequence[tuple[int, int]] = (704, 1280),
     fit: Fit = "crop",
     fps: float | None = None,
     step: int = 1,
@@ -67,7 +68,7 @@ def prepare_dataset(
         text_encoder: T5 folder or repository that embeds the captions; None uses the embeddings in
             ``source/t5_xxl``.
         frames: pixel frames per sample, 1 + k * temporal compression; None: 121, of images 1.
-        size: (height, width) in pixels.
+        size: (height, width) in pixels, or several: a clip takes the one whose shape is nearest to its own.
         fit: how a clip of another shape fills the size: "crop", "pad" or "stretch".
         fps: resample to this rate; None: each clip's own.
         step: take every n-th frame.
@@ -92,12 +93,13 @@ def prepare_dataset(
         InputError: a value of the wrong type or that does not fit the tokenizer, a missing folder, no usable clip, or
             a folder ``out`` that holds something else or cannot be written.
     """
-    check_arguments(prepare_dataset, locals())
+    sizes = _sizes(size)
+    check_arguments(prepare_dataset, {**locals(), "size": sizes[0]})
     source, out, tokenizer = Path(source), Path(out), Path(tokenizer)
     encoder = None if text_encoder is None else str(text_encoder)
     report_to(out)
     opened = open_source(source, source_kind, SourceOptions(encoder is None, default_caption))
-    clips, plan = opened.clips, _plan(opened, source, frames, (size[0], size[1]), fit, step, stride, fps, keep_damaged)
+    clips, plan = opened.clips, _plan(opened, source, frames, sizes, fit, step, stride, fps, keep_damaged)
     used_default = any(clip.caption_file is None and clip.caption == default_caption for clip in clips)
     place = resolve_device(device)
     compute_dtype = resolve_dtype(dtype, place)
@@ -144,7 +146,7 @@ def _plan(
     opened: OpenedSource,
     source: Path,
     frames: int | None,
-    size: tuple[int, int],
+    sizes: tuple[Size, ...],
     fit: Fit,
     step: int,
     stride: int,
@@ -153,10 +155,10 @@ def _plan(
 ) -> WindowPlan:
     """The windows of a source's clips; InputError for more frames than its clips have, and choices among them."""
     count = (opened.frames or FRAMES) if frames is None else frames
-    plan = WindowPlan(count, size, fit, step, stride, fps, keep_damaged)
+    plan = WindowPlan(count, sizes[0], fit, step, stride, fps, keep_damaged, sizes[1:])
     if opened.frames is None:
         return plan
-    alone = WindowPlan(opened.frames, size, fit)
+    alone = WindowPlan(opened.frames, sizes[0], fit)
     for name in ("frames", "step", "stride", "fps", "keep_damaged"):
         if getattr(plan, name) != getattr(alone, name):
             raise InputError(
@@ -164,6 +166,19 @@ def _plan(
                 "leave it out"
             )
     return plan
+
+
+def _sizes(size: Any) -> tuple[Size, ...]:
+    """One size or several, in an order that does not depend on the caller's."""
+    several = isinstance(size, list | tuple) and all(isinstance(one, list | tuple) for one in size)
+    sizes = [tuple(one) for one in (size if several else [size] if isinstance(size, list | tuple) else [])]
+    if not sizes or any(len(one) != 2 or not all(type(side) is int for side in one) for one in sizes):
+        raise InputError(
+            f"size={repr(size)[:80]}: expected (height, width) in pixels, or several: [(704, 1280), (1280, 704)]"
+        )
+    if len(set(sizes)) < len(sizes):
+        raise InputError(f"size={str(size)[:80]}: a size is named twice")
+    return tuple(sorted(sizes))
 
 
 @contextlib.contextmanager
@@ -214,6 +229,11 @@ def _report(result: PrepareResult, out: Path) -> None:
             f"{result.frames / result.seconds:.0f} frames/s)"
         )
     shapes = ", ".join(str(tuple(shape)) for shape in manifest.latent_shapes)
+    if result.cropped:
+        print(
+            f"{result.cropped} of {result.written} samples show less than {LITTLE:.0%} of their picture, the rest is "
+            "cut off: name a size for each shape, for example --size 704x1280,1280x704,960x960, or --fit pad"
+        )
     print(
         f"prepared {result.written} samples{rate}; {result.already_done} were there already, "
         f"{len(result.skipped)} clips skipped"

@@ -111,7 +111,7 @@ def _check_shared_memory(plan: WindowPlan, workers: int) -> None:
     """Containers often have 64 MB of shared memory; a worker would die there without a word on the cause."""
     if not SHARED_MEMORY.is_dir():
         return
-    window = 3 * plan.frames * plan.size[0] * plan.size[1]
+    window = 3 * plan.frames * max(height * width for height, width in plan.sizes)
     needed, free = window * (workers * PREFETCH + 1), shutil.disk_usage(SHARED_MEMORY).free
     if needed > free:
         raise InputError(

@@ -62,6 +62,7 @@ class Report:
         latents: statistics of the latents.
         tokens: number of text tokens of each sample, counted.
         fps: frame rates, counted.
+        shapes: shapes of the latents, counted.
         empty_captions: samples with an empty caption.
         distinct_captions: different captions.
     """
@@ -72,6 +73,7 @@ class Report:
     latents: LatentStatistics = field(default_factory=LatentStatistics)
     tokens: Counter[int] = field(default_factory=Counter)
     fps: Counter[float] = field(default_factory=Counter)
+    shapes: Counter[tuple[int, ...]] = field(default_factory=Counter)
     empty_captions: int = 0
     distinct_captions: int = 0
 
@@ -193,6 +195,7 @@ def _count(sample: LatentSample, report: Report) -> None:
     report.samples += 1
     report.tokens[sample.text.shape[0]] += 1
     report.fps[round(sample.fps, 3)] += 1
+    report.shapes[tuple(sample.latent.shape)] += 1
     report.empty_captions += not sample.caption
     if sample.latent.ndim == 4 and bool(torch.isfinite(sample.latent).all()):
         report.latents.add(sample.latent)

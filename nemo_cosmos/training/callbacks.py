@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import resource
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -50,20 +51,23 @@ class EmaCallback(pl.Callback):
 
 
 class MetricsCallback(pl.Callback):
-    """One object a step in ``metrics.jsonl``, one line on the console, and the same numbers in TensorBoard."""
+    """One object a step in ``metrics.jsonl``, one line on the console, and the same numbers in TensorBoard.
+
+    ``tokens`` gives how many a step, counted from 0, has over all ranks.
+    """
 
     def __init__(
         self,
         folder: Path,
         *,
-        tokens_per_step: int,
+        tokens: Callable[[int], int],
         every_n_steps: int,
         max_steps: int,
         encoder: OnlineEncoder | None = None,
     ) -> None:
         self.path = folder / METRICS_FILE
         self.encoder = encoder
-        self.tokens_per_step, self.every_n_steps, self.max_steps = tokens_per_step, every_n_steps, max_steps
+        self.tokens, self.every_n_steps, self.max_steps = tokens, every_n_steps, max_steps
         self.values: torch.Tensor | None = None
         self.start = 0.0
         self.elapsed = 0.0
@@ -102,6 +106,7 @@ class MetricsCallback(pl.Callback):
             self.elapsed, self.steps = self.elapsed + time.perf_counter() - self.start, self.steps + 1
             return
         values = dict(zip(METRICS, self.values.tolist(), strict=True))
+        tokens = sum(map(self.tokens, range(step - 1 - self.steps, step)))
         seconds = (self.elapsed + time.perf_counter() - self.start) / (self.steps + 1)
         optimizer: CosmosOptimizer = trainer.optimizers[0]
         record = {
@@ -111,7 +116,7 @@ class MetricsCallback(pl.Callback):
             "grad_norm": optimizer.grad_norm,
             "seconds": seconds,
             "data_wait_seconds": pl_module.data_wait_seconds / (self.steps + 1),
-            "tokens_per_second": self.tokens_per_step / seconds,
+            "tokens_per_second": tokens / (self.steps + 1) / seconds,
             "memory_bytes": memory_bytes(),
             "skipped_steps": optimizer.bad_steps.total,
         }

@@ -8,12 +8,13 @@ from typing import Any
 
 import lightning.pytorch as pl
 from megatron.core import parallel_state
+from nemo.lightning.megatron_parallel import MegatronStep
 from nemo.lightning.pytorch.plugins import MegatronDataSampler
 from torch.utils.data import DataLoader
 
 from nemo_cosmos.config import DataConfig
-from nemo_cosmos.data.positions import MicroBatches, PositionDataset, PositionSampler
-from nemo_cosmos.data.sample import LatentBatch, collate
+from nemo_cosmos.data.positions import LatentShape, MicroBatches, PositionDataset, PositionSampler
+from nemo_cosmos.data.sample import LatentBatch, PackedBatch, collate, collate_packed
 from nemo_cosmos.data.workers import close_readers, reader_options
 from nemo_cosmos.errors import InputError
 from nemo_cosmos.training.samples import Samples
@@ -21,6 +22,21 @@ from nemo_cosmos.training.samples import Samples
 
 class CosmosDataSampler(MegatronDataSampler):
     """Tells NeMo's schedules the batch sizes and the length of hidden states; the loader samples for itself."""
+
+    def __init__(self, rows: Callable[[int], int], config: DataConfig) -> None:
+        super().__init__(
+            seq_len=rows(0),
+            micro_batch_size=config.micro_batch,
+            global_batch_size=config.global_batch,
+            output_log=False,
+        )
+        self.rows = rows
+
+    def on_megatron_step_start(self, step: MegatronStep) -> MegatronStep:
+        """The length is that of the step's bucket."""
+        assert step.step_i is not None
+        self.seq_len = self.rows(step.step_i)
+        return super().on_megatron_step_start(step)
 
     def transform_dataloader(self, dataloader: BatchLoader, consumed_samples: int = 0) -> BatchLoader:
         return dataloader
@@ -32,10 +48,10 @@ class BatchLoader:
     Every rank of a sample encodes it for itself: the same weights on the same frames give the same latents.
     """
 
-    def __init__(self, loader: DataLoader[Any], encode: Callable[[Any], LatentBatch] | None) -> None:
+    def __init__(self, loader: DataLoader[Any], encode: Callable[[Any], LatentBatch | PackedBatch] | None) -> None:
         self.loader, self.encode = loader, encode
 
-    def __iter__(self) -> Iterator[LatentBatch]:
+    def __iter__(self) -> Iterator[LatentBatch | PackedBatch]:
         for item in self.loader:
             if isinstance(item, InputError):
                 raise item
@@ -45,16 +61,29 @@ class BatchLoader:
 class CosmosDataModule(pl.LightningDataModule):
     """Deterministic, resumable batches of the training samples."""
 
-    def __init__(self, samples: Samples, config: DataConfig, *, seed: int, sequence_length: int = 1) -> None:
+    def __init__(
+        self, samples: Samples, config: DataConfig, *, seed: int, rows: Callable[[LatentShape], int] = lambda shape: 1
+    ) -> None:
+        """``rows`` gives the length from which Megatron's schedules take the shape of a hidden state."""
         super().__init__()
         self.samples, self.config, self.seed = samples, config, seed
-        self.data_sampler = CosmosDataSampler(
-            seq_len=sequence_length,
-            micro_batch_size=config.micro_batch,
-            global_batch_size=config.global_batch,
-            output_log=False,
+        self.positions: PositionDataset[Any] = PositionDataset(
+            samples.source,
+            seed=seed,
+            shuffle=config.shuffle,
+            buckets=[] if config.packing else [bucket.samples for bucket in samples.buckets],
+            global_batch=config.global_batch,
         )
+        self.data_sampler = CosmosDataSampler(lambda step: rows(self.shapes(step)[0]), config)
         self.loader: DataLoader[Any] | None = None
+
+    def shapes(self, step: int) -> list[LatentShape]:
+        """The shapes of a step's latents, over all ranks."""
+        batch = self.config.global_batch
+        if not self.samples.buckets:
+            return [self.samples.latent_shape] * batch
+        places = range(step * batch, (step + 1) * batch)
+        return [self.samples.shape(self.positions.sample_index(position)) for position in places]
 
     def train_dataloader(self) -> BatchLoader:
         """Batches of this rank from the trainer's current step on."""
@@ -66,15 +95,15 @@ class CosmosDataModule(pl.LightningDataModule):
             data_size=parallel_state.get_data_parallel_world_size(),
             start_step=self.trainer.global_step if self.trainer is not None else 0,
         )
-        positions: PositionDataset[Any] = PositionDataset(self.samples.source, seed=self.seed, shuffle=config.shuffle)
-        batches = MicroBatches(
-            positions, partial(collate, text_length=config.text_length) if encoder is None else list
+        gather: Callable[..., Any] = partial(
+            collate_packed if config.packing else collate, text_length=config.text_length
         )
+        batches: MicroBatches[Any] = MicroBatches(self.positions, gather if encoder is None else list)
         options = reader_options(config.num_workers)
         if options:
             options["prefetch_factor"] = 4
         self.loader = DataLoader(batches, batch_size=None, sampler=sampler, **options)
-        return BatchLoader(self.loader, None if encoder is None else encoder.encode)
+        return BatchLoader(self.loader, None if encoder is None else partial(encoder.encode, gather=gather))
 
     def close(self) -> None:
         """End the processes that read."""

@@ -19,14 +19,29 @@ from nemo.lightning.megatron_parallel import MegatronLossReduction
 from torch import Tensor
 
 from nemo_cosmos.config import ObjectiveConfig
-from nemo_cosmos.data.sample import LatentBatch
+from nemo_cosmos.data.network_inputs import NetworkInputs
+from nemo_cosmos.data.sample import LatentBatch, PackedBatch
+from nemo_cosmos.diffusion.conditioning import DenoiserInput
+from nemo_cosmos.diffusion.noise import TrainingDraw
 from nemo_cosmos.diffusion.objectives import Objective
 from nemo_cosmos.models.dit import CosmosDiT, DiTConfig, LayerOptions, build_dit
 from nemo_cosmos.models.dit.lora import LoraSpec, add_adapters
+from nemo_cosmos.models.dit.packing import Arguments
 from nemo_cosmos.parallel.groups import ParallelGroups
 from nemo_cosmos.training.objective import training_objective
 
 METRICS = Objective.metric_names
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """A batch with all that was drawn for it, and what the network is given."""
+
+    keys: list[str]
+    draw: TrainingDraw
+    clean: Tensor
+    inputs: DenoiserInput
+    told: NetworkInputs
 
 
 class DenoisingModel(MegatronModule):
@@ -55,8 +70,20 @@ class DenoisingModel(MegatronModule):
     def set_input_tensor(self, input_tensor: Tensor | list[Tensor]) -> None:
         self.net.set_input_tensor(input_tensor)
 
-    def forward(self, batch: LatentBatch) -> Tensor:
-        """The objective's metrics on the last stage, (loss, ...); the hidden state on the others."""
+    def forward(self, batch: LatentBatch | PackedBatch) -> Tensor:
+        """The objective's metrics on the last stage, (loss, ...); the hidden state on the others.
+
+        Those of a packed batch are means over its samples of what each has alone.
+        """
+        packed, parts = (True, batch.samples) if isinstance(batch, PackedBatch) else (False, [batch])
+        evaluations = [self._prepare(part) for part in parts]
+        outputs: Any = self._evaluate(evaluations, packed=packed)
+        if not self.post_process:
+            return outputs
+        metrics = [self._metrics(*pair) for pair in zip(evaluations, outputs, strict=True)]
+        return torch.stack(metrics).mean(0) if packed else metrics[0]
+
+    def _prepare(self, batch: LatentBatch) -> Evaluation:
         latent, objective = batch.latent, self.objective
         draw = objective.draw(batch.position.tolist(), latent.shape[1:], seed=self.seed, device=latent.device)
         clean = objective.clean(latent)
@@ -64,18 +91,28 @@ class DenoisingModel(MegatronModule):
         told = batch.network_inputs(
             text=batch.text * (~draw.drop_text)[:, None, None], condition_mask=inputs.condition_mask
         )
-        output = told.feed(self.net, inputs.sample, inputs.timesteps)
-        if not self.post_process:
-            return output
+        return Evaluation(batch.keys, draw, clean, inputs, told)
+
+    def _evaluate(self, evaluations: list[Evaluation], *, packed: bool) -> Any:
+        if not packed:
+            (one,) = evaluations
+            output = one.told.feed(self.net, one.inputs.sample, one.inputs.timesteps)
+            return [output] if self.post_process else output
+        return self.net.forward_packed(
+            [Arguments(e.inputs.sample, e.inputs.timesteps, e.told.text, **e.told.options()) for e in evaluations]
+        )
+
+    def _metrics(self, evaluation: Evaluation, output: Tensor) -> Tensor:
+        draw, objective = evaluation.draw, self.objective
         log_variance = None
         if self.logvar is not None:
             # Every context rank computes the whole head; its gradients are summed over them.
             time = objective.preconditioning.c_noise(draw.sigma)
             log_variance = scale_gradient(self.logvar(time), 1 / self.net.groups.context_size)
-        result = objective.loss(inputs, output, clean, draw, log_variance)
+        result = objective.loss(evaluation.inputs, output, evaluation.clean, draw, log_variance)
         finite = torch.isfinite(result.loss.detach())
         self.finite = finite if self.finite is None else self.finite & finite
-        self.drawn.append((batch.keys, draw.sigma))
+        self.drawn.append((evaluation.keys, draw.sigma))
         return objective.metrics(result)
 
     def forget_step(self) -> None:
@@ -114,10 +151,10 @@ def scale_gradient(x: Tensor, factor: float) -> Tensor:
 class LossReduction(MegatronLossReduction):
     """Mean over micro batches and data-parallel ranks.
 
-    All micro batches of a step have the same number of elements, so this is the mean over the global batch.
+    All micro batches of a step have equally many samples, which weigh alike: this is the mean over the global batch.
     """
 
-    def forward(self, batch: LatentBatch, forward_out: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
+    def forward(self, batch: LatentBatch | PackedBatch, forward_out: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
         return forward_out[0].clone(), {"metrics": forward_out.detach()}
 
     def reduce(self, losses_reduced_per_micro_batch: Any) -> dict[str, Tensor]:
@@ -178,21 +215,21 @@ class CosmosModule(pl.LightningModule):
         if self.options.lora is not None and self.module.logvar is not None:
             self.module.logvar.requires_grad_(False)
 
-    def forward(self, batch: LatentBatch) -> Tensor:
+    def forward(self, batch: LatentBatch | PackedBatch) -> Tensor:
         return self.module(batch)
 
-    def data_step(self, dataloader_iter: Iterator[Any]) -> LatentBatch:
+    def data_step(self, dataloader_iter: Iterator[Any]) -> LatentBatch | PackedBatch:
         """The next micro batch, on this rank's device."""
         start = time.perf_counter()
         item = next(dataloader_iter)
         self.data_wait_seconds += time.perf_counter() - start
-        batch: LatentBatch = item[0] if isinstance(item, tuple) else item
+        batch: LatentBatch | PackedBatch = item[0] if isinstance(item, tuple) else item
         return batch.to(torch.cuda.current_device() if torch.cuda.is_available() else "cpu")
 
-    def forward_step(self, batch: LatentBatch) -> Tensor:
+    def forward_step(self, batch: LatentBatch | PackedBatch) -> Tensor:
         return self(batch)
 
-    def training_step(self, batch: LatentBatch, batch_idx: int | None = None) -> Tensor:
+    def training_step(self, batch: LatentBatch | PackedBatch, batch_idx: int | None = None) -> Tensor:
         return self.forward_step(batch)
 
     @property

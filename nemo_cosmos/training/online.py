@@ -8,7 +8,8 @@ from __future__ import annotations
 import logging
 import os
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor
@@ -16,7 +17,7 @@ from torch import Tensor
 from nemo_cosmos.config import DataConfig
 from nemo_cosmos.data.clips import Clip, find_clips, not_read
 from nemo_cosmos.data.embeddings import read_embedding
-from nemo_cosmos.data.sample import LatentBatch, collate
+from nemo_cosmos.data.sample import LatentBatch, PackedBatch
 from nemo_cosmos.data.shards import RATE_DIGITS
 from nemo_cosmos.data.video import probe
 from nemo_cosmos.data.windows import ClipDataset, Window, WindowPlan, check_finite, check_plan, encode_window
@@ -25,6 +26,7 @@ from nemo_cosmos.models.text import TextEncoder, load_text_encoder
 from nemo_cosmos.models.video_tokenizer import VideoTokenizer, open_tokenizer
 
 logger = logging.getLogger(__name__)
+Batch = TypeVar("Batch", LatentBatch, PackedBatch)
 SHOWN = 5
 """Unusable clips that an error lists."""
 
@@ -44,26 +46,24 @@ class OnlineEncoder:
         tokenizer: VideoTokenizer,
         text_encoder: TextEncoder | None,
         *,
-        text_length: int,
         device: torch.device,
     ) -> None:
-        self.tokenizer, self.text_encoder = tokenizer, text_encoder
-        self.text_length, self.device = text_length, device
+        self.tokenizer, self.text_encoder, self.device = tokenizer, text_encoder, device
         self.seconds = 0.0
 
     def __str__(self) -> str:
         text = "embeddings from t5_xxl" if self.text_encoder is None else f"text encoder {self.text_encoder.name}"
         return f"tokenizer {self.tokenizer.identity} ({self.tokenizer.origin}), {text}, on {self.device}"
 
-    def encode(self, windows: Sequence[tuple[int, Window]]) -> LatentBatch:
-        """One micro batch, on the CPU, of pairs (position in the run, decoded clip)."""
+    def encode(self, windows: Sequence[tuple[int, Window]], gather: Callable[[Any], Batch]) -> Batch:
+        """One micro batch, on the CPU, of (position in the run, decoded clip); ``gather`` makes it of samples."""
         start = time.perf_counter()
         samples = []
         for position, window in windows:
             sample = encode_window(window, self.tokenizer, self._embed, self.device)
             check_finite(sample)
             samples.append((position, sample))
-        batch = collate(samples, self.text_length)
+        batch = gather(samples)
         self.seconds += time.perf_counter() - start
         return batch
 
@@ -110,7 +110,7 @@ def open_clips(data: DataConfig) -> tuple[ClipDataset, OnlineEncoder]:
     text_encoder = None
     if data.text_encoder is not None:
         text_encoder = load_text_encoder(data.text_encoder, max_length=data.text_length, device=device)
-    encoder = OnlineEncoder(tokenizer, text_encoder, text_length=data.text_length, device=device)
+    encoder = OnlineEncoder(tokenizer, text_encoder, device=device)
     if others := not_read(data.path):
         logger.warning("%s: not read, for their suffixes: %s", data.path, others)
     return ClipDataset(clips, plan, tokenizer.spatial_compression, rates), encoder

@@ -12,6 +12,7 @@ from typing import Any
 import torch
 
 from nemo_cosmos.config import PREVIOUS, TrainConfig, TrainerConfig
+from nemo_cosmos.data.positions import LatentShape
 from nemo_cosmos.data.record import refuse_other_data
 from nemo_cosmos.errors import InputError
 from nemo_cosmos.interrupts import Interrupts, ending_on_signals
@@ -26,7 +27,7 @@ from nemo_cosmos.training.initial_weights import check_initial_weights
 from nemo_cosmos.training.lora import adapters_to_train
 from nemo_cosmos.training.objective import check_objective, training_objective
 from nemo_cosmos.training.resume import checkpoint_to_resume, refuse_other_network, refuse_untrainable
-from nemo_cosmos.training.samples import Samples, open_samples
+from nemo_cosmos.training.samples import Samples, open_samples, refuse_packing, tell_shapes
 from nemo_cosmos.upstream.run import adapted_upstream
 
 logger = logging.getLogger(__name__)
@@ -56,8 +57,9 @@ def train(cfg: TrainConfig, *, callbacks: Sequence[Any] = ()) -> None:
     refuse_untrainable(cfg.model.preset, dit)
     check_objective(cfg.objective, dit)
     refuse_nondeterministic(cfg)
+    refuse_packing(cfg)
     samples = open_samples(cfg, dit)
-    dit.token_grid(*samples.latent_shape[1:])
+    tell_shapes(samples, cfg.data)
     folder = Path(cfg.output_dir)
     resume_from = checkpoint_to_resume(cfg, folder / "checkpoints")
     lora = adapters_to_train(cfg, folder / "checkpoints", resuming=resume_from is not None)
@@ -140,6 +142,10 @@ def _fit(
         # Batched exchanges of the interleaved schedule mix up their messages between two stages.
         overlap_p2p_comm=parallel.virtual_pipeline is not None,
         batch_p2p_comm=parallel.virtual_pipeline is None,
+        # Stages tell each other the length of a pack; buckets have one length a step, which all of them know.
+        variable_seq_lengths=cfg.data.packing,
+        # Without experts of no use; Megatron refuses varying lengths with its default.
+        moe_token_dispatcher_type="alltoall",
     )
     options = NetworkOptions(
         dit=dit,
@@ -152,22 +158,29 @@ def _fit(
     module = CosmosModule(options, transformer)
     optimizer = CosmosOptimizerModule(cfg.optimizer, dtype=dtype, distributed=parallel.distributed_optimizer)
     optimizer.connect(module)
-    grid = dit.token_grid(*samples.latent_shape[1:])
-    rows = pipeline_rows(
-        grid.num_tokens,
-        CosmosDiT.ROWS_PER_TIME * training_objective(cfg.objective, dit).times(grid.frames),
-        context=parallel.context,
-        tensor=parallel.tensor,
-        sequence=parallel.sequence,
-    )
-    data = CosmosDataModule(samples, cfg.data, seed=cfg.seed, sequence_length=rows)
+    times = training_objective(cfg.objective, dit).times
+
+    def rows(shape: LatentShape) -> int:
+        grid = dit.token_grid(*shape[1:])
+        return pipeline_rows(
+            grid.num_tokens,
+            CosmosDiT.ROWS_PER_TIME * times(grid.frames),
+            context=parallel.context,
+            tensor=parallel.tensor,
+            sequence=parallel.sequence,
+        )
+
+    def tokens(step: int) -> int:
+        return sum(dit.token_grid(*shape[1:]).num_tokens for shape in data.shapes(step))
+
+    data = CosmosDataModule(samples, cfg.data, seed=cfg.seed, rows=rows)
     ema = EmaCallback(cfg.ema.rate) if cfg.ema.enabled else None
     checkpoint = CheckpointCallback(
         folder / "checkpoints", cfg.checkpoint, has_average=ema is not None, base=cfg.model.init_from
     )
     metrics = MetricsCallback(
         folder,
-        tokens_per_step=grid.num_tokens * cfg.data.global_batch,
+        tokens=tokens,
         every_n_steps=cfg.trainer.log_every_n_steps,
         max_steps=cfg.trainer.max_steps,
         encoder=samples.encoder,

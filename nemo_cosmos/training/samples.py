@@ -2,24 +2,32 @@
 
 from __future__ import annotations
 
+import logging
+import math
+from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
+
+import numpy as np
 
 from nemo_cosmos.choices import Verify
 from nemo_cosmos.config import DataConfig, TrainConfig
 from nemo_cosmos.data.listing import is_video_name, walk_files
 from nemo_cosmos.data.manifest import MANIFEST_NAME
-from nemo_cosmos.data.positions import SampleSource
+from nemo_cosmos.data.positions import Bucket, LatentShape, SampleSource
 from nemo_cosmos.data.record import DataRecord
 from nemo_cosmos.data.sample import TokenizerIdentity
 from nemo_cosmos.data.shards import ShardDataset
 from nemo_cosmos.errors import InputError
 from nemo_cosmos.models.dit import DiTConfig
+from nemo_cosmos.run_folder import is_first
 
 if TYPE_CHECKING:
     from nemo_cosmos.training.online import OnlineEncoder
 
+logger = logging.getLogger(__name__)
 ONLINE_KEYS = ("tokenizer_path", "text_encoder", "num_frames", "size")
 """Keys of ``data`` that say how clips are encoded during training."""
 OPTIONAL_ONLINE_KEYS = ("text_encoder",)
@@ -33,15 +41,28 @@ class Samples:
 
     Attributes:
         source: records of latents, or the frames of clips where there is an ``encoder``.
-        latent_shape: (channels, frames, height, width) of every latent.
+        latent_shape: (channels, frames, height, width) of every latent; where they differ, of the largest.
         record: what the run folder keeps about them.
         encoder: makes latents of the frames during training.
+        buckets: the samples by shape, where there are several.
     """
 
     source: SampleSource[Any]
-    latent_shape: tuple[int, int, int, int]
+    latent_shape: LatentShape
     record: DataRecord
     encoder: OnlineEncoder | None = None
+    buckets: Sequence[Bucket] = ()
+
+    def shape(self, sample: int) -> LatentShape:
+        """That of a sample's latent, by its number."""
+        return self.buckets[self._bucket_numbers[sample]].shape if self.buckets else self.latent_shape
+
+    @cached_property
+    def _bucket_numbers(self) -> np.ndarray:
+        numbers = np.empty(len(self.source), np.int32)
+        for number, bucket in enumerate(self.buckets):
+            numbers[bucket.samples] = number
+        return numbers
 
 
 def open_samples(cfg: TrainConfig, dit: DiTConfig) -> Samples:
@@ -64,16 +85,31 @@ def open_samples(cfg: TrainConfig, dit: DiTConfig) -> Samples:
             f"{made} the tokenizer {tokenizer.name!r}, but the experiment names "
             f"data.tokenizer={cfg.data.tokenizer!r}; {advice}"
         )
-    if samples.latent_shape[0] != dit.in_channels:
-        raise InputError(
-            f"{path}: latents have {samples.latent_shape[0]} channels, the network takes {dit.in_channels}"
-        )
+    _check_shapes(samples, dit, path)
     if text_width != dit.text_width:
         raise InputError(
             f"{path}: text embeddings are {text_width} wide, the network takes {dit.text_width} "
             "(model.overrides.text_width); prepare the clips again with the text encoder that belongs to the network"
         )
     return samples
+
+
+def _check_shapes(samples: Samples, dit: DiTConfig, path: str) -> None:
+    """InputError where the network does not take a latent; of several shapes it names a sample that has it."""
+    for bucket in samples.buckets or [Bucket(samples.latent_shape, range(0))]:
+        channels, *sides = bucket.shape
+        try:
+            if channels != dit.in_channels:
+                raise InputError(f"{path}: latents have {channels} channels, the network takes {dit.in_channels}")
+            dit.token_grid(*sides)
+        except InputError as error:
+            if not samples.buckets:
+                raise
+            named = f"sample {samples.source.keys[bucket.samples[0]]!r}"  # type: ignore[attr-defined]
+            more = f" and {len(bucket.samples) - 1} more" if len(bucket.samples) > 1 else ""
+            raise InputError(
+                f"{path}: {named}{more} of {len(samples.source)} have latents of {bucket.shape}: {error}"
+            ) from error
 
 
 def check_mode(data: DataConfig) -> None:
@@ -91,6 +127,39 @@ def check_mode(data: DataConfig) -> None:
         raise InputError(f"data.mode=online needs {', '.join(f'data.{name}' for name in missing)}")
 
 
+def tell_shapes(samples: Samples, data: DataConfig) -> None:
+    """Say which shapes there are and, where samples are repeated to fill a step of their shape, so."""
+    if not samples.buckets:
+        return
+    counts = ", ".join(f"{bucket.shape}: {len(bucket.samples)}" for bucket in samples.buckets)
+    how = "packed with others" if data.packing else "in steps of one shape"
+    logger.info("samples of %d shapes, %s (%s)", len(samples.buckets), how, counts)
+    small = [bucket for bucket in samples.buckets if len(bucket.samples) < data.global_batch]
+    if small and not data.packing and is_first():
+        logger.warning(
+            "%d of %d shapes have fewer samples than data.global_batch=%d, which are repeated to fill a step (%s): "
+            "data.packing=true repeats none",
+            *(len(small), len(samples.buckets), data.global_batch),
+            ", ".join(f"{bucket.shape}: {len(bucket.samples)}" for bucket in small),
+        )
+
+
+def refuse_packing(cfg: TrainConfig) -> None:
+    """InputError where packed sequences cannot be trained in the layout."""
+    if not cfg.data.packing:
+        return
+    if cfg.parallel.virtual_pipeline is not None:
+        raise InputError(
+            f"data.packing=true with parallel.virtual_pipeline={cfg.parallel.virtual_pipeline}: the interleaved "
+            "schedule needs sequences of one length; leave it unset, or batch by buckets (data.packing=false)"
+        )
+    if cfg.parallel.context_backend == "transformer_engine":
+        raise InputError(
+            "data.packing=true with parallel.context_backend=transformer_engine: its attention does not keep packed "
+            "samples apart; use auto"
+        )
+
+
 def _open_cached(data: DataConfig) -> tuple[Samples, TokenizerIdentity, int]:
     path = Path(data.path)
     if not (path / MANIFEST_NAME).is_file() and (
@@ -105,7 +174,10 @@ def _open_cached(data: DataConfig) -> tuple[Samples, TokenizerIdentity, int]:
     shards = ShardDataset(data.path, verify=cast(Verify, data.verify))
     manifest = shards.manifest
     record = DataRecord(str(path.absolute()), shards.digest, len(shards), manifest.fps)
-    samples = Samples(shards, cast(tuple[int, int, int, int], manifest.latent_shape), record)
+    if not shards.buckets:
+        raise InputError(f"{path}: the dataset holds no samples")
+    largest = max(shards.buckets, key=lambda bucket: math.prod(bucket.shape)).shape
+    samples = Samples(shards, largest, record, buckets=shards.buckets if len(shards.buckets) > 1 else ())
     return samples, manifest.tokenizer, manifest.text_width
 
 

@@ -211,6 +211,8 @@ def test_a_run_on_several_sizes_needs_one(folder):
     write_run(folder, image_sizes=[[32, 48], [48, 32]])
     with pytest.raises(InputError, match="several sizes"):
         weight_defaults(folder / "run", GenerationConfig())
+    with pytest.raises(InputError, match=r"32x48, 48x32.*--height and --width"):
+        weight_defaults(folder / "run", GenerationConfig(height=48))
     assert weight_defaults(folder / "run", GenerationConfig(height=32, width=48)).num_frames == 17
 
 

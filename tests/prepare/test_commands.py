@@ -5,7 +5,7 @@ import torch
 import typer
 from typer.testing import CliRunner
 
-from nemo_cosmos.commands.options import parse_size
+from nemo_cosmos.commands.options import parse_size, parse_sizes
 from nemo_cosmos.commands.prepare import prepare
 from nemo_cosmos.commands.preview import preview
 from nemo_cosmos.commands.sample_data import sample_data
@@ -74,6 +74,9 @@ def test_validate_refuses_damaged_shards(work, tmp_path):
         (("--frames", 10), "10"),
         (("--size", "30x32"), "multiples of 16"),
         (("--size", "32"), "HEIGHTxWIDTH"),
+        (("--size", "32x32,"), "HEIGHTxWIDTH"),
+        (("--size", "32x48,48x30"), "48x30.*multiples of 16"),
+        (("--size", "32x48,48x32,32x48"), "named twice"),
         (("--latent-dtype", "int8"), "int8"),
         (("--device", "tpu"), "tpu"),
         (("--dtype", "int8"), "int8"),
@@ -91,6 +94,7 @@ def test_mistakes_write_nothing(work, tmp_path, flags, words):
 
 
 def test_sizes():
+    assert parse_sizes("704x1280, 1280X704") == [(704, 1280), (1280, 704)] and parse_sizes("8x8") == [(8, 8)]
     assert parse_size("704x1280") == (704, 1280) and parse_size("64X96") == (64, 96)
     for wrong in ("704", "0x8", "axb", "1x2x3", "-8x8"):
         with pytest.raises(InputError, match="HEIGHTxWIDTH"):

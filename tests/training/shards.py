@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import torch
@@ -13,13 +14,18 @@ TOKENIZER = TokenizerIdentity("CV-test", "0" * 64, 4, 8, 16)
 
 
 def write_shards(
-    path: Path, *, count: int = 8, shape: tuple[int, int, int] = (3, 8, 8), text_width: int = 16, seed: int = 0
+    path: Path,
+    *,
+    count: int = 8,
+    shape: tuple[int, int, int] = (3, 8, 8),
+    text_width: int = 16,
+    seed: int = 0,
+    shapes: Sequence[tuple[int, int, int]] = (),
 ) -> Path:
-    """``count`` samples of 16-channel latents with some structure, so that a loss can fall."""
+    """``count`` samples of 16-channel latents with some structure, so that a loss can fall; or one of each shape."""
     generator = torch.Generator().manual_seed(seed)
-    frames, height, width = shape
     with ShardWriter(path, tokenizer=TOKENIZER, text_encoder="random", samples_per_shard=3) as writer:
-        for i in range(count):
+        for i, (frames, height, width) in enumerate(shapes or [shape] * count):
             latent = torch.randn(16, 1, height, width, generator=generator) + 0.3 * torch.randn(
                 16, frames, height, width, generator=generator
             )

@@ -91,7 +91,7 @@ class RMSNorm(nn.Module):
 
 
 class ContextParallelAttention(nn.Module):
-    """Full attention over a sequence that may be split over the context group."""
+    """Full attention over a sequence, or over each block of it, that may be split over the context group."""
 
     def __init__(self, config: TransformerConfig, groups: ParallelGroups, context_backend: str) -> None:
         super().__init__()
@@ -102,15 +102,23 @@ class ContextParallelAttention(nn.Module):
         """q, k, v (context tokens, B, h, d) of this rank -> the same shape; padding never serves as key."""
         group, total = self.groups.context, split.num_tokens
         if group is None:
-            return self._attend(q, k, v, total)
+            return self._attend(q, k, v, split)
         if self.backend == "all_to_all":
             q, k, v = (sequence_to_heads(x, group) for x in (q, k, v))
-            return heads_to_sequence(self._attend(q, k, v, total), group)
-        keys_values = gather_sequence(torch.stack((k, v), dim=1), group)[:total]
-        return scaled_dot_product(q, *keys_values.unbind(1))
+            return heads_to_sequence(self._attend(q, k, v, split), group)
+        keys, values = gather_sequence(torch.stack((k, v), dim=1), group)[:total].unbind(1)
+        if not split.blocks:
+            return scaled_dot_product(q, keys, values)
+        # Padding asks the last block, so that every rank takes part in the gradient of what was gathered.
+        cuts = split.own_blocks()
+        return torch.cat([scaled_dot_product(q[own], keys[block], values[block]) for own, block in cuts])
 
     @classmethod
-    def _attend(cls, q: Tensor, k: Tensor, v: Tensor, total: int) -> Tensor:
+    def _attend(cls, q: Tensor, k: Tensor, v: Tensor, split: SequenceSplit) -> Tensor:
+        total = split.num_tokens
+        if split.blocks:
+            parts = zip(*(x[:total].split(split.blocks) for x in (q, k, v)), strict=True)
+            return cls._pad(torch.cat([scaled_dot_product(*part) for part in parts]), q.shape[0])
         if q.shape[0] == total:
             # Cutting nothing off would still cost a copy of each gradient.
             return scaled_dot_product(q, k, v)
@@ -144,6 +152,8 @@ class TransformerEngineAttention(nn.Module):
 
     def forward(self, q: Tensor, k: Tensor, v: Tensor, split: SequenceSplit) -> Tensor:
         """q, k, v (context tokens, B, h, d) of this rank -> the same shape."""
+        if split.blocks:
+            raise InputError("parallel.context_backend=transformer_engine does not do data.packing; use auto")
         if split.padded_tokens != split.num_tokens:
             raise InputError(
                 f"{split.num_tokens} tokens do not divide over the ranks, which parallel.context_backend="
@@ -198,7 +208,7 @@ class CrossAttention(MegatronModule):
     """Attention of every token to the text; rows of ``linear_kv`` are ordered (head, k|v, channel).
 
     Text is never masked: a padded position has key zero and value zero and counts in the softmax's denominator, as in
-    the released networks. With several views a token attends to the text of its own view.
+    the released networks. A token attends to the text of its own view and, in a pack, of its own sample.
     """
 
     def __init__(self, config: TransformerConfig, submodules: CrossAttentionSubmodules, text_width: int) -> None:
@@ -210,22 +220,21 @@ class CrossAttention(MegatronModule):
         self.k_layernorm = RMSNorm(self.head_dim)
         self.linear_proj = build_module(submodules.linear_proj, width, width, config=config)
 
-    def forward(self, x: Tensor, text: Tensor, view_slices: list[slice] | None) -> Tensor:
+    def forward(self, x: Tensor, text: Tensor, text_blocks: list[tuple[slice, slice]] | None) -> Tensor:
         """x (local tokens, B, D), text (M, B, text_width) -> (local tokens, B, D).
 
-        ``view_slices`` cuts this rank's context chunk of tokens by view, in view order; text is cut equally.
+        ``text_blocks`` cuts this rank's context chunk of tokens, in their order, and the text for each part of it.
         """
         q = self.q_layernorm(self.linear_q(x)[0].unflatten(-1, (-1, self.head_dim)))
         k, v = self.linear_kv(text)[0].unflatten(-1, (-1, 2, self.head_dim)).unbind(3)
         k = self.k_layernorm(k)
-        if view_slices is None:
+        if text_blocks is None:
             out = scaled_dot_product(q, k, v.contiguous())
         else:
-            keys, values = (t.chunk(len(view_slices)) for t in (k, v))
             parts = [
-                scaled_dot_product(q[cut], keys[i], values[i].contiguous())
-                for i, cut in enumerate(view_slices)
-                if cut.stop > cut.start
+                scaled_dot_product(q[tokens], k[words], v[words].contiguous())
+                for tokens, words in text_blocks
+                if tokens.stop > tokens.start
             ]
             out = ContextParallelAttention._pad(torch.cat(parts) if parts else q[:0], q.shape[0])
         return self.linear_proj(out.flatten(2))[0]

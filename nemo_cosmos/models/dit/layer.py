@@ -24,14 +24,15 @@ from nemo_cosmos.parallel.groups import ParallelGroups
 
 @dataclass
 class Conditioning:
-    """What every layer needs beside the tokens; F is 1, or the number of latent frames with per-frame time."""
+    """What every layer needs beside the tokens; F is 1, or the number of times: latent frames, packed samples."""
 
     embedding: Tensor
     """SiLU of the time embedding, (F, B, D)."""
     shared: Tensor
     """The modulation that all sub-layers share, (F, B, 3D)."""
-    frame_index: Tensor | None
-    """Latent frame of each local token (local tokens,), when time differs between frames."""
+    times: Tensor | slice | None
+    """Where time differs between tokens, the rows of ``embedding`` that belong to this rank's: of each token (local
+    tokens,), or those that have equally many tokens each, which costs less memory."""
     text: Tensor
     """(M, B, text width)."""
     rotary: tuple[Tensor, ...]
@@ -39,8 +40,8 @@ class Conditioning:
     position: Tensor | None
     """Absolute embedding of the local tokens (local tokens, 1, D)."""
     split: SequenceSplit
-    view_slices: list[slice] | None = None
-    """This context rank's tokens by view (multiview)."""
+    text_blocks: list[tuple[slice, slice]] | None = None
+    """This context rank's tokens, and the rows of text that they attend to, by view and packed sample."""
 
 
 class Modulation(nn.Module):
@@ -53,11 +54,14 @@ class Modulation(nn.Module):
         self.linear_2 = nn.Linear(rank, parts * width, bias=False)
 
     def forward(self, c: Conditioning) -> tuple[Tensor, ...]:
-        """``parts`` tensors (1 or local tokens, B, D): shift, scale and, for a sub-layer, gate."""
+        """``parts`` tensors, shift, scale and, for a sub-layer, gate: (1 or local tokens, B, D), or (times, 1, B, D)
+        for tokens that are as many for each time."""
         out = self.linear_2(self.linear_1(c.embedding))
         out = out + c.shared[..., : out.shape[-1]]
-        if c.frame_index is not None:
-            out = out[c.frame_index]
+        if isinstance(c.times, slice):
+            out = out[c.times].unsqueeze(1)
+        elif c.times is not None:
+            out = out[c.times]
         return out.chunk(self.parts, dim=-1)
 
 
@@ -153,7 +157,7 @@ class CosmosLayer(MegatronModule):
         out, _ = self.self_attention.linear_proj(out.flatten(2))
         shift, scale, next_gate = self.modulation_cross_attention(c)
         x, u = gated_add_modulated_norm(x, gate, out, shift, scale)
-        out, gate = self.cross_attention(u, c.text, c.view_slices), next_gate
+        out, gate = self.cross_attention(u, c.text, c.text_blocks), next_gate
         shift, scale, next_gate = self.modulation_mlp(c)
         x, u = gated_add_modulated_norm(x, gate, out, shift, scale)
         return gated_add(x, next_gate, self.mlp(u))

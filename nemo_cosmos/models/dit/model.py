@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -26,6 +26,7 @@ from nemo_cosmos.models.dit.embeddings import (
 )
 from nemo_cosmos.models.dit.layer import Conditioning, Modulation
 from nemo_cosmos.models.dit.ops import modulated_norm
+from nemo_cosmos.models.dit.packing import Arguments, even_times, joined, sequence_split, text_blocks, time_index
 from nemo_cosmos.models.dit.sharding import (
     mark_replicated_parameters,
     sharded_state_dict_by_layer,
@@ -158,48 +159,65 @@ class CosmosDiT(Stage):
         Returns:
             (B, 16, T, H, W) on the last pipeline stage, whole on every rank; the hidden state on the others.
         """
-        grid = self.dit_config.token_grid(*x.shape[2:])
-        num_views = self._num_views(view_ids)
-        if grid.frames % num_views:
-            raise ValueError(f"{grid.frames} latent frames do not divide into {num_views} views")
-        if text.shape[1] % num_views:
-            raise ValueError(f"{text.shape[1]} text tokens do not divide into {num_views} views")
-        split = SequenceSplit(grid.num_tokens, self.groups)
-        dtype = self.config.params_dtype
+        arguments = Arguments(x, timesteps, text, fps, padding_mask, condition_mask, plucker, view_ids, frame_repeat)
+        out = self._run([arguments])
+        return out[0] if self.post_process else out
+
+    def forward_packed(self, samples: Sequence[Arguments]) -> list[Tensor] | Tensor:
+        """The raw outputs of samples of any shapes, each as :meth:`forward` gives it alone, in one pass.
+
+        Args:
+            samples: what :meth:`forward` takes, for each sample with a batch of one.
+
+        Returns:
+            A tensor (1, 16, T, H, W) for each on the last pipeline stage; the hidden state on the others.
+        """
+        if not samples or any(sample.x.shape[0] != 1 for sample in samples):
+            raise ValueError("a pack is of at least one sample, each with a batch of one")
+        return self._run(samples)
+
+    def _run(self, samples: Sequence[Arguments]) -> Any:
+        """List of outputs on the last stage, else the hidden state; more than one sample are packed."""
+        grids = [self._grid(sample) for sample in samples]
+        split = sequence_split(grids, self.groups, samples[0].text.device)
+        patch = self.dit_config.patch_size
         if self.pre_process:
-            channels = self._channels(x, padding_mask, condition_mask, plucker, view_ids, frame_repeat, num_views)
-            tokens = split.local_chunk(patchify(channels.to(dtype), self.dit_config.patch_size))
+            channels = (self._channels(sample).to(self.config.params_dtype) for sample in samples)
+            tokens = split.local_chunk(joined([patchify(part, patch) for part in channels]))
             hidden = self.patch_embedding(tokens)
-            embedding, shared = self.time_embedding(timesteps)
+            times = [self.time_embedding(sample.timesteps) for sample in samples]
+            embedding, shared = (joined(parts) for parts in zip(*times, strict=True))
         else:
             assert self.input_tensor is not None, "a later pipeline stage received no hidden state"
             hidden, embedding, shared = self._unpack(self.input_tensor, split.local_tokens)
-        c = self._conditioning(grid, split, embedding, shared, text.to(dtype), fps, num_views)
+        c = self._conditioning(samples, grids, split, embedding, shared)
         for layer in self.layers:
             hidden = layer(hidden, c)
         if not self.post_process:
             return self._pack(hidden, embedding, shared)
         out = split.gather(self.final_layer(hidden, c))
-        return unpatchify(out, grid, self.dit_config.patch_size)
+        parts = out.split([grid.num_tokens for grid in grids]) if len(grids) > 1 else [out]
+        return [unpatchify(part, grid, patch) for part, grid in zip(parts, grids, strict=True)]
 
-    def _num_views(self, view_ids: Tensor | None) -> int:
+    def _grid(self, sample: Arguments) -> TokenGrid:
+        grid, num_views = self.dit_config.token_grid(*sample.x.shape[2:]), self._num_views(sample)
+        if grid.frames % num_views:
+            raise ValueError(f"{grid.frames} latent frames do not divide into {num_views} views")
+        if sample.text.shape[1] % num_views:
+            raise ValueError(f"{sample.text.shape[1]} text tokens do not divide into {num_views} views")
+        return grid
+
+    def _num_views(self, sample: Arguments) -> int:
         if not self.dit_config.multiview:
-            if view_ids is not None:
+            if sample.view_ids is not None:
                 raise ValueError("view_ids given to a network of one view")
             return 1
-        return self.dit_config.num_views if view_ids is None else view_ids.shape[1]
+        return self.dit_config.num_views if sample.view_ids is None else sample.view_ids.shape[1]
 
-    def _channels(
-        self,
-        x: Tensor,
-        padding_mask: Tensor | None,
-        condition_mask: Tensor | None,
-        plucker: Tensor | None,
-        view_ids: Tensor | None,
-        frame_repeat: Tensor | None,
-        num_views: int,
-    ) -> Tensor:
+    def _channels(self, sample: Arguments) -> Tensor:
         """(B, C, T, H, W): latent, condition mask, plucker, padding mask, view vector."""
+        x, condition_mask, plucker = sample.x, sample.condition_mask, sample.plucker
+        padding_mask, view_ids = sample.padding_mask, sample.view_ids
         config = self.dit_config
         b, _, t, h, w = x.shape
         channels = [x]
@@ -217,45 +235,44 @@ class CosmosDiT(Stage):
             resized = resize_nearest(padding_mask.to(x.dtype), h, w)
             channels.append(resized.unsqueeze(2).expand(-1, -1, t, -1, -1))
         if config.multiview:
+            num_views = self._num_views(sample)
             if view_ids is None:
                 view_ids = torch.arange(num_views, device=x.device).expand(b, -1)
             assert self.view_embedding is not None
-            vector = self.view_embedding(view_ids, frame_repeat).repeat_interleave(t // num_views, dim=1)
+            vector = self.view_embedding(view_ids, sample.frame_repeat).repeat_interleave(t // num_views, dim=1)
             channels.append(vector.transpose(1, 2)[..., None, None].expand(-1, -1, -1, h, w).to(x.dtype))
         return torch.cat(channels, dim=1)
 
     def _conditioning(
         self,
-        grid: TokenGrid,
+        samples: Sequence[Arguments],
+        grids: Sequence[TokenGrid],
         split: SequenceSplit,
         embedding: Tensor,
         shared: Tensor,
-        text: Tensor,
-        fps: Tensor | None,
-        num_views: int,
     ) -> Conditioning:
-        rotary = self.rotary(grid, fps, num_views, text.device)
-        frame_index = None
-        if embedding.shape[0] > 1:
-            frames = torch.arange(grid.frames, device=text.device).repeat_interleave(grid.rows * grid.columns)
-            frame_index = split.local_chunk(frames[:, None])[:, 0]
-        view_slices = None
-        if num_views > 1:
-            per_view, start = grid.num_tokens // num_views, self.groups.context_rank * split.context_tokens
-            stop = min(start + split.context_tokens, grid.num_tokens)
-            view_slices = [
-                slice(max(v * per_view, start) - start, max(min((v + 1) * per_view, stop), start) - start)
-                for v in range(num_views)
-            ]
+        views = [self._num_views(sample) for sample in samples]
+        tables = [
+            self.rotary(grid, sample.fps, count, sample.text.device)
+            for sample, grid, count in zip(samples, grids, views, strict=True)
+        ]
+        times: Tensor | slice | None = None
+        if sum(sample.num_times for sample in samples) > 1:
+            times = even_times(samples, grids, split)
+            if times is None:
+                times = split.local_chunk(time_index(samples, grids)[:, None])[:, 0]
+        position = None
+        if self.position is not None:
+            position = split.local_chunk(joined([self.position(grid) for grid in grids]))
         return Conditioning(
             embedding=F.silu(embedding),
             shared=shared,
-            frame_index=frame_index,
-            text=text.transpose(0, 1),
-            rotary=tuple(split.context_chunk(table) for table in rotary),
-            position=split.local_chunk(self.position(grid)) if self.position is not None else None,
+            times=times,
+            text=joined([sample.text.to(self.config.params_dtype).transpose(0, 1) for sample in samples]),
+            rotary=tuple(split.context_chunk(joined(parts)) for parts in zip(*tables, strict=True)),
+            position=position,
             split=split,
-            view_slices=view_slices,
+            text_blocks=text_blocks(samples, grids, views, split),
         )
 
     @staticmethod

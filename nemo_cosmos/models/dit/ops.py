@@ -19,8 +19,17 @@ EPS = 1e-6
 
 
 def _modulated_norm(x: Tensor, shift: Tensor, scale: Tensor) -> Tensor:
-    normed = F.layer_norm(x, x.shape[-1:], eps=EPS)
-    return normed * (1 + scale.float()) + shift.float()
+    normed = _by_time(F.layer_norm(x, x.shape[-1:], eps=EPS), scale)
+    return (normed * (1 + scale.float()) + shift.float()).view(x.shape)
+
+
+def _by_time(x: Tensor, modulation: Tensor) -> Tensor:
+    """x (s, B, D) as (times, s / times, B, D) for a modulation (times, 1, B, D), as it is for others."""
+    return x if modulation.dim() == x.dim() else x.unflatten(0, (modulation.shape[0], -1))
+
+
+def _gated_add(x: Tensor, gate: Tensor, y: Tensor) -> Tensor:
+    return (_by_time(x.float(), gate) + gate.float() * _by_time(y.float(), gate)).view(x.shape)
 
 
 def _rms_norm(x: Tensor, gain: Tensor) -> Tensor:
@@ -34,7 +43,8 @@ def _rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
 
 @fused
 def modulated_norm(x: Tensor, shift: Tensor, scale: Tensor) -> Tensor:
-    """LayerNorm without gain, then ``·(1 + scale) + shift``; x (s, B, D), shift and scale (1 or s, B, D)."""
+    """LayerNorm without gain, then ``·(1 + scale) + shift``; x (s, B, D), shift and scale (1 or s, B, D),
+    or (times, 1, B, D) with s / times tokens for each."""
     return _modulated_norm(x.float(), shift, scale).to(x.dtype)
 
 
@@ -48,8 +58,8 @@ def add_position_modulated_norm(x: Tensor, position: Tensor, shift: Tensor, scal
 
 @fused
 def gated_add(x: Tensor, gate: Tensor, y: Tensor) -> Tensor:
-    """x + gate · y, the residual connection; gate (1 or s, B, D)."""
-    return (x.float() + gate.float() * y.float()).to(x.dtype)
+    """x + gate · y, the residual connection; gate as shift and scale of :func:`modulated_norm`."""
+    return _gated_add(x, gate, y).to(x.dtype)
 
 
 @fused
@@ -57,7 +67,7 @@ def gated_add_modulated_norm(
     x: Tensor, gate: Tensor, y: Tensor, shift: Tensor, scale: Tensor
 ) -> tuple[Tensor, Tensor]:
     """The residual connection of one sub-layer and the modulated norm of the next one."""
-    out = x.float() + gate.float() * y.float()
+    out = _gated_add(x, gate, y)
     return out.to(x.dtype), _modulated_norm(out, shift, scale).to(x.dtype)
 
 
