@@ -19,5 +19,7 @@ Verify = Literal["auto", "full", "size"]
 """``full`` reads every byte, ``size`` compares sizes alone, ``auto`` is ``full`` unless that is much to read."""
 Weights = Literal["ema", "reg"]
 """The moving average of a network's weights, or the weights as trained."""
+WeightsWritten = Literal["ema", "reg", "both"]
+"""What a file of `convert` holds of these."""
 WeightsForm = Literal["pt", "run", "diffusers", "pipeline"]
 """What `convert` writes."""

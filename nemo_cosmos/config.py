@@ -78,6 +78,8 @@ class ModelConfig:
     """Any field of `DiTConfig`, for example `num_layers`."""
     init_from: str | None = None
     """Released `.pt` file or run folder to start from; none: random initialisation."""
+    init_lora_alpha: float | None = between(0, 10**9, None)
+    """Of adapters within the file `init_from`, which are merged; none: their rank."""
     strict_init: bool = True
     """Missing or unexpected tensors in `init_from` are an error; false reports them and goes on."""
     rope_table_dtype: str = choice("fp32", "fp32", "bf16")

@@ -52,6 +52,8 @@ SCRIPT_INPUTS = {
     "prepare_batch_input_json.py": ["dataset_path"],
     "video2world.py": ["checkpoint_dir", "input_image_or_video_path"],
     "text2world.py": ["checkpoint_dir"],
+    "text2image.py": ["checkpoint_dir"],
+    "video2world_predict2.py": ["checkpoint_dir", "input_path"],
     "nemo_cosmos.inference.video_cli": ["video_pattern", "checkpoint_enc", "checkpoint_dec"],
 }
 SCRIPT_OUTPUTS = {
@@ -152,7 +154,8 @@ def files_of(command: Command) -> tuple[set[str], set[str]]:
         return set(), set()
     if program == "nemo-cosmos":
         verb, parameters = parse_verb(command)
-        needed = {str(parameters[name]) for name in INPUTS.get(verb, []) if parameters.get(name)}
+        given = [parameters.get(name) for name in INPUTS.get(verb, [])]
+        needed = {str(one) for value in given if value for one in (value if isinstance(value, list) else [value])}
         made = {str(parameters[name]) for name in OUTPUTS.get(verb, []) if parameters.get(name)}
         return needed | parameters.get("read", set()), made | parameters.get("made", set())
     name = Path(program).name if program.endswith(".py") else program

@@ -13,6 +13,7 @@ from safetensors import SafetensorError
 from torch import Tensor
 
 from nemo_cosmos.atomic import finished_folder, flush
+from nemo_cosmos.checkpoint.merging import NamedTensors, SummedWeights, merge_inside
 from nemo_cosmos.checkpoint.stream import write_archive
 from nemo_cosmos.checksums import beside, put_archive
 from nemo_cosmos.choices import Weights
@@ -92,24 +93,20 @@ def replacing_folder(folder: Path) -> Iterator[Path]:
         raise InputError(f"{folder}: could not be written ({error}); free space or choose another folder") from error
 
 
-class NamedTensors(dict[str, Tensor]):
-    """Tensors of one file under their released names, and what was left of the file."""
+def read_tensors(
+    path: Path, weights: Weights = "ema", *, lora_alpha: float | None = None
+) -> NamedTensors | SummedWeights:
+    """Weights of a ``.pt`` or ``.safetensors`` file, memory mapped; only tensors and plain containers are unpickled.
 
-    taken: str | None = None
-    """Which of two kinds of weights these are; None for a file that holds one."""
-    passed_over: tuple[str, ...] = ()
-    """Names of the entries that are no weights or of the other kind."""
-
-
-def read_tensors(path: Path, weights: Weights = "ema") -> NamedTensors:
-    """Weights of a ``.pt`` file, memory mapped; nothing but tensors and plain containers is unpickled.
+    Adapters that a file has beside the layers they wrap are merged, each tensor when it is asked for.
 
     Args:
         weights: which of a file that holds averaged weights (``net_ema.*``) beside the regular ones; a file with one
             kind gives that.
+        lora_alpha: of such adapters, which count as alpha / rank; None: alpha = rank.
 
     Raises:
-        InputError: missing, not a torch file, or without named tensors.
+        InputError: missing, not a file of tensors, without named tensors, or with adapters that are not whole.
     """
     parts = read_parts(path)
     head = {name: tensor for name, tensor in parts.regular.items() if name.startswith(_HEAD)}
@@ -124,7 +121,7 @@ def read_tensors(path: Path, weights: Weights = "ema") -> NamedTensors:
         state.taken = (
             f"{'averaged' if use_average else 'regular'} weights{'' if other else ', the file has no others'}"
         )
-    return state
+    return merge_inside(state, str(path), lora_alpha)
 
 
 def remove_checkpoint(folder: Path, step: int) -> None:

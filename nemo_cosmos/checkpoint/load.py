@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from nemo_cosmos.checkpoint.adapters import Adapters, choices, with_adapters
 from nemo_cosmos.checkpoint.diffusers import config_from_diffusers, is_diffusers_folder
 from nemo_cosmos.checkpoint.files import Weights, read_tensors
-from nemo_cosmos.checkpoint.lora import MergedWeights, read_adapter
 from nemo_cosmos.checkpoint.sources import checkpoints_folder, open_weights, read_model_config, run_of_file
 from nemo_cosmos.checksums import Verify, verify
 from nemo_cosmos.errors import InputError
@@ -32,7 +33,7 @@ def network_config(path: str | Path) -> DiTConfig:
     return read_model_config(checkpoints_folder(path))
 
 
-def load_original_file(path: str | Path, weights: Weights = "ema") -> dict[str, Tensor]:
+def load_original_file(path: str | Path, weights: Weights = "ema") -> Mapping[str, Tensor]:
     """The tensors of a released or exported ``.pt`` file, memory mapped; see :func:`read_tensors`."""
     verify(path)
     return read_tensors(Path(path), weights)
@@ -47,7 +48,8 @@ def load_network(
     dtype: torch.dtype = torch.float32,
     context_group: Any = None,
     verify_files: Verify = "auto",
-    adapter: str | Path | None = None,
+    adapter: Adapters = None,
+    lora_alpha: float | None = None,
     **overrides: Any,
 ) -> CosmosDiT:
     """A network ready for inference; adapters of a run are merged into its weights.
@@ -58,24 +60,26 @@ def load_network(
         preset: the network of a file that lies outside a run folder; ``overrides`` are fields of its configuration.
         context_group: process group over which one sample's tokens are split.
         verify_files: whether the files are compared with their checksums, where they have them.
-        adapter: a PEFT folder to merge into the weights.
+        adapter: adapters to merge into the weights: a PEFT folder or a file of them, or several, each with how much
+            of it is added.
+        lora_alpha: of adapters whose files do not say it, those in the file of the weights included.
 
     Raises:
         InputError: nothing to load there, or the tensors do not fit the network.
     """
-    source = open_weights(path, weights=weights, verify_files=verify_files)
+    source = open_weights(path, weights=weights, verify_files=verify_files, lora_alpha=lora_alpha)
     config = source.require_config(preset, **overrides)
     try:
         check(config, source.state)  # Before memory is taken for what the configuration asks for.
     except InputError as error:
         raise InputError(f"{path}: {error}") from error
+    state = with_adapters(
+        config, source.state, choices(adapter), lora_alpha=lora_alpha, weights=weights, verify_files=verify_files
+    )
     groups = ParallelGroups(context=context_group)
     with torch.device("meta"):
         net = build_dit(config, transformer=transformer_config(config, dtype=dtype), groups=groups)
     net = net.to_empty(device=device)
-    state = source.state
-    if adapter is not None:
-        state = MergedWeights(config, state, *read_adapter(adapter, verify_files=verify_files))
     report = net.load_original(state)
     logger.info("weights of %s: %s", path, report)
     bad = [name for name, parameter in net.named_parameters() if not bool(torch.isfinite(parameter).all())]

@@ -3,19 +3,20 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import save_file
 from torch import Tensor
 
 from nemo_cosmos.atomic import write_json
+from nemo_cosmos.checkpoint.adapters import PEFT_CONFIG, PEFT_WEIGHTS
+from nemo_cosmos.checkpoint.adapters import read_adapter as read_adapter
 from nemo_cosmos.checkpoint.files import Weights, iteration_name, replacing_folder
-from nemo_cosmos.checkpoint.stream import dtype_of, shape_of
-from nemo_cosmos.checksums import Verify, seal_folder, verify
+from nemo_cosmos.checkpoint.merging import SummedWeights, Term
+from nemo_cosmos.checkpoint.stream import shape_of
+from nemo_cosmos.checksums import seal_folder
 from nemo_cosmos.errors import InputError
 from nemo_cosmos.models.dit import DiTConfig
 from nemo_cosmos.models.dit.lora import LoraSpec, adapter_entries
@@ -24,8 +25,6 @@ from nemo_cosmos.typed import read_object
 
 SPEC_FILE = "lora_config.json"
 """In a run's checkpoints folder: the adapters that its saves hold."""
-PEFT_CONFIG, PEFT_WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
-_PREFIXES = ("base_model.model.", "transformer.")
 
 
 def adapter_folder(folder: Path, step: int, weights: Weights) -> Path:
@@ -76,35 +75,6 @@ def save_adapter(folder: Path, spec: LoraSpec, tensors: Mapping[str, Tensor], *,
         seal_folder(temporary)
 
 
-def read_adapter(folder: str | Path, *, verify_files: Verify = "auto") -> tuple[LoraSpec, dict[str, Tensor]]:
-    """A PEFT folder -> its size and its tensors, named as :func:`save_adapter` takes them.
-
-    Args:
-        verify_files: whether its files are compared with their checksums, where it has them.
-
-    Raises:
-        InputError: files are missing or broken, or the adapter is of a kind that cannot be merged here.
-    """
-    folder = Path(folder)
-    if folder.is_dir():
-        verify(folder, verify_files)
-    for name in (PEFT_CONFIG, PEFT_WEIGHTS):
-        if not (folder / name).is_file():
-            raise InputError(f"{folder / name}: no such file; expected a PEFT folder with {PEFT_CONFIG}")
-    config = read_object(folder / PEFT_CONFIG)
-    plain = {"peft_type": "LORA", "bias": "none", "use_dora": False, "fan_in_fan_out": False,
-             "use_rslora": False, "modules_to_save": None, "rank_pattern": {}, "alpha_pattern": {}}  # fmt: skip
-    other = [f"{key}={config[key]!r}" for key, value in plain.items() if config.get(key, value) not in (value, None)]
-    if other:
-        raise InputError(f"{folder / PEFT_CONFIG}: {', '.join(other)}: only plain LoRA of one rank can be merged")
-    try:
-        stored = load_file(folder / PEFT_WEIGHTS)
-    except (OSError, SafetensorError) as error:
-        raise InputError(f"{folder / PEFT_WEIGHTS}: not a readable safetensors file ({error})") from error
-    spec = _spec(config, ("r", "lora_alpha", "target_modules"), folder / PEFT_CONFIG)
-    return spec, {_plain_name(name): tensor for name, tensor in stored.items()}
-
-
 def _spec(values: dict[str, Any], names: tuple[str, str, str], file: Path) -> LoraSpec:
     """Rank, alpha and targets of a file under the names it has for them."""
     if missing := [name for name in names if name not in values]:
@@ -116,16 +86,8 @@ def _spec(values: dict[str, Any], names: tuple[str, str, str], file: Path) -> Lo
         raise InputError(f"{file}: {error}") from error
 
 
-def _plain_name(name: str) -> str:
-    for prefix in _PREFIXES:
-        name = name.removeprefix(prefix)
-    return name.removesuffix(".weight").removesuffix(".default")
-
-
-class MergedWeights(Mapping[str, Tensor]):
-    """A state dict with released names in which W + alpha/rank · B·A stands for every W with an adapter.
-
-    Each sum is made in fp32 when the tensor is asked for; it has the wider of the dtypes of W and of the adapter.
+class MergedWeights(SummedWeights):
+    """The weights of a run with its adapters.
 
     Args:
         base: the frozen weights, names with or without ``net.``.
@@ -138,39 +100,17 @@ class MergedWeights(Mapping[str, Tensor]):
     def __init__(
         self, config: DiTConfig, base: Mapping[str, Tensor], spec: LoraSpec, adapters: Mapping[str, Tensor]
     ) -> None:
-        self.base, self.scale, self.adapters = base, spec.scale, adapters
-        self.taken, self.passed_over = getattr(base, "taken", None), getattr(base, "passed_over", ())
         entries = adapter_entries(config, spec)
-        self._by_original = {entry.original: entry.diffusers for entry in entries}
         expected = {}
         for entry in entries:
             expected[f"{entry.diffusers}.lora_A"] = (spec.rank, entry.shape[1])
             expected[f"{entry.diffusers}.lora_B"] = (entry.shape[0], spec.rank)
         _check_adapters(expected, adapters)
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(self.base)
-
-    def __len__(self) -> int:
-        return len(self.base)
-
-    def shape_of(self, name: str) -> tuple[int, ...]:
-        """The shape of a tensor, without merging it."""
-        return shape_of(self.base, name)
-
-    def dtype_of(self, name: str) -> torch.dtype:
-        """The dtype of a tensor, without merging it."""
-        base, adapter = dtype_of(self.base, name), self._by_original.get(name.removeprefix("net."))
-        return base if adapter is None else torch.promote_types(base, dtype_of(self.adapters, f"{adapter}.lora_A"))
-
-    def __getitem__(self, name: str) -> Tensor:
-        weight = self.base[name]
-        adapter = self._by_original.get(name.removeprefix("net."))
-        if adapter is None:
-            return weight
-        a, b = (self.adapters[f"{adapter}.{factor}"] for factor in ("lora_A", "lora_B"))
-        merged = torch.addmm(weight.float(), b.float(), a.float(), alpha=self.scale)
-        return merged.to(torch.promote_types(weight.dtype, a.dtype))
+        factors = {
+            entry.original: [adapters[f"{entry.diffusers}.{factor}"] for factor in ("lora_A", "lora_B")]
+            for entry in entries
+        }
+        super().__init__(base, {name: [Term(a, b, spec.scale)] for name, (a, b) in factors.items()})
 
 
 def _check_adapters(expected: Mapping[str, tuple[int, ...]], adapters: Mapping[str, Tensor]) -> None:

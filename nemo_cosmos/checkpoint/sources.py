@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from nemo_cosmos.checkpoint.adapters import PEFT_CONFIG
 from nemo_cosmos.checkpoint.diffusers import (
     DiffusersWeights,
     config_from_diffusers,
@@ -30,6 +31,7 @@ from nemo_cosmos.checkpoint.files import (
     weights_file,
 )
 from nemo_cosmos.checkpoint.lora import MergedWeights, read_spec
+from nemo_cosmos.checkpoint.merging import ADAPTERS_ALONE
 from nemo_cosmos.checkpoint.store import BUFFERS, read_common, tensors_folder
 from nemo_cosmos.checksums import Verify, verify
 from nemo_cosmos.errors import InputError
@@ -66,16 +68,25 @@ class WeightSource:
 
 
 def open_weights(
-    path: str | Path, *, weights: Weights = "ema", step: int | None = None, verify_files: Verify = "auto"
+    path: str | Path,
+    *,
+    weights: Weights = "ema",
+    step: int | None = None,
+    verify_files: Verify = "auto",
+    lora_alpha: float | None = None,
+    exactly: bool = False,
 ) -> WeightSource:
     """Find the weights at ``path``; big tensors are read when they are asked for.
 
     Args:
-        path: a ``.pt`` file in the original layout; a run folder, its ``checkpoints`` or one ``iter_…`` folder in it;
-            or a folder of diffusers (a pipeline or its transformer). A run with adapters gives merged weights.
+        path: a ``.pt`` file in the original layout, with or without adapters in it; a run folder, its ``checkpoints``
+            or one ``iter_…`` folder in it; or a folder of diffusers (a pipeline or its transformer). A run with
+            adapters gives merged weights.
         weights: which weights of a run, or of a file that holds both; others are taken as they are.
         step: which save of a run; by default the newest.
         verify_files: whether the files are compared with their checksums, where they have them.
+        lora_alpha: of adapters in a file; None: their rank.
+        exactly: refuse a file or folder without weights of this kind, instead of taking those that it has.
 
     Raises:
         InputError: nothing to load there, or a file of it is damaged.
@@ -85,13 +96,20 @@ def open_weights(
         verified = verify(path, verify_files)
         known = run_of_file(path)
         config = None if known is None else read_model_config(known)
-        return WeightSource(path, config, read_tensors(path, weights), verified)
+        tensors = read_tensors(path, weights, lora_alpha=lora_alpha)
+        if exactly:
+            _require_kind(path, weights, tensors.taken)
+        return WeightSource(path, config, tensors, verified)
     if not path.is_dir():
         raise InputError(f"{path}: no such file or folder; expected a .pt file, a run folder or a diffusers folder")
     if is_diffusers_folder(path):
+        if exactly:
+            _require_kind(path, weights, None)
         verified = verify(transformer_folder(path), verify_files)
         config = config_from_diffusers(path)
         return WeightSource(path, config, DiffusersWeights(path, config), verified)
+    if (path / PEFT_CONFIG).is_file():
+        raise InputError(f"{path} {ADAPTERS_ALONE}")
     folder = checkpoints_folder(path)
     if step is None:
         step = step_of(path.name) if path != folder and path.parent == folder else latest_step(folder)
@@ -99,6 +117,15 @@ def open_weights(
         raise InputError(f"{path}: no checkpoint; expected {folder}/latest_checkpoint.txt of a training run")
     state, verified = _run_state(folder, step, weights, verify_files)
     return WeightSource(path, read_model_config(folder), state, verified)
+
+
+def _require_kind(path: Path, weights: Weights, taken: str | None) -> None:
+    """InputError where a file has weights of the other kind alone; ``taken`` is what was taken of it."""
+    averaged = path.name.endswith("_ema_model.pt") or (taken or "").startswith("averaged")
+    if weights == "ema" and not averaged:
+        raise InputError(f"{path} has no averaged weights (EMA), no net_ema.* in it; take its regular ones")
+    if weights == "reg" and averaged:
+        raise InputError(f"{path} has averaged weights (EMA) alone; take those")
 
 
 def run_of_file(path: Path) -> Path | None:

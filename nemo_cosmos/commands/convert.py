@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from nemo_cosmos.choices import Precision, Verify, Weights, WeightsForm
+from nemo_cosmos.choices import Precision, Verify, WeightsForm, WeightsWritten
 from nemo_cosmos.ending import report_to
 from nemo_cosmos.errors import InputError
 from nemo_cosmos.typed import parse_yaml
@@ -21,7 +21,8 @@ def convert(
         typer.Option(help="What to write; a target that ends in .pt needs no word."),
     ] = None,
     weights: Annotated[
-        Weights, typer.Option(help="Average or regular weights of a run, or of a file that has both.")
+        WeightsWritten,
+        typer.Option(help="Average or regular weights of a run, or of a file that has both; both: into one .pt file."),
     ] = "ema",
     step: Annotated[int | None, typer.Option(help="Which save of a run; by default the newest.")] = None,
     preset: Annotated[
@@ -30,7 +31,20 @@ def convert(
     set_: Annotated[
         list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="A field of that network; repeatable.")
     ] = None,
-    adapter: Annotated[Path | None, typer.Option(help="A PEFT folder to merge into the weights.")] = None,
+    adapter: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="Adapters to merge into the weights: a PEFT folder, .safetensors or .pt file, PATH:0.7 for a part of "
+            "them; repeatable.",
+            metavar="PATH[:WEIGHT]",
+        ),
+    ] = None,
+    lora_alpha: Annotated[
+        float | None,
+        typer.Option(
+            help="Alpha of adapters whose file does not say it, the source's included; by default their rank."
+        ),
+    ] = None,
     dtype: Annotated[Precision | None, typer.Option(help="Of the weights; by default as they are.")] = None,
     vae: Annotated[
         Path | None,
@@ -82,6 +96,7 @@ def convert(
             preset=preset,
             overrides=overrides,
             adapter=adapter,
+            lora_alpha=lora_alpha,
             dtype=None if dtype is None else to_dtype(dtype),
             vae=vae,
             text_encoder=text_encoder,

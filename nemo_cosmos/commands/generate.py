@@ -89,9 +89,19 @@ def generate(
         str, typer.Option(help="Folder or repository of the T5 encoder.", rich_help_panel=_MODELS)
     ] = "google-t5/t5-11b",
     lora: Annotated[
-        Path | None,
+        list[str] | None,
         typer.Option(
-            help="PEFT folder of adapters to merge into the network.", show_default="none", rich_help_panel=_MODELS
+            help="Adapters to merge into the network: a PEFT folder, .safetensors or .pt file, PATH:0.7 for a part of "
+            "them; may be given several times.",
+            metavar="PATH[:WEIGHT]",
+            show_default="none",
+            rich_help_panel=_MODELS,
+        ),
+    ] = None,
+    lora_alpha: Annotated[
+        float | None,
+        typer.Option(
+            help="Alpha of adapters whose file does not say it.", show_default="their rank", rich_help_panel=_MODELS
         ),
     ] = None,
     weights: Annotated[
@@ -255,7 +265,7 @@ def generate(
     from nemo_cosmos.inference.config import GenerationConfig
     from nemo_cosmos.inference.job import GenerationJob, run_job
     from nemo_cosmos.inference.loading import describe_network
-    from nemo_cosmos.inference.places import ADAPTER_FILES, find_folder, find_network, find_tokenizer
+    from nemo_cosmos.inference.places import find_adapters, find_network, find_tokenizer
     from nemo_cosmos.inference.requests import collect_requests
     from nemo_cosmos.inference.settle import settle
     from nemo_cosmos.logs import log_shown
@@ -294,7 +304,8 @@ def generate(
     job = GenerationJob.from_names(
         weights=network,
         tokenizer=find_tokenizer(tokenizer),
-        lora=None if lora is None else find_folder(lora, ADAPTER_FILES),
+        lora=find_adapters(lora),
+        lora_alpha=lora_alpha,
         output=asked.output,
         config=asked.config,
         preset=preset,

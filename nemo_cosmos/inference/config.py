@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, get_args
 
+from nemo_cosmos.checkpoint.files import JOINT
 from nemo_cosmos.choices import Fit, InputFrom, Sampler
 from nemo_cosmos.data.images import IMAGE_FORMATS
 from nemo_cosmos.data.manifest import Manifest, one_rate
@@ -132,15 +133,17 @@ def trained_text_length(path: str | Path) -> int:
     Args:
         path: what the weights are loaded from.
     """
-    folder = _run_folder(Path(path))
+    folder = run_folder_of(Path(path))
     if folder is None:
         return RELEASED_TEXT_LENGTH
     values = read_yaml(folder / "config.yaml")
     return int(_number(folder, values, "data.text_length", int, RELEASED_TEXT_LENGTH))
 
 
-def _run_folder(path: Path) -> Path | None:
-    return next((f for f in (path, *path.parents[:2]) if (f / "config.yaml").is_file()), None)
+def run_folder_of(path: Path) -> Path | None:
+    """The run that weights lie in: the folder with its settings, None for weights of no run."""
+    above = 3 if path.parent.name == JOINT else 2
+    return next((f for f in (path, *path.parents[:above]) if (f / "config.yaml").is_file()), None)
 
 
 def weight_defaults(
@@ -156,7 +159,7 @@ def weight_defaults(
     Raises:
         InputError: the run's shards are gone and size or frame count were not given.
     """
-    folder = _run_folder(Path(path))
+    folder = run_folder_of(Path(path))
     if folder is None:
         return WeightDefaults(size=released_size)
     try:

@@ -9,6 +9,7 @@ from typing import Any
 
 import torch
 
+from nemo_cosmos.checkpoint.adapters import choices
 from nemo_cosmos.checkpoint.files import JOINT, LATEST, MODEL_CONFIG
 from nemo_cosmos.data.embeddings import file_digest
 from nemo_cosmos.inference.job_settings import GenerationJob
@@ -28,7 +29,7 @@ def job_record(job: GenerationJob, dtype: torch.dtype) -> dict[str, Any]:
         job: the job.
         dtype: the one that network and tokenizer run in.
     """
-    latest = _latest(job.weights)
+    latest, adapters = _latest(job.weights), choices(job.lora)
     return {
         "weights": str(job.weights),
         "weights_files": fingerprint(*_weight_files(job.weights, job.kind), deep=True),
@@ -45,8 +46,9 @@ def job_record(job: GenerationJob, dtype: torch.dtype) -> dict[str, Any]:
         "upsampler_files": None if job.upsampler is None else fingerprint(Path(job.upsampler)),
         "upsampler_word_limit": job.upsampler_word_limit,
         "guardrail": job.guardrail,
-        "lora": None if job.lora is None else str(job.lora),
-        "lora_files": None if job.lora is None else fingerprint(job.lora),
+        "lora": ", ".join(map(str, adapters)) or None,
+        "lora_files": fingerprint(*(choice.path for choice in adapters)),
+        "lora_alpha": job.lora_alpha,
     }
 
 

@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 
+from nemo_cosmos.checkpoint.adapters import Adapters
 from nemo_cosmos.choices import Part, Precision, Verify, Weights
 from nemo_cosmos.inference.config import GenerationConfig
 from nemo_cosmos.models.text import DEFAULT_TEXT_ENCODER
@@ -35,7 +36,8 @@ class GenerationJob:
         overwrite: make finished videos again.
         num_gpus: expected number of processes, None for any.
         verify: how network and tokenizer are compared with their checksums, where they have them.
-        lora: PEFT folder of adapters to merge into the network.
+        lora: adapters to merge into the network: a PEFT folder or a file of them, or several with their weights.
+        lora_alpha: of adapters whose files do not say it; None: their rank.
     """
 
     weights: Path
@@ -54,7 +56,8 @@ class GenerationJob:
     overwrite: bool = False
     num_gpus: int | None = None
     verify: Verify = "auto"
-    lora: Path | None = None
+    lora: Adapters = None
+    lora_alpha: float | None = None
 
     @classmethod
     def from_names(

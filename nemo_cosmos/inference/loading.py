@@ -8,6 +8,8 @@ from typing import Any
 import torch
 
 from nemo_cosmos.checkpoint import load_network, network_config
+from nemo_cosmos.checkpoint.adapters import choices, with_adapters
+from nemo_cosmos.checkpoint.sources import open_weights
 from nemo_cosmos.errors import InputError
 from nemo_cosmos.inference.components import Component
 from nemo_cosmos.inference.config import GenerationConfig, trained_text_length, weight_defaults
@@ -19,6 +21,7 @@ from nemo_cosmos.inference.pipelines.base import GenerationPipeline
 from nemo_cosmos.inference.prompts import PromptUpsampler
 from nemo_cosmos.inference.ranks import Ranks
 from nemo_cosmos.models.dit.config import DiTConfig
+from nemo_cosmos.models.dit.state_dict import check
 from nemo_cosmos.models.text import load_text_encoder
 from nemo_cosmos.models.video_tokenizer import open_tokenizer
 
@@ -28,12 +31,31 @@ def compute_dtype(job: GenerationJob, ranks: Ranks) -> torch.dtype:
     return job.dtype or (torch.bfloat16 if ranks.device.type == "cuda" else torch.float32)
 
 
+def _check_weights(job: GenerationJob, dit: DiTConfig) -> None:
+    """Names, shapes and sizes of the network's files and of its adapters, before other models take their time.
+
+    Raises:
+        InputError: they are not there, or not of this network.
+    """
+    try:
+        found = open_weights(job.weights, weights=job.kind, verify_files="size", lora_alpha=job.lora_alpha)
+        check(dit, found.state)
+    except InputError as error:
+        raise InputError(str(error) if str(job.weights) in str(error) else f"{job.weights}: {error}") from error
+    with_adapters(
+        dit, found.state, choices(job.lora), lora_alpha=job.lora_alpha, weights=job.kind, verify_files="size"
+    )
+
+
 def build_models(job: GenerationJob, ranks: Ranks) -> Models:
     """The parts of a job, none loaded yet.
 
     Raises:
-        InputError: the network's configuration is unknown, or guardrails were asked for and are not installed.
+        InputError: the network's configuration is unknown, its weights or adapters do not fit it, or guardrails were
+            asked for and are not installed.
     """
+    dit = describe_network(job.weights, job.preset)
+    _check_weights(job, dit)
     device, dtype = ranks.device, compute_dtype(job, ranks)
     text_length = trained_text_length(job.weights)
 
@@ -48,7 +70,7 @@ def build_models(job: GenerationJob, ranks: Ranks) -> Models:
         name = job.upsampler
         upsampler = component("upsampler", lambda d: PromptUpsampler(name, device=d))
     return Models(
-        dit=describe_network(job.weights, job.preset),
+        dit=dit,
         network=component(
             "network",
             lambda d: load_network(
@@ -60,6 +82,7 @@ def build_models(job: GenerationJob, ranks: Ranks) -> Models:
                 context_group=ranks.context_group,
                 verify_files=job.verify,
                 adapter=job.lora,
+                lora_alpha=job.lora_alpha,
             ),
         ),
         tokenizer=component(

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import os
 import re
+from dataclasses import replace
 from pathlib import Path
 
+from nemo_cosmos.checkpoint.adapters import AdapterChoice, Adapters, choices
 from nemo_cosmos.checkpoint.files import MODEL_CONFIG
 from nemo_cosmos.download.hub import fetch_to_cache
 from nemo_cosmos.errors import InputError
@@ -72,6 +74,16 @@ def _may_be_repository(name: str) -> bool:
     ):
         return False
     return not os.path.isdir(name.split("/")[0])
+
+
+def find_adapters(named: Adapters) -> tuple[AdapterChoice, ...]:
+    """Adapters by path or repository, each with its weight (``PATH:0.7``), as paths.
+
+    Raises:
+        InputError: one of them is not there, or a weight is no number.
+    """
+    found = (replace(choice, path=find_folder(choice.path, ADAPTER_FILES)) for choice in choices(named))
+    return tuple(found)
 
 
 def preset_of(folder: str) -> str:

@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from nemo_cosmos.checkpoint.adapters import AdapterChoice, Adapters
 from nemo_cosmos.choices import Fit, InputFrom, Part, Precision, Sampler, Verify, Weights
 from nemo_cosmos.data.images import IMAGE_SUFFIXES, is_image, pixels_of
 from nemo_cosmos.errors import InputError, require_file
@@ -17,7 +18,7 @@ from nemo_cosmos.inference.inputs import GivenFrames
 from nemo_cosmos.inference.job_settings import GenerationJob
 from nemo_cosmos.inference.loading import build_models, open_pipeline
 from nemo_cosmos.inference.pipelines import pipeline_for
-from nemo_cosmos.inference.places import ADAPTER_FILES, find_folder, find_network, find_tokenizer
+from nemo_cosmos.inference.places import find_adapters, find_network, find_tokenizer
 from nemo_cosmos.inference.progress import progress_bars
 from nemo_cosmos.inference.ranks import start_ranks
 from nemo_cosmos.inference.requests import GenerationRequest
@@ -58,7 +59,8 @@ class Pipeline:
         *,
         tokenizer: str | Path,
         text_encoder: str | Path = DEFAULT_TEXT_ENCODER,
-        lora: str | Path | None = None,
+        lora: str | Path | tuple[str | Path | tuple[str | Path, float], ...] | None = None,
+        lora_alpha: float | None = None,
         weights: Weights = "ema",
         preset: str | None = None,
         precision: Precision | None = None,
@@ -74,7 +76,9 @@ class Pipeline:
             model: run folder, ``.pt`` file in the released layout, diffusers folder, or repository of the hub.
             tokenizer: tokenizer folder, Wan's tokenizer.pth, or repository of the hub.
             text_encoder: folder or repository of the T5 encoder.
-            lora: PEFT folder or repository of adapters to merge into the network.
+            lora: adapters to merge into the network: PEFT folder, repository, ``.safetensors`` or ``.pt`` file, or a
+                list of these, or of pairs with how much of each is added, such as ``[("a", 0.7), ("b", 0.3)]``.
+            lora_alpha: of adapters whose file does not say it; None: their rank.
             weights: averaged ("ema") or regular ("reg") weights of a run, or of a file with both.
             preset: network of a ``.pt`` file that does not say, for example ``predict1-7b-video2world``.
             precision: of network and tokenizer, "bf16" or "fp32"; None: bf16 on a GPU, fp32 on the CPU.
@@ -98,7 +102,8 @@ class Pipeline:
                 preset=preset,
                 kind=weights,
                 text_encoder=str(text_encoder),
-                lora=None if lora is None else find_folder(lora, ADAPTER_FILES),
+                lora=find_adapters(_adapters(lora)),
+                lora_alpha=lora_alpha,
                 upsampler=None if prompt_upsampler is None else str(prompt_upsampler),
                 guardrail=guardrail,
                 offload=frozenset(offload),
@@ -247,3 +252,10 @@ def _pixels(name: str, given: Any, shape: str, dimensions: int) -> Tensor:
             f"{name} has the shape {array.shape} and the type {array.dtype}: expected {shape} uint8, RGB from 0 to 255"
         )
     return torch.from_numpy(np.array(array)).movedim(-1, 0)
+
+
+def _adapters(lora: Any) -> Adapters:
+    """Pairs of a path and a weight as choices."""
+    if not isinstance(lora, list | tuple):
+        return lora
+    return [AdapterChoice(Path(one[0]), one[1]) if isinstance(one, list | tuple) else one for one in lora]

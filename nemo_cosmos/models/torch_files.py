@@ -133,16 +133,26 @@ def _entries(content: Mapping[Any, Any]) -> Iterator[tuple[Any, Any, bool]]:
 
 
 def read_parts(path: Path) -> Parts:
-    """:func:`split` of a file, memory mapped.
+    """:func:`split` of a file of ``torch.save`` or of safetensors, memory mapped.
 
     Raises:
         InputError: as :func:`load_restricted` and :func:`split`, or the file has no named tensor.
     """
-    content = load_restricted(path)
+    content = _load_safetensors(path) if path.suffix == ".safetensors" else load_restricted(path)
     parts = split(content, str(path)) if isinstance(content, Mapping) else Parts()
     if not parts.regular and not parts.averaged:
         raise InputError(f"{path}: expected a state dict of tensors, found {_describe(content)}")
     return parts
+
+
+def _load_safetensors(path: Path) -> dict[str, Tensor]:
+    from safetensors import SafetensorError
+    from safetensors.torch import load_file
+
+    try:
+        return load_file(path)
+    except (OSError, SafetensorError) as error:
+        raise InputError(f"{path}: not a readable safetensors file ({error})") from error
 
 
 def _describe(content: Any) -> str:

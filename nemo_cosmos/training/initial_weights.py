@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from nemo_cosmos.checkpoint.adapters import with_adapters
 from nemo_cosmos.checkpoint.sources import open_weights
 from nemo_cosmos.config import TrainConfig
 from nemo_cosmos.errors import InputError
@@ -16,9 +17,13 @@ def check_initial_weights(cfg: TrainConfig, dit: DiTConfig) -> None:
         InputError: nothing loadable is there, or, unless ``model.strict_init`` is off, it is another network's.
     """
     if cfg.model.init_from is None:
+        if cfg.model.init_lora_alpha is not None:
+            raise InputError("model.init_lora_alpha has no effect without model.init_from")
         return
     try:
-        state = open_weights(cfg.model.init_from, weights="reg", verify_files="size").state
+        alpha = cfg.model.init_lora_alpha
+        state = open_weights(cfg.model.init_from, weights="reg", verify_files="size", lora_alpha=alpha).state
+        with_adapters(dit, state, (), lora_alpha=alpha)
         check(dit, state, strict=must_be_whole(cfg))
     except InputError as error:
         raise InputError(f"model.init_from={cfg.model.init_from}: {error}") from error

@@ -43,7 +43,7 @@ class SetUpCallback(pl.Callback):
         # One process reads the content for all, in several threads.
         mode: Any = self.cfg.checkpoint.verify
         together(lambda: open_weights(source, weights="reg", verify_files=mode), ranks=1)
-        found = open_weights(source, weights="reg", verify_files="size")
+        found = open_weights(source, weights="reg", verify_files="size", lora_alpha=self.cfg.model.init_lora_alpha)
         state = found.state
         if trainer.is_global_zero and not found.verified:
             Console(highlight=False, soft_wrap=True).print(f"{source}: no checksums beside it, taken unverified")

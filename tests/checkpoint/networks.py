@@ -23,18 +23,18 @@ def inputs(text_width: int = 16) -> dict[str, Tensor]:
 
 
 @torch.no_grad()
-def ours(net: CosmosDiT) -> Tensor:
-    i = inputs()
+def ours(net: CosmosDiT, **changed: Tensor) -> Tensor:
+    i = inputs() | changed
     fps = torch.full((2,), 30.0)
     return net(i["x"], i["time"], i["text"], fps=fps, condition_mask=i["mask"])
 
 
 @torch.no_grad()
-def theirs(model: Any) -> Tensor:
+def theirs(model: Any, fps: int | None = 30, **changed: Tensor) -> Tensor:
     """Needs the fixture ``nearest_resize``."""
-    i = inputs()
+    i = inputs() | changed
     return model(
-        i["x"], i["time"], i["text"], fps=30, condition_mask=i["mask"], padding_mask=torch.zeros(1, 1, 64, 96),
+        i["x"], i["time"], i["text"], fps=fps, condition_mask=i["mask"], padding_mask=torch.zeros(1, 1, 64, 96),
         return_dict=False,
     )[0]  # fmt: skip
 

@@ -5,7 +5,9 @@ from __future__ import annotations
 import json
 import os
 import pickle
+import runpy
 import shutil
+import sys
 from pathlib import Path
 
 import pytest
@@ -187,3 +189,25 @@ def test_broken_files(base: Path, tmp_path: Path) -> None:
     with pytest.raises(InputError, match="no checkpoint"):
         (tmp_path / "empty").mkdir()
         load_network(tmp_path / "empty")
+
+
+def test_files_of_a_distributed_checkpoint(base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    run = shutil.copytree(base, tmp_path / "run")
+    save = run / "checkpoints" / "iter_000000003"
+    tool = str(Path(__file__).parents[2] / "tools" / "convert_distcp.py")
+    monkeypatch.setattr(sys, "argv", [tool, str(save)])
+    runpy.run_path(tool, run_name="__main__")
+    both = torch.load(save / "model_ema_reg.pt", weights_only=True)
+    average = torch.load(save / "model_ema_fp32.pt", weights_only=True)
+    small = torch.load(run / "checkpoints" / "iter_000000003.pt", weights_only=True)
+    regular, averaged = (exported(base, 3, weights) for weights in ("reg", "ema"))
+    network = {name for name in regular if name.startswith("net.")}
+    assert {k for k in both if not k.startswith("net_ema.")} == set(regular)
+    assert all(torch.equal(both[name], regular[name]) for name in network)
+    assert all(torch.equal(both[name.replace("net.", "net_ema.", 1)], averaged[name]) for name in network)
+    assert all(torch.equal(average[name], averaged[name]) for name in network)
+    floating = [name for name in network if averaged[name].is_floating_point()]
+    assert any(small[name].dtype == torch.bfloat16 for name in floating)
+    with pytest.raises(SystemExit) as ended:
+        runpy.run_path(tool, run_name="__main__")
+    assert ended.value.code == 2

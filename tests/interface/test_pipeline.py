@@ -182,6 +182,13 @@ def test_adapters_are_merged_as_by_the_command(
     size = ("--height", 32, "--width", 48, "--num-frames", 9, "--num-steps", 2)
     command(generate, *flags, *more, *size)
     assert np.array_equal(video, written[0].permute(1, 2, 3, 0).numpy())
+    parts = nc.Pipeline.from_pretrained(
+        folder / "run", **models, lora=[(tmp_path / "lora", 2), (tmp_path / "lora", -1)]
+    )
+    again = parts("go", image=folder / "frame.png", **SMALL)
+    assert np.abs(again.astype(int) - video.astype(int)).max() <= 1
+    with pytest.raises(InputError, match="lora="):
+        nc.Pipeline.from_pretrained(folder / "run", **models, lora=[("a", "b")])
 
 
 def test_a_released_repository_of_the_hub(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
