@@ -2,32 +2,21 @@
 
 from __future__ import annotations
 
-import importlib.util
 import pickle
 import tracemalloc
 from pathlib import Path
-from types import ModuleType
 
 import numpy as np
 import pytest
 
+from nemo_cosmos.bench import records
 from nemo_cosmos.data.shards import OPEN_FILES, ShardDataset
 
 COUNT, SHARDS = 20_000, 100
 
 
 @pytest.fixture(scope="module")
-def records() -> ModuleType:
-    """The benchmark of a million records."""
-    spec = importlib.util.spec_from_file_location("records", Path(__file__).parents[2] / "bench" / "records.py")
-    assert spec is not None and spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
-@pytest.fixture(scope="module")
-def folder(records: ModuleType, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("many") / "records"
     records.write_records(path, records=COUNT, shards=SHARDS)
     return path
@@ -47,7 +36,7 @@ def test_bytes_of_a_record(folder: Path) -> None:
     assert len(pickle.dumps(dataset)) / COUNT < 100
 
 
-def test_open_files_are_few(folder: Path, records: ModuleType) -> None:
+def test_open_files_are_few(folder: Path) -> None:
     dataset = ShardDataset(folder)
     before = records.open_files()
     for number in range(0, COUNT, COUNT // (2 * SHARDS)):
@@ -56,7 +45,7 @@ def test_open_files_are_few(folder: Path, records: ModuleType) -> None:
 
 
 @pytest.mark.parametrize(("ranks", "workers"), [(1, 0), (3, 0), (8, 0), (1, 1)])
-def test_every_record_once_an_epoch(ranks: int, workers: int, records: ModuleType) -> None:
+def test_every_record_once_an_epoch(ranks: int, workers: int) -> None:
     """Of an epoch that does not end with a batch, too: what is left of that batch belongs to the next one."""
     count = COUNT - 1
     seen, twice = records.first_epoch(count, ranks, workers=workers)
