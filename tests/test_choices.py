@@ -11,7 +11,10 @@ import pytest
 @pytest.mark.parametrize(
     ("words", "expected"),
     [
-        (["convert", "a.pt", "b.pt", "--weights", "both"], "--weights': 'both' is not one of 'ema', 'reg'"),
+        (
+            ["convert", "a.pt", "b.pt", "--weights", "regular"],
+            "--weights': 'regular' is not one of 'ema', 'reg', 'both'",
+        ),
         (
             ["prepare", "a", "b", "--tokenizer=t", "--fit=zoom"],
             "--fit': 'zoom' is not one of 'crop', 'pad', 'stretch'",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ from nemo_cosmos.commands import tokenizer as tokenizer_verbs
 from nemo_cosmos.commands.prepare import prepare
 from nemo_cosmos.commands.preview import preview
 from nemo_cosmos.commands.validate import validate
+from nemo_cosmos.data.sample import collate
 from nemo_cosmos.data.shards import ShardDataset
 from nemo_cosmos.errors import InputError
 from nemo_cosmos.models.text import save_tiny_text_encoder
@@ -93,7 +95,7 @@ def test_online_gives_what_prepare_stores(work: Path, shards: Path) -> None:
     )  # fmt: skip
     clips, encoder = open_clips(data)
     assert encoder.latent_shape(clips.plan) == (16, 4, 4, 6)
-    batch = encoder.encode([(0, clips[0])])
+    batch = encoder.encode([(0, clips[0])], partial(collate, text_length=8))
     stored = ShardDataset(shards)[0].latent
     torch.testing.assert_close(batch.latent[0].to(stored.dtype), stored)
 
