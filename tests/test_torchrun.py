@@ -15,10 +15,12 @@ from torch.distributed.run import config_from_args, get_args_parser, main, parse
 
 from nemo_cosmos.checkpoint.files import MODEL_CONFIG, save_tensors, weights_file, write_latest
 from nemo_cosmos.cli import app
+from nemo_cosmos.inference import predict2_flags
 from nemo_cosmos.inference.known_flags import build_parser
 from nemo_cosmos.models.dit import DiTConfig, build_dit
 from tests.documented import ROOT, Command, documented_commands
 from tests.inference.runs import WIDTH, write_models
+from tests.models.wan import save_tiny_wan_vae
 from tests.parallel.runs import small_overrides
 from tests.training.shards import write_shards
 
@@ -49,6 +51,9 @@ def options() -> Iterator[tuple[str, str]]:
     for script in ("Video2World", "Text2World"):
         for action in build_parser(script, "")._actions:  # type: ignore[arg-type]
             yield from ((script, option) for option in action.option_strings)
+    for kind_ in ("text2image", "video2world"):
+        for action in predict2_flags.build_parser(kind_, "")._actions:  # type: ignore[arg-type]
+            yield from ((f"{kind_} of Predict2", option) for option in action.option_strings)
     for folder in ("nemo_cosmos", "tools", "bench"):
         for file in (ROOT / folder).rglob("*.py"):
             for option in re.findall(r"add_argument\(\s*\"(-[\w-]+)\"", file.read_text(encoding="utf-8")):
@@ -82,6 +87,13 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Path:
     save_tensors(weights_file(saves, 7, "ema"), build_dit(network).to_original())
     (saves / MODEL_CONFIG).write_text(json.dumps(network.to_dict()))
     write_latest(saves, 7)
+    second = DiTConfig.preset(
+        "tiny-predict2-video2world", hidden_size=64, num_layers=2, adaln_lora_dim=8, text_width=WIDTH
+    )
+    (folder / "predict2").mkdir()
+    save_tensors(folder / "predict2" / "model.pt", build_dit(second).to_original())
+    (folder / "predict2" / MODEL_CONFIG).write_text(json.dumps(second.to_dict()))
+    save_tiny_wan_vae(folder / "wan")
     places = {
         "checkpoints/posttraining/diffusion_video2world/video2world_7b_example_hdvila": "run",
         "checkpoints/Cosmos-Predict1-7B-Video2World": "run",
@@ -120,6 +132,11 @@ SMALLER = {
     "generate": (2, [*GENERATED, "--num-steps", "2", "--num-frames", "9", "--text-encoder",
                      "checkpoints/google-t5/t5-11b"], "outputs/videos/output.mp4"),
     "examples/video2world.py": (1, [*GENERATED, "--num_steps", "2", "--num_video_frames", "9"], "outputs/output.mp4"),
+    "examples/video2world_predict2.py": (
+        2, [*GENERATED, "--num_steps", "2", "--num_frames", "9", "--dit_path", "predict2/model.pt",
+            "--tokenizer", "wan", "--text_encoder", "checkpoints/google-t5/t5-11b", "--disable_prompt_refiner"],
+        "output/robot_14b.mp4",
+    ),
     "examples/text2world.py": (
         1, [*GENERATED, "--num_steps", "2", "--num_video_frames", "9"], "outputs/robot.mp4",
     ),

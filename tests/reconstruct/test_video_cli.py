@@ -15,7 +15,7 @@ from nemo_cosmos.errors import InputError
 from nemo_cosmos.models.tokenizer import build_tokenizer
 from nemo_cosmos.models.tokenizer.jit import export_jit
 from nemo_cosmos.models.tokenizer.metrics import psnr
-from nemo_cosmos.reconstruct.codec import TokenizerCodec, pad_window, resize_short_side
+from nemo_cosmos.reconstruct.codec import TokenizerCodec
 from nemo_cosmos.reconstruct.video_cli import run
 
 TINY = {"channels": 4, "channels_mult": (1, 2, 2), "num_res_blocks": 1, "z_channels": 16}
@@ -49,22 +49,6 @@ def arguments(folder: Path, name: str, *extra: str) -> list[str]:
         "float32",
         *extra,
     ]
-
-
-@pytest.mark.parametrize("count", [1, 7, 17])
-@pytest.mark.parametrize("size", [(50, 70), (16, 32)])
-def test_padding_is_cut_back_exactly(count: int, size: tuple[int, int]) -> None:
-    frames = torch.randint(0, 256, (3, count, *size), dtype=torch.uint8)
-    padded, crop = pad_window(frames)
-    assert (padded.shape[1] - 1) % 8 == 0 and padded.shape[2] % 16 == 0 and padded.shape[3] % 16 == 0
-    assert torch.equal(crop.apply(padded), frames)
-
-
-def test_short_side() -> None:
-    frames = torch.zeros(3, 2, 50, 70, dtype=torch.uint8)
-    assert resize_short_side(frames, 24).shape == (3, 2, 24, 34)
-    assert resize_short_side(frames.transpose(2, 3), 24).shape == (3, 2, 34, 24)
-    assert resize_short_side(frames, 1).shape == (3, 2, 1, 2)
 
 
 def test_files_beside_the_input(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
