@@ -134,8 +134,8 @@ SMALLER = {
     "examples/video2world.py": (1, [*GENERATED, "--num_steps", "2", "--num_video_frames", "9"], "outputs/output.mp4"),
     "examples/video2world_predict2.py": (
         2, [*GENERATED, "--num_steps", "2", "--num_frames", "9", "--dit_path", "predict2/model.pt",
-            "--tokenizer", "wan", "--text_encoder", "checkpoints/google-t5/t5-11b", "--disable_prompt_refiner"],
-        "output/robot_14b.mp4",
+            "--tokenizer", "wan", "--text_encoder", "checkpoints/google-t5/t5-11b",
+            "--disable_prompt_refiner"], "output/robot_14b.mp4",
     ),
     "examples/text2world.py": (
         1, [*GENERATED, "--num_steps", "2", "--num_video_frames", "9"], "outputs/robot.mp4",
