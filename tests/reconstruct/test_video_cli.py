@@ -15,7 +15,7 @@ from nemo_cosmos.errors import InputError
 from nemo_cosmos.models.tokenizer import build_tokenizer
 from nemo_cosmos.models.tokenizer.jit import export_jit
 from nemo_cosmos.models.tokenizer.metrics import psnr
-from nemo_cosmos.reconstruct.codec import TokenizerCodec
+from nemo_cosmos.reconstruct.codec import TokenizerCodec, resize_short_side
 from nemo_cosmos.reconstruct.video_cli import run
 
 TINY = {"channels": 4, "channels_mult": (1, 2, 2), "num_res_blocks": 1, "z_channels": 16}
