@@ -71,7 +71,8 @@ def identify(path: Path, kind: Kind, size: str | None, weights: Weights) -> Netw
     known = _released(config.num_layers, config.hidden_size)
     # A network of a size of its own has the name of the one that it was made from.
     _require_size(path, config.num_layers, config.hidden_size, known or _preset_size(path), size, lenient=True)
-    if config.family != "predict2" or config.multiview:
+    meant = DiTConfig.preset(f"predict2-{SIZES[0].lower()}-{kind}")
+    if config.family != meant.family or config.multiview:
         raise _other_kind(path, "multiview" if config.multiview else config.family, kind)
     if config.condition_mask != (kind == "video2world"):
         raise _other_kind(path, "Video2World" if config.condition_mask else "Text2Image", kind)
