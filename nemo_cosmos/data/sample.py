@@ -11,6 +11,7 @@ from dataclasses import asdict, dataclass, field
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from nemo_cosmos.data.network_inputs import RULES, STORED, Conditions, NetworkInputs
@@ -64,11 +65,12 @@ class LatentSample(Conditions):
     Attributes:
         key: unique name in its dataset, made of letters, digits, ``-`` and ``_``.
         latent: (C, T, h, w) latent, normalised by the tokenizer's mean and standard deviation, NOT multiplied by
-            sigma_data.
-        text: (n, width) text embedding, true tokens only (no padding).
+            sigma_data. Of V views T = V x latent frames of a view, one view after another.
+        text: (n, width) text embedding, true tokens only (no padding). Of V views (V, n, width), n of the longest,
+            with zero rows after the tokens of the others; a view without a caption is all zeros.
         caption: the text that was embedded.
         fps: frame rate of the pixel frames.
-        num_frames: pixel frames that the latent stands for.
+        num_frames: pixel frames that the latent stands for; of several views, those of one.
         image_size: height and width in pixels as encoded, then height and width of the source.
         source: where the clip came from, for people: file name and first frame.
         origin: what the sample was made from; None in shards of before this was recorded.
@@ -83,6 +85,11 @@ class LatentSample(Conditions):
     image_size: tuple[int, int, int, int]
     source: str = ""
     origin: Origin | None = None
+
+    @property
+    def num_views(self) -> int:
+        """Views that the latent holds, one after another."""
+        return 1 if self.view_ids is None else max(self.view_ids.numel(), 1)
 
 
 @dataclass(kw_only=True)
@@ -150,15 +157,17 @@ def collate(samples: Sequence[tuple[int, LatentSample]], text_length: int = TEXT
 
 
 def pad_text(text: Tensor, text_length: int = TEXT_LENGTH, *, name: str = "text") -> Tensor:
-    """(n, width) embedding -> (text_length, width) float32 with zero rows after the n true tokens."""
-    if text.ndim != 2 or text.shape[0] > text_length:
+    """(n, width) embedding -> (text_length, width) float32 with zero rows after the n true tokens.
+
+    That of V views, (V, n, width), becomes (V x text_length, width): each view's own, one after another.
+    """
+    if text.ndim not in (2, 3) or text.shape[-2] > text_length:
         raise InputError(
-            f"text embedding of {name!r} has shape {tuple(text.shape)}; expected (tokens, width) with at most "
-            f"{text_length} tokens: prepare it again with a shorter --text-length"
+            f"text embedding of {name!r} has shape {tuple(text.shape)}; expected (tokens, width), with several views "
+            f"(views, tokens, width), with at most {text_length} tokens: prepare it again with a shorter --text-length"
         )
-    padded = torch.zeros(text_length, text.shape[1], dtype=torch.float32)
-    padded[: text.shape[0]] = text
-    return padded
+    missing = text_length - text.shape[-2]
+    return F.pad(text.float(), (0, 0, 0, missing)).flatten(0, -2)
 
 
 def _stack(records: list[LatentSample], name: str) -> Tensor:

@@ -113,7 +113,7 @@ class _OpenShard:
         distinct: list[tuple[list[Any], Any]] = [
             (self.index.latent_shapes, shape),
             (self.index.latent_dtypes, dtype),
-            (self.index.text_widths, sample.text.shape[1]),
+            (self.index.text_widths, sample.text.shape[-1]),
             (self.index.num_frames, sample.num_frames),
             (self.index.image_sizes, list(sample.image_size[:2])),
             (self.index.fps, round(sample.fps, RATE_DIGITS)),
@@ -461,8 +461,9 @@ def decode_sample(tensors: bytes, record: bytes, where: str = "the sample") -> L
         parts = safetensors.torch.load(tensors)
         if not {"latent", "text"} <= set(parts) <= set(TENSOR_NAMES):
             raise InputError(f"expected the tensors latent and text, found {', '.join(sorted(parts)) or 'none'}")
-        if parts["latent"].ndim != 4 or parts["text"].ndim != 2:
-            raise InputError("expected latent (C, T, h, w) and text (n, width)")
+        views = parts["view_ids"].shape if "view_ids" in parts else ()
+        if parts["latent"].ndim != 4 or parts["text"].shape[:-2] != views:
+            raise InputError("expected latent (C, T, h, w) and text (n, width), with view_ids (V,) text (V, n, width)")
     except (ValueError, KeyError, TypeError, MemoryError, safetensors.SafetensorError) as error:
         raise InputError(f"{where} is malformed: {error}; run `nemo-cosmos prepare` again") from error
     size = cast(tuple[int, int, int, int], tuple(values.image_size))

@@ -107,14 +107,14 @@ def make_card(sample: LatentSample, tokenizer: Decoder, text_length: int = TEXT_
         ("video", f"{sample.num_frames} frames at {sample.fps:g} fps, {sample.num_frames / sample.fps:.2f} s"),
         ("pixels", f"{rows} x {columns}, from {source_rows} x {source_columns}"),
         ("latent", f"{_shape(sample.latent)} {_dtype(sample.latent)}"),
-        ("text", f"{sample.text.shape[0]} tokens, {len(sample.caption)} characters, {_dtype(sample.text)}"),
+        ("text", f"{sample.text.shape[-2]} tokens, {len(sample.caption)} characters, {_dtype(sample.text)}"),
     ]
     fed = [
         ("x0", f"{_shape(batch.latent)} = latent x {sigma_data:g}; mean {scaled.mean():.3f}, std {scaled.std():.3f}"),
         ("sequence", f"{tokens} tokens: {latent_frames} x {height // PATCH} x {width // PATCH}"),
         (
             "crossattn_emb",
-            f"{_shape(batch.text)}; rows {sample.text.shape[0]} to {text_length - 1} are zero; "
+            f"{_shape(batch.text)}; rows {sample.text.shape[-2]} to {text_length - 1} are zero; "
             f"std of the tokens {sample.text.float().std(unbiased=False):.3f}",
         ),
         ("fps", f"{batch.fps.item():g}"),

@@ -125,10 +125,13 @@ def check_sample(sample: LatentSample, manifest: Manifest) -> list[str]:
     compression = tokenizer.spatial_compression
     if tuple(latent.shape[2:]) != (height // compression, width // compression):
         problems.append(f"latent {_describe(latent)} does not fit frames of {height}x{width} pixels")
-    if not _frames_fit(sample.num_frames, latent.shape[1], tokenizer.temporal_compression):
+    frames, uneven = divmod(latent.shape[1], sample.num_views)
+    if uneven or not _frames_fit(sample.num_frames, frames, tokenizer.temporal_compression):
         problems.append(f"latent {_describe(latent)} does not fit {sample.num_frames} frames")
-    if text.ndim != 2 or not text.is_floating_point() or not 1 <= text.shape[0] <= TEXT_LENGTH:
-        problems.append(f"text {_describe(text)}, expected (1..{TEXT_LENGTH} tokens, width) floating point")
+    views = () if sample.view_ids is None else (sample.num_views,)
+    if text.shape[:-2] != views or not text.is_floating_point() or not 1 <= text.shape[-2] <= TEXT_LENGTH:
+        shape = ", ".join([*map(str, views), f"1..{TEXT_LENGTH} tokens", "width"])
+        problems.append(f"text {_describe(text)}, expected ({shape}) floating point")
     for name, value in (("latent", latent), ("text", text)):
         if not bool(torch.isfinite(value).all()):
             problems.append(f"{name} has {int((~torch.isfinite(value)).sum())} numbers that are not finite")
@@ -193,7 +196,7 @@ def _read(file: int, shard: Path, index: ShardIndex, number: int) -> LatentSampl
 
 def _count(sample: LatentSample, report: Report) -> None:
     report.samples += 1
-    report.tokens[sample.text.shape[0]] += 1
+    report.tokens[sample.text.shape[-2]] += 1
     report.fps[round(sample.fps, 3)] += 1
     report.shapes[tuple(sample.latent.shape)] += 1
     report.empty_captions += not sample.caption

@@ -61,3 +61,13 @@ def test_identity_survives_json_and_names_wrong_keys():
     assert TokenizerIdentity.from_json(identity.to_json()) == identity
     with pytest.raises(InputError, match="sha256"):
         TokenizerIdentity.from_json({"name": "x"})
+
+
+def test_texts_of_views_are_padded_one_by_one():
+    text = torch.arange(1.0, 13.0).reshape(3, 2, 2)
+    text[1] = 0  # A view without a caption.
+    padded = pad_text(text, 4)
+    assert padded.shape == (12, 2)
+    for view, rows in enumerate(padded.split(4)):
+        torch.testing.assert_close(rows[:2], text[view])
+        assert not rows[2:].any()

@@ -58,6 +58,7 @@ def test_samples_come_back_as_written(tmp_path):
         view_ids=torch.arange(2),
         frame_repeat=torch.tensor([0.1, 0.2]),
     )
+    special.text = torch.randn(2, 5, 8)
     with ShardWriter(tmp_path, tokenizer=IDENTITY, text_encoder="t5", samples_per_shard=4) as writer:
         for number in range(9):
             writer.write(make_sample(number))
