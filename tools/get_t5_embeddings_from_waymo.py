@@ -29,7 +29,7 @@ def main() -> None:
 
     found = None if name else find_rig(Path(values["dataset_path"]))
     rig = found or read_rig(name or "waymo")
-    captions = give_view_captions(values["dataset_path"], rig, prompt)
+    captions = give_view_captions(values["dataset_path"], rig, prompt, allow_others=name is not None)
     embed_with_bar(captions=captions, prefixes=prefixes(rig), **values)
 
 

@@ -43,8 +43,14 @@ def give_captions(dataset: str | Path, prompt: str, *, is_image: bool = False) -
     return _fill_captions(_caption_files(root, [path.relative_to(folder) for path in files]), prompt)
 
 
-def give_view_captions(dataset: str | Path, rig: Rig, prompt: str) -> list[Path]:
+def give_view_captions(dataset: str | Path, rig: Rig, prompt: str, *, allow_others: bool = False) -> list[Path]:
     """Write ``metas/CAMERA/NAME.txt`` with the prompt for every ``videos/CAMERA/NAME.mp4`` of a rig that has none.
+
+    Args:
+        dataset: folder with ``videos``.
+        rig: the cameras.
+        prompt: the caption.
+        allow_others: folders of other cameras may be there.
 
     Returns:
         The caption file of each, sorted.
@@ -54,7 +60,7 @@ def give_view_captions(dataset: str | Path, rig: Rig, prompt: str) -> list[Path]
     """
     require_text(prompt, "--prompt")
     root = Path(dataset)
-    found = list_views(root, rig)
+    found = list_views(root, rig, allow_others=allow_others)
     refuse_clips(root, found.problems, len(found.names))
     metas = [root / CAPTIONS_FOLDER / camera for camera in rig.folders]
     names = [clip.relative.with_name(f"{clip.relative.name}.txt") for clip in found.clips]
