@@ -40,7 +40,7 @@ class Atlas:
     def __init__(self, textures: dict[str, np.ndarray]) -> None:
         self.ids = {name: number for number, name in enumerate(textures)}
         # Whole levels of brightness: the last bit of a sine, which differs between machines, does not matter then.
-        level = np.stack([texture.astype(np.float32) for texture in textures.values()])
+        level: np.ndarray = np.stack([texture.astype(np.float32) for texture in textures.values()])
         level = np.rint(np.clip(level, 0, 1) * np.float32(255))
         self._levels = [level]
         while level.shape[1] > 1:
