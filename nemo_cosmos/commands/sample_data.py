@@ -11,7 +11,7 @@ from typer.core import TyperCommand
 
 from nemo_cosmos.choices import ScenePacking
 from nemo_cosmos.commands.options import LARGEST_SEED, parse_size
-from nemo_cosmos.errors import require_range
+from nemo_cosmos.errors import InputError, require_range
 
 Clips = Annotated[int, typer.Option(help="Clips to train on.")]
 Seed = Annotated[int, typer.Option(help="The same seed renders the same files.")]
@@ -164,7 +164,15 @@ class ByKind(TyperCommand):
     def make_context(self, info_name: str | None, args: list[str], parent: Any = None, **extra: Any) -> Any:
         kind = self.kinds.get(args[0]) if args else None
         if kind is None:
-            return super().make_context(info_name, args, parent, **extra)
+            try:
+                return super().make_context(info_name, args, parent, **extra)
+            except Exception as error:
+                if "extra argument" not in str(getattr(error, "message", "")):
+                    raise
+                raise InputError(
+                    f"sample-data takes a folder, or first a kind ({' or '.join(self.kinds)}) and then a folder; "
+                    "nemo-cosmos sample-data --help shows what it takes"
+                ) from error
         return kind.make_context(f"{info_name} {args[0]}", args[1:], parent, **extra)
 
     @property

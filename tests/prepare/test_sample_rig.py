@@ -162,6 +162,26 @@ def test_wrong_options_end_in_one_line(tmp_path, monkeypatch, capsys, words, sai
     assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.parametrize("words", [["waymoo", "out"], ["out", "waymo"], ["--clips=2", "waymo", "out"]])
+def test_a_kind_that_is_none_or_not_first_is_named(tmp_path, monkeypatch, capsys, words):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "argv", ["nemo-cosmos", "sample-data", *words])
+    with pytest.raises(SystemExit) as ended:
+        cli.main()
+    (line,) = capsys.readouterr().err.strip().splitlines()
+    assert ended.value.code == 2 and line.startswith("error: ") and "waymo or dl3dv" in line
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_folder_that_is_called_like_a_kind(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    words = ["sample-data", "./waymo", "--clips=1", "--held-out=0", "--size=16x16", "--frames=2"]
+    monkeypatch.setattr(sys, "argv", ["nemo-cosmos", *words])
+    with pytest.raises(SystemExit) as ended:
+        cli.main()
+    assert ended.value.code == 0 and (tmp_path / "waymo/train/videos/train_00000.mp4").is_file()
+
+
 def test_the_command_says_what_it_wrote(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     words = ["sample-data", "waymo", "datasets/waymo", "--clips=1", "--size=16x24", "--frames=1", "--supersample=1"]
