@@ -151,6 +151,8 @@ class DataConfig:
     packing: bool = False
     """Samples of several shapes: false gives each step samples of one shape; true packs a micro batch, whatever the
     shapes, into one sequence in which each sample attends to itself alone, and every sample weighs alike."""
+    view_dropout: float = between(0, 1, 0.0)
+    """Networks of several views: probability of a step that sees a random part of the views of each sample."""
     verify: str = choice("auto", "auto", "full", "size")
     """Shard verification at start: `full` hashes, `size` compares sizes, `auto` chooses by amount of data."""
     allow_change: bool = False

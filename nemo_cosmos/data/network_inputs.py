@@ -31,12 +31,14 @@ class Rule:
         real: it takes the network's precision; other values keep theirs (bfloat16 would turn 29.97 frames a second
             into 30).
         zeros_if_missing: samples that lack it get zeros; otherwise all samples of a batch have it, or none.
+        divisor: the network is given the value divided by this; nothing else divides it.
     """
 
     axes: tuple[str | int, ...]
     stored: bool = True
     real: bool = True
     zeros_if_missing: bool = False
+    divisor: int = 1
 
     def shape(self, latent: Tensor) -> tuple[int | str, ...]:
         """The shape beside a sample's latent (C, T, h, w); sizes that it does not say keep their names."""
@@ -60,8 +62,8 @@ class Rule:
         return None
 
 
-def _rule(*axes: str | int, **rule: bool) -> dict[str, Rule]:
-    return {"rule": Rule(axes, **rule)}
+def _rule(*axes: str | int, divisor: int = 1, **rule: bool) -> dict[str, Rule]:
+    return {"rule": Rule(axes, divisor=divisor, **rule)}
 
 
 @dataclass(kw_only=True)
@@ -72,13 +74,13 @@ class Conditions:
         padding_mask: (1, h, w) at latent resolution, 1 = padded; None when nothing is padded.
         plucker: (6, T, h, w) Plücker rays of camera-controlled clips.
         view_ids: (V,) int64 camera of each view of a multiview clip.
-        frame_repeat: (V,) repetition count of each view of a multiview clip.
+        frame_repeat: (V,) repetition count of each view of a multiview clip; the network is given a tenth of it.
     """
 
     padding_mask: Tensor | None = field(default=None, metadata=_rule(1, "rows", "columns", zeros_if_missing=True))
     plucker: Tensor | None = field(default=None, metadata=_rule(6, "frames", "rows", "columns"))
     view_ids: Tensor | None = field(default=None, metadata=_rule("views", real=False))
-    frame_repeat: Tensor | None = field(default=None, metadata=_rule("views", real=False))
+    frame_repeat: Tensor | None = field(default=None, metadata=_rule("views", real=False, divisor=10))
 
 
 @dataclass(kw_only=True)
@@ -106,7 +108,11 @@ class NetworkInputs(Conditions):
 
     def options(self) -> dict[str, Tensor]:
         """What the network is given by name beside the text."""
-        return {name: value for name, value in self.items() if value is not None and name != "text"}
+        return {
+            name: value if RULES[name].divisor == 1 else value / RULES[name].divisor
+            for name, value in self.items()
+            if value is not None and name != "text"
+        }
 
     def expand(self, copies: int) -> NetworkInputs:
         """The inputs of one sample for a batch of ``copies``; what is a batch of that size already stays."""

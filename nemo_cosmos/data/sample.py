@@ -110,6 +110,11 @@ class LatentBatch(NetworkInputs):
     def _is_real(name: str) -> bool:
         return name == "latent" or (name in RULES and RULES[name].real)
 
+    @property
+    def num_views(self) -> int:
+        """Views of every sample."""
+        return 1 if self.view_ids is None else self.view_ids.shape[1]
+
     def __len__(self) -> int:
         return len(self.keys)
 

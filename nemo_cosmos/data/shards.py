@@ -18,7 +18,7 @@ import tarfile
 import tempfile
 import zlib
 from collections import OrderedDict
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from types import TracebackType
@@ -122,6 +122,10 @@ class _OpenShard:
             if value not in values:
                 values.append(value)
         self.index.shapes.append(self.index.latent_shapes.index(shape))
+        rig: list[int] = [] if sample.view_ids is None else sample.view_ids.tolist()
+        if rig not in self.index.view_ids:
+            self.index.view_ids.append(rig)
+        self.index.rigs.append(self.index.view_ids.index(rig))
 
     def _member(self, name: str, content: bytes) -> list[int]:
         info = tarfile.TarInfo(name)
@@ -141,6 +145,10 @@ class _OpenShard:
         record = dict(vars(self.index))
         if len(self.index.latent_shapes) == 1:
             del record["shapes"]
+        if len(self.index.view_ids) == 1:
+            del record["rigs"]
+        if self.index.view_ids == [[]]:
+            del record["view_ids"]
         write_json(self.path / index_name(self.index.shard), record)
 
     def discard(self) -> None:
@@ -166,7 +174,7 @@ class ShardWriter:
 
     Raises:
         InputError: a key that is not made of letters, digits, ``-`` and ``_``; a latent that does not fit the
-            tokenizer; a full disk.
+            tokenizer; view ids that are none; a full disk.
     """
 
     def __init__(
@@ -198,6 +206,9 @@ class ShardWriter:
                 f"latent of {sample.key!r} has shape {tuple(sample.latent.shape)}, expected (channels, frames, "
                 f"height, width) with {self.tokenizer.latent_channels} channels for tokenizer {self.tokenizer}"
             )
+        views = sample.view_ids
+        if views is not None and (views.ndim != 1 or not len(views) or int(views.min()) < 0):
+            raise InputError(f"view_ids of {sample.key!r} are {views.tolist()}, expected a list of ids from 0 on")
         try:
             with unbroken():
                 self._add(sample)
@@ -281,13 +292,15 @@ class ShardDataset(torch.utils.data.Dataset[LatentSample]):
         rows: list[np.ndarray] = []
         heads: list[ShardIndex] = []
         shapes: list[np.ndarray] = []
+        rigs: list[np.ndarray] = []
         with _garbage_left_alone():
             for number, shard in enumerate(self.manifest.shards):
                 verify_shard(self.path, shard.file, shard.bytes, shard.sha256 if hash_all else None)
                 index = shard.read_index(self.path)
                 keys.extend(index.keys)
-                heads.append(replace(index, keys=[], tensors=[], records=[], origins=[], shapes=[]))
+                heads.append(replace(index, keys=[], tensors=[], records=[], origins=[], shapes=[], rigs=[]))
                 shapes.append(np.asarray(index.shapes, np.int32))
+                rigs.append(np.asarray(index.rigs, np.int32))
                 shard_number = np.full((index.samples, 1), number)
                 rows.append(np.hstack([shard_number, _places(index.tensors), _places(index.records)]))
         self.manifest.require_indices(heads, self.path)
@@ -297,27 +310,44 @@ class ShardDataset(torch.utils.data.Dataset[LatentSample]):
         # objects. No tensor: reading processes would share it through /dev/shm, which is small in containers.
         self._rows = np.concatenate([np.empty((0, 7), np.int64), *rows])[order]
         self._files: OrderedDict[int, BinaryIO] = OrderedDict()
-        self.buckets = self._find_buckets(heads, shapes, order)
+        self.buckets = self._find_buckets(heads, shapes, rigs, order)
 
-    def _find_buckets(self, heads: list[ShardIndex], shapes: list[np.ndarray], order: list[int]) -> list[Bucket]:
-        """The samples by the shape of their latents, shapes sorted."""
+    def _find_buckets(
+        self, heads: list[ShardIndex], shapes: list[np.ndarray], rigs: list[np.ndarray], order: list[int]
+    ) -> list[Bucket]:
+        """The samples by the shape of their latents and their number of views, both sorted."""
         known = [cast(LatentShape, tuple(shape)) for shape in self.manifest.latent_shapes]
+        views = [tuple(rig) for rig in self.manifest.view_ids] or [()]
         if odd := [shape for shape in known if len(shape) != 4 or min(shape) < 1]:
             raise InputError(f"{self.path}: {odd[0]} is no shape of a latent: the indices are damaged; prepare again")
-        if len(known) < 2:
-            return [Bucket(shape, range(len(order))) for shape in known]
-        found = [np.empty(0, np.int32)]
-        for shard, head, numbers in zip(self.manifest.shards, heads, shapes, strict=True):
-            if len(head.latent_shapes) != 1 and len(numbers) != shard.samples:
-                raise InputError(
-                    f"{self.path / shard.index_file} does not say which sample has which of {len(head.latent_shapes)} "
-                    "shapes: delete it and its shard, then run `nemo-cosmos prepare` again"
-                )
-            places = np.asarray([known.index(tuple(shape)) for shape in head.latent_shapes], np.int32)  # type: ignore[arg-type]
-            found.append(places[numbers] if len(numbers) else np.full(shard.samples, places[0]))
-        sorted_numbers = np.concatenate(found)[order]
-        buckets = [Bucket(shape, np.flatnonzero(sorted_numbers == place)) for place, shape in enumerate(known)]
+        if len(known) == len(views) == 1:
+            return [Bucket(known[0], range(len(order)), tuple(filter(None, views)))]
+        shape_of = self._places(heads, shapes, "latent_shapes", known)[order]
+        rig_of = self._places(heads, rigs, "view_ids", views)[order]
+        counts = np.asarray([len(rig) for rig in views])
+        buckets = []
+        for place, shape in enumerate(known):
+            for count in sorted(set(counts.tolist())):
+                numbers = np.flatnonzero((shape_of == place) & (counts[rig_of] == count))
+                found = [views[rig] for rig in np.unique(rig_of[numbers])]
+                buckets.append(Bucket(shape, numbers, tuple(filter(None, found))))
         return [bucket for bucket in buckets if len(bucket.samples)]
+
+    def _places(
+        self, heads: list[ShardIndex], numbers: list[np.ndarray], name: str, known: Sequence[tuple[int, ...]]
+    ) -> np.ndarray:
+        """The place in ``known`` of every sample's value, shard by shard; ``numbers`` are places in each index."""
+        found = [np.empty(0, np.int32)]
+        for shard, head, own in zip(self.manifest.shards, heads, numbers, strict=True):
+            values = getattr(head, name) or [[]]
+            if len(values) != 1 and len(own) != shard.samples:
+                raise InputError(
+                    f"{self.path / shard.index_file} does not say which sample has which of {len(values)} "
+                    f"{name}: delete it and its shard, then run `nemo-cosmos prepare` again"
+                )
+            places = np.asarray([known.index(tuple(value)) for value in values], np.int32)
+            found.append(places[own] if len(own) else np.full(shard.samples, places[0]))
+        return np.concatenate(found)
 
     def __len__(self) -> int:
         return len(self.keys)

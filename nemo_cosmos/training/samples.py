@@ -23,6 +23,7 @@ from nemo_cosmos.data.shards import ShardDataset
 from nemo_cosmos.errors import InputError
 from nemo_cosmos.models.dit import DiTConfig
 from nemo_cosmos.run_folder import is_first
+from nemo_cosmos.training.views import check_views, refuse_view_dropout
 
 if TYPE_CHECKING:
     from nemo_cosmos.training.online import OnlineEncoder
@@ -44,7 +45,8 @@ class Samples:
         latent_shape: (channels, frames, height, width) of every latent; where they differ, of the largest.
         record: what the run folder keeps about them.
         encoder: makes latents of the frames during training.
-        buckets: the samples by shape, where there are several.
+        buckets: the samples by shape and number of views, where there are several.
+        rigs: where they have one shape and number of views, the lists of view ids; empty for samples of one view.
     """
 
     source: SampleSource[Any]
@@ -52,6 +54,16 @@ class Samples:
     record: DataRecord
     encoder: OnlineEncoder | None = None
     buckets: Sequence[Bucket] = ()
+    rigs: tuple[tuple[int, ...], ...] = ()
+
+    @property
+    def kinds(self) -> Sequence[Bucket]:
+        """The samples by shape and number of views."""
+        return self.buckets or [Bucket(self.latent_shape, range(len(self.source)), self.rigs)]
+
+    def num_views(self, sample: int) -> int:
+        """Those of a sample, by its number."""
+        return self.kinds[self._bucket_numbers[sample] if self.buckets else 0].num_views
 
     def shape(self, sample: int) -> LatentShape:
         """That of a sample's latent, by its number."""
@@ -85,6 +97,7 @@ def open_samples(cfg: TrainConfig, dit: DiTConfig) -> Samples:
             f"{made} the tokenizer {tokenizer.name!r}, but the experiment names "
             f"data.tokenizer={cfg.data.tokenizer!r}; {advice}"
         )
+    refuse_view_dropout(cfg.data, dit)
     _check_shapes(samples, dit, path)
     if text_width != dit.text_width:
         raise InputError(
@@ -96,15 +109,16 @@ def open_samples(cfg: TrainConfig, dit: DiTConfig) -> Samples:
 
 def _check_shapes(samples: Samples, dit: DiTConfig, path: str) -> None:
     """InputError where the network does not take a latent; of several shapes it names a sample that has it."""
-    for bucket in samples.buckets or [Bucket(samples.latent_shape, range(0))]:
+    for bucket in samples.kinds:
         channels, *sides = bucket.shape
         try:
             if channels != dit.in_channels:
                 raise InputError(f"{path}: latents have {channels} channels, the network takes {dit.in_channels}")
             dit.token_grid(*sides)
+            check_views(bucket, dit)
         except InputError as error:
             if not samples.buckets:
-                raise
+                raise InputError(f"{path}: {error}" if path not in str(error) else str(error)) from error
             named = f"sample {samples.source.keys[bucket.samples[0]]!r}"  # type: ignore[attr-defined]
             more = f" and {len(bucket.samples) - 1} more" if len(bucket.samples) > 1 else ""
             raise InputError(
@@ -177,7 +191,14 @@ def _open_cached(data: DataConfig) -> tuple[Samples, TokenizerIdentity, int]:
     if not shards.buckets:
         raise InputError(f"{path}: the dataset holds no samples")
     largest = max(shards.buckets, key=lambda bucket: math.prod(bucket.shape)).shape
-    samples = Samples(shards, largest, record, buckets=shards.buckets if len(shards.buckets) > 1 else ())
+    several = len(shards.buckets) > 1
+    samples = Samples(
+        shards,
+        largest,
+        record,
+        buckets=shards.buckets if several else (),
+        rigs=() if several else shards.buckets[0].rigs,
+    )
     return samples, manifest.tokenizer, manifest.text_width
 
 

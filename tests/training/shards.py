@@ -21,23 +21,34 @@ def write_shards(
     text_width: int = 16,
     seed: int = 0,
     shapes: Sequence[tuple[int, int, int]] = (),
+    rigs: Sequence[Sequence[int]] = (),
 ) -> Path:
-    """``count`` samples of 16-channel latents with some structure, so that a loss can fall; or one of each shape."""
+    """``count`` samples of 16-channel latents with some structure, so that a loss can fall; or one of each shape.
+
+    With ``rigs`` the samples have these view ids, by turns, and ``shape`` is that of a view; the first view alone has
+    a caption.
+    """
     generator = torch.Generator().manual_seed(seed)
     with ShardWriter(path, tokenizer=TOKENIZER, text_encoder="random", samples_per_shard=3) as writer:
         for i, (frames, height, width) in enumerate(shapes or [shape] * count):
+            rig = rigs[i % len(rigs)] if rigs else None
+            views = len(rig or [0])
             latent = torch.randn(16, 1, height, width, generator=generator) + 0.3 * torch.randn(
-                16, frames, height, width, generator=generator
+                16, views * frames, height, width, generator=generator
             )
+            text = torch.randn(3 + i % 4, text_width, generator=generator)
+            if rig is not None:
+                text = torch.cat([text[None], text.new_zeros(views - 1, *text.shape)])
             writer.write(
                 LatentSample(
                     key=f"clip-{i:03d}",
                     latent=latent,
-                    text=torch.randn(3 + i % 4, text_width, generator=generator),
+                    text=text,
                     caption=f"clip {i}",
                     fps=24.0 + 6 * (i % 2),
                     num_frames=1 + 4 * (frames - 1),
                     image_size=(height * 8, width * 8, height * 8, width * 8),
+                    view_ids=None if rig is None else torch.tensor(rig),
                 )
             )
     return path

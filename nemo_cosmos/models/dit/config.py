@@ -79,7 +79,7 @@ class DiTConfig:
     position_embedding: Literal["learnable", "sincos", "none"] = "learnable"
     """Absolute embedding added to the tokens at the entrance of every layer."""
     num_views: int = 1
-    """Views of a multiview network: exactly this many for Predict1, at most this many for Predict2."""
+    """Cameras that a multiview network knows; a sample may show any number of them."""
     view_channels: int = 0
     """Width of the vector that marks the view, appended to the channels; 0 for one view."""
     frame_repeat: bool = False
