@@ -19,7 +19,7 @@ def check_views(bucket: Bucket, dit: DiTConfig) -> None:
     if not dit.multiview:
         if bucket.rigs:
             raise InputError(
-                f"they hold {views} views ({_shown(bucket)}), the network takes one: choose a preset of several views, "
+                f"they hold {views} views ({_shown(bucket)}), the network takes one: choose a preset of several, "
                 "such as predict2-2b-multiview"
             )
         return

@@ -263,7 +263,9 @@ class CosmosDiT(Stage):
                 times = split.local_chunk(time_index(samples, grids)[:, None])[:, 0]
         position = None
         if self.position is not None:
-            position = split.local_chunk(joined([self.position(grid, count) for grid, count in zip(grids, views, strict=True)]))
+            position = split.local_chunk(
+                joined([self.position(grid, count) for grid, count in zip(grids, views, strict=True)])
+            )
         return Conditioning(
             embedding=F.silu(embedding),
             shared=shared,
