@@ -10,13 +10,15 @@ over frames, rows and columns has become tokens.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, fields, replace
 from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, nn
 
+SHARED = "1 or views"
+"""Axis of what all views of a sample may share."""
 Inputs = TypeVar("Inputs", bound="NetworkInputs")
 
 
@@ -26,19 +28,17 @@ class Rule:
 
     Attributes:
         axes: dimensions of one sample's value: names of a latent's (``frames``, ``rows``, ``columns``) or of its own,
-            a number where the size is fixed.
+            a number where the size is fixed, ``SHARED`` where it is the number of views or 1 for all of them.
         stored: it is a tensor of the stored sample.
         real: it takes the network's precision; other values keep theirs (bfloat16 would turn 29.97 frames a second
             into 30).
         zeros_if_missing: samples that lack it get zeros; otherwise all samples of a batch have it, or none.
-        divisor: the network is given the value divided by this; nothing else divides it.
     """
 
     axes: tuple[str | int, ...]
     stored: bool = True
     real: bool = True
     zeros_if_missing: bool = False
-    divisor: int = 1
 
     def shape(self, latent: Tensor) -> tuple[int | str, ...]:
         """The shape beside a sample's latent (C, T, h, w); sizes that it does not say keep their names."""
@@ -46,8 +46,20 @@ class Rule:
         return tuple(sizes.get(axis, axis) if isinstance(axis, str) else axis for axis in self.axes)
 
     def zeros(self, latent: Tensor) -> Tensor:
-        """What stands for a missing value; every size has to follow from the latent."""
-        return torch.zeros([int(size) for size in self.shape(latent)])
+        """What stands for a missing value; every size has to follow from the latent, or to be shared by all views."""
+        return torch.zeros([1 if size == SHARED else int(size) for size in self.shape(latent)])
+
+    def alike(self, values: Sequence[Tensor]) -> list[Tensor]:
+        """Values of one batch in one shape: what some samples share among their views is repeated for each, where
+        others have it for each."""
+        if SHARED not in self.axes:
+            return list(values)
+        axis = self.axes.index(SHARED)
+        most = max(value.shape[axis] for value in values)
+        return [
+            value.expand([most if at == axis and size == 1 else size for at, size in enumerate(value.shape)])
+            for value in values
+        ]
 
     def problem(self, value: Tensor, latent: Tensor) -> str | None:
         """What is wrong with a sample's value, in words; None when nothing is."""
@@ -62,8 +74,8 @@ class Rule:
         return None
 
 
-def _rule(*axes: str | int, divisor: int = 1, **rule: bool) -> dict[str, Rule]:
-    return {"rule": Rule(axes, divisor=divisor, **rule)}
+def _rule(*axes: str | int, **rule: bool) -> dict[str, Rule]:
+    return {"rule": Rule(axes, **rule)}
 
 
 @dataclass(kw_only=True)
@@ -71,16 +83,17 @@ class Conditions:
     """What a stored sample may hold for the network beside latent, text and frame rate; in a batch with (B, ...).
 
     Attributes:
-        padding_mask: (1, h, w) at latent resolution, 1 = padded; None when nothing is padded.
+        padding_mask: (1, h, w) at latent resolution, 1 = padded, or (V, h, w) where views differ; None when nothing
+            is padded.
         plucker: (6, T, h, w) Plücker rays of camera-controlled clips.
         view_ids: (V,) int64 camera of each view of a multiview clip.
-        frame_repeat: (V,) repetition count of each view of a multiview clip; the network is given a tenth of it.
+        frame_repeat: (V,) repetition count of each view of a multiview clip, divided by 10.
     """
 
-    padding_mask: Tensor | None = field(default=None, metadata=_rule(1, "rows", "columns", zeros_if_missing=True))
+    padding_mask: Tensor | None = field(default=None, metadata=_rule(SHARED, "rows", "columns", zeros_if_missing=True))
     plucker: Tensor | None = field(default=None, metadata=_rule(6, "frames", "rows", "columns"))
     view_ids: Tensor | None = field(default=None, metadata=_rule("views", real=False))
-    frame_repeat: Tensor | None = field(default=None, metadata=_rule("views", real=False, divisor=10))
+    frame_repeat: Tensor | None = field(default=None, metadata=_rule("views", real=False))
 
 
 @dataclass(kw_only=True)
@@ -108,11 +121,7 @@ class NetworkInputs(Conditions):
 
     def options(self) -> dict[str, Tensor]:
         """What the network is given by name beside the text."""
-        return {
-            name: value if RULES[name].divisor == 1 else value / RULES[name].divisor
-            for name, value in self.items()
-            if value is not None and name != "text"
-        }
+        return {name: value for name, value in self.items() if value is not None and name != "text"}
 
     def expand(self, copies: int) -> NetworkInputs:
         """The inputs of one sample for a batch of ``copies``; what is a batch of that size already stays."""

@@ -19,7 +19,7 @@ import tempfile
 import zlib
 from collections import OrderedDict
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from types import TracebackType
 from typing import Any, BinaryIO, cast
@@ -458,6 +458,7 @@ def encode_sample(sample: LatentSample) -> tuple[bytes, bytes]:
         "image_size": [int(v) for v in sample.image_size],
         "source": sample.source,
         **({} if sample.origin is None else {"origin": sample.origin.to_record()}),
+        **{name: value for name in ("cameras", "captions") if (value := getattr(sample, name))},
     }
     content = json.dumps(record, ensure_ascii=False, sort_keys=True)
     # A lone surrogate (from an undecodable file name) is no UTF-8: JSON's own escape keeps it readable.
@@ -476,6 +477,8 @@ class _Record:
     image_size: list[int]
     source: str
     origin: Origin | None = None
+    cameras: list[str] = field(default_factory=list)
+    captions: list[str] = field(default_factory=list)
 
 
 def decode_sample(tensors: bytes, record: bytes, where: str = "the sample") -> LatentSample:

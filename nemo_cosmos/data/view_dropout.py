@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from nemo_cosmos.data.network_inputs import RULES, STORED
+from nemo_cosmos.data.network_inputs import RULES, SHARED, STORED
 from nemo_cosmos.data.positions import LatentShape
 from nemo_cosmos.data.sample import LatentSample
 from nemo_cosmos.diffusion.noise import sample_generator
@@ -29,12 +29,23 @@ def select_views(sample: LatentSample, views: Sequence[int]) -> LatentSample:
     def cut(name: str) -> Tensor | None:
         value: Tensor | None = getattr(sample, name)
         for number, axis in enumerate(RULES[name].axes):
-            if value is not None and axis in ("views", "frames"):
-                value = value.index_select(number, kept if axis == "views" else frames)
+            if value is None or axis not in ("views", "frames", SHARED) or (axis == SHARED and len(value) == 1):
+                continue
+            value = value.index_select(number, frames if axis == "frames" else kept)
         return value
 
+    def named(texts: list[str]) -> list[str]:
+        return [texts[view] for view in views] if texts else []
+
     changed: dict[str, Any] = {name: cut(name) for name in STORED}
-    return replace(sample, latent=sample.latent.index_select(1, frames), text=sample.text[kept], **changed)
+    return replace(
+        sample,
+        latent=sample.latent.index_select(1, frames),
+        text=sample.text[kept],
+        cameras=named(sample.cameras),
+        captions=named(sample.captions),
+        **changed,
+    )
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,6 @@ import pytest
 import torch
 
 from nemo_cosmos.config import TrainConfig, load_config
-from nemo_cosmos.data.network_inputs import NetworkInputs
 from nemo_cosmos.diffusion.objectives import EDMObjective, Objective, RectifiedFlowObjective
 from nemo_cosmos.models.dit import DiTConfig
 from nemo_cosmos.training.objective import training_objective
@@ -71,11 +70,3 @@ def test_given_frames_of_every_view_enter_clean_at_a_time_of_their_own() -> None
         replace(inputs, indicator=torch.zeros(1, 1, VIEWS * FRAMES, 1, 1)), torch.zeros(1, *SHAPE), clean, draw
     )
     assert 0 < loss.loss < free.loss
-
-
-@pytest.mark.parametrize("counts", [torch.tensor([[0, 0, 0, 0, 10, 10]]), torch.tensor([[0.0, 0, 0, 0, 10, 10]])])
-def test_the_network_is_given_a_tenth_of_the_repetitions(counts: torch.Tensor) -> None:
-    told = NetworkInputs(text=torch.zeros(1, 6, 8), frame_repeat=counts)
-    assert told.options()["frame_repeat"].tolist() == [[0, 0, 0, 0, 1, 1]]
-    assert told.to(dtype=torch.bfloat16).options()["frame_repeat"].tolist() == [[0, 0, 0, 0, 1, 1]]
-    assert told.frame_repeat is counts

@@ -125,12 +125,15 @@ def many(rig: list[int], frames: int = 2) -> LatentSample:
     latent = torch.tensor(rig).repeat_interleave(frames).float()[None, :, None, None].expand(16, -1, 4, 6)
     text = torch.tensor(rig).float()[:, None, None].expand(-1, 3, 8)
     return LatentSample("clip", latent, text, "", 10.0, 5, (32, 48, 32, 48), view_ids=torch.tensor(rig),
-                        frame_repeat=torch.arange(views) + 10)  # fmt: skip
+                        frame_repeat=torch.arange(views) + 10, cameras=[f"camera {view}" for view in rig],
+                        padding_mask=torch.tensor(rig)[:, None, None].expand(-1, 4, 6))  # fmt: skip
 
 
 def test_a_selection_of_views_takes_all_that_belongs_to_them() -> None:
     part = select_views(many([4, 5, 0, 1]), [3, 1])
     assert part.view_ids.tolist() == [1, 5] and part.frame_repeat.tolist() == [13, 11]
+    assert part.cameras == ["camera 1", "camera 5"] and part.captions == []
+    assert part.padding_mask[:, 0, 0].tolist() == [1, 5]
     assert part.latent[0, :, 0, 0].tolist() == [1, 1, 5, 5] and part.text[:, 0, 0].tolist() == [1, 5]
     assert collate([(0, part)], 4).text[0, ::4, 0].tolist() == [1, 5]
 
