@@ -7,6 +7,7 @@ from nemo_cosmos.checkpoint.sources import open_weights
 from nemo_cosmos.config import TrainConfig
 from nemo_cosmos.errors import InputError
 from nemo_cosmos.models.dit import DiTConfig
+from nemo_cosmos.models.dit.growth import grown_weights
 from nemo_cosmos.models.dit.state_dict import check
 
 
@@ -24,7 +25,7 @@ def check_initial_weights(cfg: TrainConfig, dit: DiTConfig) -> None:
         alpha = cfg.model.init_lora_alpha
         state = open_weights(cfg.model.init_from, weights="reg", verify_files="size", lora_alpha=alpha).state
         with_adapters(dit, state, (), lora_alpha=alpha)
-        check(dit, state, strict=must_be_whole(cfg))
+        check(dit, grown_weights(dit, state), strict=must_be_whole(cfg))
     except InputError as error:
         raise InputError(f"model.init_from={cfg.model.init_from}: {error}") from error
 
