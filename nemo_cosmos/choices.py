@@ -13,6 +13,8 @@ Part = Literal["network", "tokenizer", "text_encoder", "upsampler", "guardrail"]
 Precision = Literal["bf16", "fp32"]
 """Of what is computed; :mod:`nemo_cosmos.precision` has the dtypes."""
 Sampler = Literal["edm-euler", "res-2ab"]
+TemporalMapping = Literal["first", "middle", "last", "mean"]
+"""Which rays of the pixel frames of a latent frame stand for it."""
 TokenizerForm = Literal["folder", "jit", "diffusers"]
 """What `tokenizer export` writes."""
 Verify = Literal["auto", "full", "size"]
