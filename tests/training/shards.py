@@ -21,8 +21,12 @@ def write_shards(
     text_width: int = 16,
     seed: int = 0,
     shapes: Sequence[tuple[int, int, int]] = (),
+    plucker: bool = False,
 ) -> Path:
-    """``count`` samples of 16-channel latents with some structure, so that a loss can fall; or one of each shape."""
+    """``count`` samples of 16-channel latents with some structure, so that a loss can fall; or one of each shape.
+
+    With ``plucker`` each has rays as well, of random numbers.
+    """
     generator = torch.Generator().manual_seed(seed)
     with ShardWriter(path, tokenizer=TOKENIZER, text_encoder="random", samples_per_shard=3) as writer:
         for i, (frames, height, width) in enumerate(shapes or [shape] * count):
@@ -38,6 +42,7 @@ def write_shards(
                     fps=24.0 + 6 * (i % 2),
                     num_frames=1 + 4 * (frames - 1),
                     image_size=(height * 8, width * 8, height * 8, width * 8),
+                    plucker=torch.randn(6, frames, height, width, generator=generator) if plucker else None,
                 )
             )
     return path
