@@ -31,8 +31,8 @@ def check_initial_weights(cfg: TrainConfig, dit: DiTConfig) -> None:
         raise InputError(f"model.init_from={cfg.model.init_from}: {error}") from error
     if grown is not state and cfg.lora.enabled and "patch_embedding" not in cfg.lora.also_train:
         raise InputError(
-            f"model.init_from={cfg.model.init_from} has no columns for camera rays: they would be zero and frozen, and "
-            "the rays without effect; set lora.also_train=[patch_embedding]"
+            f"model.init_from={cfg.model.init_from} has no columns for camera rays: they would be zero and "
+            "frozen, and the rays without effect; set lora.also_train=[patch_embedding]"
         )
 
 
