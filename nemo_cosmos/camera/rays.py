@@ -50,7 +50,7 @@ class Cameras:
     def __post_init__(self) -> None:
         self.poses, self.intrinsics = self.poses.double(), self.intrinsics.double()
         check_poses(self.poses)
-        _check_intrinsics(self.intrinsics, len(self.poses))
+        check_intrinsics(self.intrinsics, len(self.poses))
         self.size = (int(self.size[0]), int(self.size[1]))
         height, width = self.size
         if height < 1 or width < 1:
@@ -65,11 +65,11 @@ class Cameras:
         return replace(self, poses=self.poses[frames], intrinsics=self.intrinsics[frames])
 
 
-def check_poses(poses: Tensor) -> None:
+def check_poses(poses: Tensor, names: Sequence[str] = ()) -> None:
     """Hold (N, 4, 4) poses to rotations and translations.
 
     Raises:
-        InputError: names the first pose at fault by its number, and what is wrong with it.
+        InputError: names the first pose at fault, without ``names`` by its number, and what is wrong with it.
     """
     if poses.ndim != 3 or poses.shape[1:] != (4, 4) or len(poses) == 0:
         raise InputError(f"poses have shape {tuple(poses.shape)}, expected (frames, 4, 4) with at least one frame")
@@ -83,7 +83,9 @@ def check_poses(poses: Tensor) -> None:
     }
     for fault, found in faults.items():
         if found.any():
-            raise InputError(f"pose {int(found.nonzero()[0])} {fault}; expected a camera-to-world matrix")
+            frame = int(found.nonzero()[0])
+            name = f"{names[frame]}: its pose" if names else f"pose {frame}"
+            raise InputError(f"{name} {fault}; expected a camera-to-world matrix")
 
 
 def _skew(rotation: Tensor) -> Tensor:
@@ -106,7 +108,8 @@ def _nearest_rotations(poses: Tensor) -> Tensor:
     return poses
 
 
-def _check_intrinsics(intrinsics: Tensor, frames: int) -> None:
+def check_intrinsics(intrinsics: Tensor, frames: int, names: Sequence[str] = ()) -> None:
+    """InputError unless (frames, 4) numbers are focal lengths and a centre; as :func:`check_poses`."""
     if intrinsics.shape != (frames, 4):
         raise InputError(f"intrinsics have shape {tuple(intrinsics.shape)}, expected ({frames}, 4): fx, fy, cx, cy")
     least, most = FOCAL_LENGTHS
@@ -116,8 +119,8 @@ def _check_intrinsics(intrinsics: Tensor, frames: int) -> None:
         frame = int(wrong.nonzero()[0])
         values = ", ".join(f"{value:g}" for value in intrinsics[frame].tolist())
         raise InputError(
-            f"camera {frame}: fx, fy, cx, cy = {values}; expected finite pixels, and focal lengths "
-            f"of {least:g} to {most:g}"
+            f"{names[frame] if names else f'camera {frame}'}: fx, fy, cx, cy = {values}; expected finite pixels, and "
+            f"focal lengths of {least:g} to {most:g}"
         )
 
 

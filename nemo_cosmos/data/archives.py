@@ -113,19 +113,20 @@ def look_into(path: Path, max_unpacked: int | None = None) -> Archive:
         if problem := _problem(info):
             raise InputError(f"{path}: member {info.filename[:100]!r} {problem}; nothing of the file is read")
     wanted = [info for info in infos if _is_wanted(info)]
-    counts = Counter(info.filename.casefold() for info in wanted)
+    counts = Counter(map(_name, wanted))
     if twice := [name for name, count in counts.items() if count > 1]:
         raise InputError(f"{path}: {len(twice)} names occur twice, for example {twice[0][:100]!r}")
     _refuse_bomb(path, wanted, max_unpacked)
-    members = {info.filename: info for info in sorted(wanted, key=lambda info: info.filename)}
+    members = {_name(info): info for info in sorted(wanted, key=_name)}
     lines = [f"{name} {info.file_size} {info.CRC}" for name, info in members.items()]
     return Archive(path, members, hashlib.sha256("\n".join(lines).encode("utf-8", "surrogateescape")).hexdigest())
 
 
 def _problem(info: zipfile.ZipInfo) -> str:
     """What no member of an honest archive is; empty where there is nothing."""
-    parts = PurePosixPath(info.filename.replace("\\", "/")).parts
-    if info.filename.startswith(("/", "\\")) or ".." in parts or ":" in parts[0] if parts else True:
+    name = _name(info)
+    parts = PurePosixPath(name).parts
+    if not parts or name.startswith("/") or ".." in parts or ":" in parts[0]:
         return "leads out of the folder that it would be unpacked to"
     mode = info.external_attr >> 16
     if stat.S_IFMT(mode) not in (0, stat.S_IFREG, stat.S_IFDIR):
@@ -135,8 +136,13 @@ def _problem(info: zipfile.ZipInfo) -> str:
     return ""
 
 
+def _name(info: zipfile.ZipInfo) -> str:
+    """Some writers on Windows separate folders with a backslash."""
+    return info.filename.replace("\\", "/")
+
+
 def _is_wanted(info: zipfile.ZipInfo) -> bool:
-    path = PurePosixPath(info.filename)
+    path = PurePosixPath(_name(info))
     hidden = any(part.startswith(".") or part == "__MACOSX" for part in path.parts)
     return not info.is_dir() and not hidden and path.suffix.lower() in WANTED
 

@@ -82,7 +82,7 @@ class Conditions:
 
 
 @dataclass(kw_only=True)
-class Cameras:
+class StoredCameras:
     """What a stored sample may hold of its cameras; the network is given ``plucker``, made of it when it is read.
 
     Attributes:
@@ -160,5 +160,7 @@ RULES: dict[str, Rule] = {item.name: item.metadata["rule"] for item in fields(Ne
 """The rule of every input, by its name, which is its name as an argument of the network, too."""
 STORED = tuple(name for name, rule in RULES.items() if rule.stored)
 """Inputs that are tensors of the stored sample."""
-SAMPLE_RULES = {name: RULES[name] for name in STORED} | {item.name: item.metadata["rule"] for item in fields(Cameras)}
+SAMPLE_RULES = {name: RULES[name] for name in STORED} | {
+    item.name: item.metadata["rule"] for item in fields(StoredCameras)
+}
 """The rule of every tensor that a stored sample may have beside latent and text."""
