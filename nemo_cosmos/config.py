@@ -80,6 +80,8 @@ class ModelConfig:
     """Released `.pt` file or run folder to start from; none: random initialisation."""
     init_lora_alpha: float | None = between(0, 10**9, None)
     """Of adapters within the file `init_from`, which are merged; none: their rank."""
+    init_new_views: bool = False
+    """Networks of more views (`overrides.num_views`) than `init_from` has: its views come first, the others start anew."""
     strict_init: bool = True
     """Missing or unexpected tensors in `init_from` are an error; false reports them and goes on."""
     rope_table_dtype: str = choice("fp32", "fp32", "bf16")
@@ -278,6 +280,9 @@ class LoraConfig:
         default_factory=lambda: ["to_q", "to_k", "to_v", "to_out.0", "ff.net.0.proj", "ff.net.2"]
     )
     """Linear layers with adapters, by their names in diffusers' Cosmos transformer."""
+    also_train: list[str] = field(default_factory=list)
+    """Parts whose weights are all trained beside the adapters, and kept with them: `patch_embedding`,
+    `time_embedding`, `final_layer`. New input channels, such as camera rays, need the first."""
 
 
 @dataclass

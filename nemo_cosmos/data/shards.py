@@ -37,7 +37,7 @@ from nemo_cosmos.data.manifest import (
     index_name,
     merge_manifest,
 )
-from nemo_cosmos.data.network_inputs import STORED
+from nemo_cosmos.data.network_inputs import SAMPLE_RULES
 from nemo_cosmos.data.positions import Bucket, LatentShape
 from nemo_cosmos.data.sample import LatentSample, Origin, TokenizerIdentity
 from nemo_cosmos.errors import InputError, explain_os_error
@@ -51,7 +51,7 @@ OPEN_FILES = 64
 _DIGEST_LINES = 10_000
 RATE_DIGITS = 3
 """Decimals to which frame rates are told apart."""
-TENSOR_NAMES = ("latent", "text", *STORED)
+TENSOR_NAMES = ("latent", "text", *SAMPLE_RULES)
 _KEY = re.compile(r"[A-Za-z0-9_-]{1,90}")  # 90 + ".safetensors" fits the 100 bytes of a ustar name
 
 
@@ -360,6 +360,19 @@ class ShardDataset(torch.utils.data.Dataset[LatentSample]):
         record = self._read(index, shard, members[3:])
         file = self.path / self.manifest.shards[shard].file
         return decode_sample(tensors, record, f"sample {self.keys[index]!r} in shard {file}")
+
+    def tensor_names(self, index: int) -> set[str]:
+        """Which tensors a sample holds; they are not read, nor is their checksum compared."""
+        shard, offset, size = self._rows[index, :3].tolist()
+        file = self._file(shard).fileno()
+        length = int.from_bytes(os.pread(file, 8, offset), "little")
+        try:
+            if not 0 < length <= size - 8:
+                raise ValueError(f"a header of {length} bytes in {size}")
+            return set(parse_json(os.pread(file, length, offset + 8).decode())) - {"__metadata__"}
+        except (ValueError, TypeError) as error:
+            where = f"sample {self.keys[index]!r} in shard {self.path / self.manifest.shards[shard].file}"
+            raise InputError(f"{where} is malformed: {error}; run `nemo-cosmos prepare` again") from error
 
     @property
     def digest(self) -> str:

@@ -8,11 +8,12 @@ from pathlib import Path
 import pytest
 import torch
 
+from nemo_cosmos.checkpoint.files import save_tensors
 from nemo_cosmos.data.sample import LatentSample, collate
 from nemo_cosmos.data.shards import ShardDataset, ShardWriter
 from nemo_cosmos.data.view_dropout import ViewDropout, select_views
 from nemo_cosmos.errors import InputError
-from nemo_cosmos.models.dit import DiTConfig
+from nemo_cosmos.models.dit import DiTConfig, build_dit
 from nemo_cosmos.training.data import CosmosDataModule
 from nemo_cosmos.training.run import train
 from nemo_cosmos.training.samples import open_samples
@@ -175,3 +176,49 @@ def test_steps_with_dropped_views_have_fewer_frames(tmp_path: Path) -> None:
     for step in range(10):
         assert data.shapes(step) == [(16, 2 * data.dropout.kept(step, 5), 4, 6)] * 4
     assert len({data.shapes(step)[0] for step in range(20)}) == 4
+
+
+def released(tmp_path: Path, num_views: int = 7) -> Path:
+    """A file of the small network as a release has it."""
+    sizes = dict(num_layers=4, hidden_size=64, num_attention_heads=4, text_width=16, adaln_lora_dim=8, max_frames=16,
+                 max_height=32, max_width=32)  # fmt: skip
+    save_tensors(
+        tmp_path / "base.pt", build_dit(DiTConfig.preset(PREDICT2, num_views=num_views, **sizes)).to_original()
+    )
+    return tmp_path / "base.pt"
+
+
+TWELVE = ["model.overrides.num_views=12", "trainer.max_steps=1", "optimizer.lr=0"]
+
+
+def test_more_views_than_the_base_has_start_with_its_views(tmp_path: Path) -> None:
+    shards = write_shards(tmp_path / "shards", shape=(2, 4, 6), rigs=[range(12)], count=2)
+    base = torch.load(released(tmp_path), weights_only=True)["net.view_embeddings.weight"]
+    words = [f"model.init_from={tmp_path / 'base.pt'}", "model.init_new_views=true", *TWELVE]
+    tables = []
+    for seed in (0, 1):
+        out = run(shards, tmp_path / f"run{seed}", *words, f"seed={seed}")
+        table = exported(out, 1)["net.view_embeddings.weight"]
+        assert torch.equal(table[:7], base) and table.shape == (12, 7) and 0.5 < table[7:].std() < 1.6
+        tables.append(table[7:])
+    assert not torch.equal(*tables)
+    log = "".join(file.read_text() for file in (out / "logs").iterdir())
+    assert "view_embeddings.weight from 7 to 12 views, the new ones start anew" in " ".join(log.split())
+    two = run(shards, tmp_path / "two", *words, "seed=1", "parallel.context=2", processes=2)
+    assert torch.equal(exported(two, 1)["net.view_embeddings.weight"], table)
+
+
+@pytest.mark.parametrize(
+    "rows, overrides, message",
+    [
+        (7, ["model.overrides.num_views=12"], "it has 7 views, the network 12: model.init_new_views=true takes"),
+        (9, [], "it has 9 views, the network 7: set model.overrides.num_views=9"),
+        (7, ["model.init_new_views=true"], "7 views and the network 7: model.init_new_views=true has no effect"),
+        (7, ["model.init_new_views=true", "model.overrides.num_views=12", "lora.enabled=true"], "would stay random"),
+        (None, ["model.init_new_views=true"], "model.init_new_views has no effect without model.init_from"),
+    ],
+)  # fmt: skip
+def test_other_numbers_of_views_are_told(rows: int | None, overrides: list[str], message: str, tmp_path: Path) -> None:
+    shards = write_shards(tmp_path / "shards", shape=(2, 4, 6), rigs=[[0, 1]], count=2)
+    init = [] if rows is None else [f"model.init_from={released(tmp_path, rows)}"]
+    refuse(small_run(shards, tmp_path / "run", *init, *overrides, preset=PREDICT2), message)
