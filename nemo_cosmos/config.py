@@ -81,7 +81,7 @@ class ModelConfig:
     init_lora_alpha: float | None = between(0, 10**9, None)
     """Of adapters within the file `init_from`, which are merged; none: their rank."""
     init_new_views: bool = False
-    """Networks of more views (`overrides.num_views`) than `init_from` has: its views come first, the others start anew."""
+    """`overrides.num_views` is more than `init_from` has: its views come first, the others start anew."""
     strict_init: bool = True
     """Missing or unexpected tensors in `init_from` are an error; false reports them and goes on."""
     rope_table_dtype: str = choice("fp32", "fp32", "bf16")

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 import torch
+import yaml
 
 from nemo_cosmos.checkpoint.files import save_tensors
 from nemo_cosmos.data.sample import LatentSample, collate
@@ -18,7 +19,7 @@ from nemo_cosmos.training.data import CosmosDataModule
 from nemo_cosmos.training.run import train
 from nemo_cosmos.training.samples import open_samples
 from tests.parallel.processes import run_processes
-from tests.parallel.runs import exported, losses, small_run, worst_difference
+from tests.parallel.runs import SMALL, exported, losses, small_run, worst_difference
 from tests.training.shards import TOKENIZER, write_shards
 
 PREDICT1, PREDICT2, ONE_VIEW = "tiny-video2world-multiview", "tiny-predict2-multiview", "tiny-predict2-video2world"
@@ -180,11 +181,8 @@ def test_steps_with_dropped_views_have_fewer_frames(tmp_path: Path) -> None:
 
 def released(tmp_path: Path, num_views: int = 7) -> Path:
     """A file of the small network as a release has it."""
-    sizes = dict(num_layers=4, hidden_size=64, num_attention_heads=4, text_width=16, adaln_lora_dim=8, max_frames=16,
-                 max_height=32, max_width=32)  # fmt: skip
-    save_tensors(
-        tmp_path / "base.pt", build_dit(DiTConfig.preset(PREDICT2, num_views=num_views, **sizes)).to_original()
-    )
+    config = DiTConfig.preset(PREDICT2, **yaml.safe_load(SMALL), num_views=num_views)
+    save_tensors(tmp_path / "base.pt", build_dit(config).to_original())
     return tmp_path / "base.pt"
 
 
