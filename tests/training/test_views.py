@@ -10,6 +10,7 @@ import torch
 import yaml
 
 from nemo_cosmos.checkpoint.files import save_tensors
+from nemo_cosmos.checkpoint.sources import open_weights
 from nemo_cosmos.data.sample import LatentSample, collate
 from nemo_cosmos.data.shards import ShardDataset, ShardWriter
 from nemo_cosmos.data.view_dropout import ViewDropout, select_views
@@ -220,3 +221,22 @@ def test_other_numbers_of_views_are_told(rows: int | None, overrides: list[str],
     shards = write_shards(tmp_path / "shards", shape=(2, 4, 6), rigs=[[0, 1]], count=2)
     init = [] if rows is None else [f"model.init_from={released(tmp_path, rows)}"]
     refuse(small_run(shards, tmp_path / "run", *init, *overrides, preset=PREDICT2), message)
+
+
+def test_the_exported_file_starts_adapters_and_holds_the_average(tmp_path: Path) -> None:
+    shards = write_shards(tmp_path / "shards", shape=(2, 4, 6), rigs=[WAYMO], count=2)
+    words = ("trainer.precision=bf16", "trainer.max_steps=2")
+    full = run(shards, tmp_path / "full", *words, "checkpoint.export_layout=joint")
+    file = full / "checkpoints" / "model" / "iter_000000002.pt"
+    content = torch.load(file, weights_only=True)
+    names = {name for name in content if name.startswith("net.")}
+    assert {f"net_ema.{name.removeprefix('net.')}" for name in names} == set(content) - names
+    assert {"net.view_embeddings.weight", "net.pos_embedder_options.n_cameras_7.seq"} <= names
+    for weights in ("reg", "ema"):
+        source = open_weights(file, weights=weights)  # type: ignore[arg-type]
+        assert build_dit(source.require_config()).load_original(source.state).complete
+    adapters = run(shards, tmp_path / "lora", *words, f"model.init_from={file}", "lora.enabled=true")
+    for weights in ("reg", "ema"):
+        assert (adapters / f"checkpoints/iter_000000002_{weights}_lora/adapter_model.safetensors").is_file()
+    merged = open_weights(adapters, weights="reg").state
+    assert torch.equal(merged["view_embeddings.weight"], content["net.view_embeddings.weight"])
