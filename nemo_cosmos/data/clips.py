@@ -17,12 +17,13 @@ NAME is a path relative to ``videos``. The caption or embedding of ``videos/DAY/
 
 from __future__ import annotations
 
+import hashlib
 from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 from pathlib import Path, PurePath
 
-from nemo_cosmos.data.embeddings import EMBEDDINGS_FOLDER, file_digest, stale_embeddings
+from nemo_cosmos.data.embeddings import EMBEDDING_SUFFIXES, EMBEDDINGS_FOLDER, file_digest, stale_embeddings
 from nemo_cosmos.data.images import IMAGE_SUFFIXES
 from nemo_cosmos.data.listing import (
     VIDEO_SUFFIXES,
@@ -81,10 +82,35 @@ IMAGES = Media("image", "images", IMAGE_SUFFIXES, ("image", "file_name"), still=
 
 @dataclass(frozen=True)
 class View:
-    """One camera of a rig: its video, and the number by which networks know the camera."""
+    """One camera of a rig.
+
+    Attributes:
+        video: its file of the clip.
+        view_id: the number by which networks know the camera.
+        camera: name of the camera's folder.
+        name: of the camera, for people.
+        caption, caption_file: its text, as of a clip; both None where the rig gives this camera none.
+        embedding_file: pickle with the ready text embedding, or None.
+        frame_repeat: what the rig says, None for nothing.
+    """
 
     video: Path
     view_id: int
+    camera: str = ""
+    name: str = ""
+    caption: str | None = None
+    caption_file: Path | None = None
+    embedding_file: Path | None = None
+    frame_repeat: float | None = None
+
+    @property
+    def has_text(self) -> bool:
+        """Whether there is a caption, which may be empty, or an embedding."""
+        return self.caption is not None or self.caption_file is not None or self.embedding_file is not None
+
+    def read_caption(self) -> str:
+        """The caption, stripped; empty where there is none. InputError when it is not UTF-8."""
+        return read_caption_file(self.caption_file) if self.caption_file is not None else (self.caption or "").strip()
 
 
 @dataclass(frozen=True)
@@ -102,7 +128,7 @@ class Clip:
         relative: path of the video below ``videos``, which its caption and embedding share.
         caption_place: where its caption belongs, in words.
         still: the file is an image, a clip of one frame.
-        views: every camera of a rig, ``video`` among them; empty for a single camera.
+        views: every camera of a rig, ``video`` (the front camera's) among them; empty for a single camera.
         poses_file: camera pose of each frame, None where none are known.
     """
 
@@ -120,13 +146,29 @@ class Clip:
     poses_file: Path | None = None
 
     @property
+    def videos(self) -> tuple[Path, ...]:
+        """The file of each view, of a single camera the one file."""
+        return tuple(view.video for view in self.views) or (self.video,)
+
+    @property
+    def embedding_files(self) -> tuple[Path, ...]:
+        """The embeddings of all views that have one."""
+        given = [view.embedding_file for view in self.views] if self.views else [self.embedding_file]
+        return tuple(file for file in given if file is not None)
+
+    def read_captions(self) -> list[str]:
+        """The caption of each view, empty for a view without one; of a single camera the one caption."""
+        return [view.read_caption() for view in self.views] if self.views else [self.read_caption()]
+
+    @property
     def has_caption(self) -> bool:
         """Whether there is a caption, which may be empty."""
         return self.caption is not None or self.caption_file is not None
 
     def digest(self) -> str:
         """SHA-256 that changes with what the clip shows; InputError where it cannot be read."""
-        return file_digest(self.video)
+        digests = [file_digest(video) for video in self.videos]
+        return digests[0] if len(digests) == 1 else hashlib.sha256("\n".join(digests).encode()).hexdigest()
 
     def read_caption(self) -> str:
         """The caption, stripped; may be empty. InputError when it is not UTF-8."""
@@ -317,11 +359,12 @@ def _with_embeddings(clips: list[Clip], folder: Path) -> list[Clip]:
     found, missing = [], []
     for clip in clips:
         inside = clip.relative if not clip.relative.is_absolute() else PurePath(clip.relative.name)
-        file = _own_file(folder, inside, ".pickle", stems)
-        if file.is_file():
+        files = [_own_file(folder, inside, suffix, stems) for suffix in EMBEDDING_SUFFIXES]
+        file = next((file for file in files if file.is_file()), None)
+        if file is not None:
             found.append(replace(clip, embedding_file=file))
         else:
-            missing.append(f"{clip.name} (expected {file})")
+            missing.append(f"{clip.name} (expected {files[0]})")
     advice = "name a text encoder (prepare --text-encoder, train data.text_encoder=)"
     _refuse_missing(missing, "text embedding", f"run tools/get_t5_embeddings.py, or {advice}")
     made_from = {clip.embedding_file: clip for clip in found}
