@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +23,7 @@ from nemo_cosmos.prepare.decode import default_workers
 from nemo_cosmos.prepare.device import resolve_device, resolve_dtype
 from nemo_cosmos.prepare.eight_files import REPORT, FolderResult, prepare_eight_files
 from nemo_cosmos.prepare.encode import barrier, join_ranks
-from nemo_cosmos.prepare.sources import SceneOptions, SourceOptions, open_source
+from nemo_cosmos.prepare.sources import SceneOptions, SourceOptions, open_source, scene_layout
 
 SHOWN = 5
 VIDEOS, TINY = "video_files", "tiny_models"
@@ -66,6 +66,8 @@ def prepare_camera_dataset(settings: CameraDatasetSettings) -> None:
         InputError: no scenes, a scene without a caption, a model that is not there, or an output that holds something
             else. What is wrong with single scenes is listed at the end instead.
     """
+    if settings.layout == "auto":
+        settings = replace(settings, layout=scene_layout(Path(settings.dataset_path)))
     out, cache = Path(settings.output_path), Path(settings.video_processing_cache_path)
     report_to(out)
     alone = not torch.distributed.is_initialized()

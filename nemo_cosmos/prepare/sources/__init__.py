@@ -10,9 +10,18 @@ from nemo_cosmos.prepare.sources.base import OpenedSource, SceneOptions, Source,
 from nemo_cosmos.prepare.sources.clips import ClipSource
 from nemo_cosmos.prepare.sources.images import ImageSource
 from nemo_cosmos.prepare.sources.rig import RigSource
-from nemo_cosmos.prepare.sources.scenes import COLMAP, DL3DV, NERFSTUDIO, SCENE_KINDS
+from nemo_cosmos.prepare.sources.scenes import COLMAP, DL3DV, NERFSTUDIO, SCENE_KINDS, scene_layout
 
-__all__ = ["KINDS", "SCENE_KINDS", "OpenedSource", "SceneOptions", "Source", "SourceOptions", "open_source"]
+__all__ = [
+    "KINDS",
+    "SCENE_KINDS",
+    "OpenedSource",
+    "SceneOptions",
+    "Source",
+    "SourceOptions",
+    "open_source",
+    "scene_layout",
+]
 
 _RIGS = (RigSource("waymo", "waymo"), RigSource("rig"))
 _ALL: tuple[Source, ...] = (DL3DV, NERFSTUDIO, COLMAP, ImageSource(), *_RIGS, ClipSource())

@@ -121,3 +121,8 @@ def _with_captions(clips: list[SceneClip], options: SourceOptions) -> list[Scene
 DL3DV = SceneSource("dl3dv", zips=True)
 NERFSTUDIO = SceneSource("nerfstudio")
 COLMAP = SceneSource("colmap", colmap=True)
+
+
+def scene_layout(path: Path) -> str:
+    """The layout of a folder of scenes by what lies there; DL3DV's, which says what is missing, where none fits."""
+    return next((source.kind for source in (DL3DV, NERFSTUDIO, COLMAP) if source.reads(path)), DL3DV.kind)
