@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Literal
 
+Captions = Literal["front", "all"]
+"""Which cameras of a rig have a caption."""
 Fit = Literal["crop", "pad", "stretch"]
 """How a picture of another shape fills a frame."""
 InputFrom = Literal["start", "end"]
@@ -15,6 +17,8 @@ Precision = Literal["bf16", "fp32"]
 Sampler = Literal["edm-euler", "res-2ab"]
 TemporalMapping = Literal["first", "middle", "last", "mean"]
 """Which rays of the pixel frames of a latent frame stand for it."""
+Split = Literal["all", "train", "val"]
+"""``val``: the last tenth of the clips by name, rounded down, and one more; ``train``: the others."""
 TokenizerForm = Literal["folder", "jit", "diffusers"]
 """What `tokenizer export` writes."""
 Verify = Literal["auto", "full", "size"]
