@@ -22,7 +22,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 from pathlib import Path, PurePath
 
-from nemo_cosmos.data.embeddings import EMBEDDINGS_FOLDER, file_digest, stale_embeddings
+from nemo_cosmos.data.embeddings import EMBEDDING_SUFFIXES, EMBEDDINGS_FOLDER, file_digest, stale_embeddings
 from nemo_cosmos.data.images import IMAGE_SUFFIXES
 from nemo_cosmos.data.listing import (
     VIDEO_SUFFIXES,
@@ -81,10 +81,35 @@ IMAGES = Media("image", "images", IMAGE_SUFFIXES, ("image", "file_name"), still=
 
 @dataclass(frozen=True)
 class View:
-    """One camera of a rig: its video, and the number by which networks know the camera."""
+    """One camera of a rig.
+
+    Attributes:
+        video: its file of the clip.
+        view_id: the number by which networks know the camera.
+        camera: name of the camera's folder.
+        name: of the camera, for people.
+        caption, caption_file: its text, as of a clip; both None where the rig gives this camera none.
+        embedding_file: pickle with the ready text embedding, or None.
+        frame_repeat: what the rig says, None for nothing.
+    """
 
     video: Path
     view_id: int
+    camera: str = ""
+    name: str = ""
+    caption: str | None = None
+    caption_file: Path | None = None
+    embedding_file: Path | None = None
+    frame_repeat: float | None = None
+
+    @property
+    def has_text(self) -> bool:
+        """Whether there is a caption, which may be empty, or an embedding."""
+        return self.caption is not None or self.caption_file is not None or self.embedding_file is not None
+
+    def read_caption(self) -> str:
+        """The caption, stripped; empty where there is none. InputError when it is not UTF-8."""
+        return read_caption_file(self.caption_file) if self.caption_file is not None else (self.caption or "").strip()
 
 
 @dataclass(frozen=True)
@@ -317,11 +342,12 @@ def _with_embeddings(clips: list[Clip], folder: Path) -> list[Clip]:
     found, missing = [], []
     for clip in clips:
         inside = clip.relative if not clip.relative.is_absolute() else PurePath(clip.relative.name)
-        file = _own_file(folder, inside, ".pickle", stems)
-        if file.is_file():
+        files = [_own_file(folder, inside, suffix, stems) for suffix in EMBEDDING_SUFFIXES]
+        file = next((file for file in files if file.is_file()), None)
+        if file is not None:
             found.append(replace(clip, embedding_file=file))
         else:
-            missing.append(f"{clip.name} (expected {file})")
+            missing.append(f"{clip.name} (expected {files[0]})")
     advice = "name a text encoder (prepare --text-encoder, train data.text_encoder=)"
     _refuse_missing(missing, "text embedding", f"run tools/get_t5_embeddings.py, or {advice}")
     made_from = {clip.embedding_file: clip for clip in found}

@@ -1,6 +1,7 @@
 """Files of text embeddings as Cosmos tools keep them: ``t5_xxl/NAME.pickle`` beside ``metas/NAME.txt``.
 
-A pickle holds a list with one NumPy array (tokens, width), the true tokens alone. Pickles can run code when
+A pickle holds a list with one NumPy array (tokens, width), the true tokens alone; (1, tokens, width), as some tools
+write it, and the suffix ``.pkl`` are read, too. Pickles can run code when
 loaded; these are read without unpickling, as float arrays and nothing else.
 
 ``t5_xxl/captions.jsonl`` records for each pickle the digests of the caption it was made from and of the file itself,
@@ -27,6 +28,8 @@ from nemo_cosmos.errors import InputError
 from nemo_cosmos.typed import parse_json
 
 EMBEDDINGS_FOLDER = "t5_xxl"
+EMBEDDING_SUFFIXES = (".pickle", ".pkl")
+"""The first that is there counts."""
 CAPTIONS_RECORD = "captions.jsonl"
 DTYPES = ("float16", "float32")
 """NumPy has no bfloat16, so pickles cannot hold it."""
@@ -43,7 +46,7 @@ def read_embedding(path: str | Path) -> Tensor:
     """Read a ``t5_xxl`` pickle: (tokens, width), in the stored floating-point type.
 
     Raises:
-        InputError: the file is unreadable, holds anything but one 2-D floating-point array, or non-finite numbers.
+        InputError: the file is unreadable, holds anything but one such floating-point array, or non-finite numbers.
     """
     path = Path(path)
     try:
@@ -56,6 +59,8 @@ def read_embedding(path: str | Path) -> Tensor:
         reason = str(error) if isinstance(error, pickle.UnpicklingError) else "it is damaged"
         raise InputError(f"{path} is not a pickled list of NumPy arrays: {reason}; it was not loaded") from error
     array = content[0] if isinstance(content, list) and len(content) == 1 else content
+    if isinstance(array, np.ndarray) and array.ndim == 3 and array.shape[0] == 1:
+        array = array[0]
     if not isinstance(array, np.ndarray) or array.ndim != 2 or array.dtype.kind != "f" or array.shape[0] < 1:
         found = f"{array.dtype} {array.shape}" if isinstance(array, np.ndarray) else type(array).__name__
         raise InputError(f"{path} holds {found}; expected a list with one float array (tokens, width)")

@@ -22,7 +22,7 @@ MANIFEST_NAME = "manifest.json"
 INDEX_SUFFIX = ".index.json"
 FORMAT_NAME = "nemo_cosmos.latent_shards"
 FORMAT_VERSION = 1
-_DISTINCT = ("latent_shapes", "latent_dtypes", "text_widths", "num_frames", "image_sizes")
+_DISTINCT = ("latent_shapes", "latent_dtypes", "text_widths", "num_frames", "image_sizes", "view_ids")
 """What a manifest says of all shards and an index of one."""
 _ORIGIN = {field.name for field in fields(Origin)} - {"options"}
 """Keys of a sample's origin in an index."""
@@ -36,9 +36,10 @@ class ShardIndex:
 
     ``tensors`` and ``records`` hold per sample (offset, bytes, crc32) of the safetensors and of the JSON member's
     content within the tar file. ``latent_shapes``, ``latent_dtypes``, ``text_widths``, ``num_frames``,
-    ``image_sizes`` and ``fps`` are the distinct values found in the shard, sorted. ``origins`` holds per sample what
-    it was made from (``Origin.to_index``). ``shapes`` holds per sample the place of its latent's shape in
-    ``latent_shapes``, where there are several. Shards of before have no ``fps``, ``origins`` and ``shapes``.
+    ``image_sizes``, ``fps`` and, of several cameras, ``view_ids`` are the distinct values found in the shard, sorted.
+    ``origins`` holds per sample what it was made from (``Origin.to_index``). ``shapes`` holds per sample the place of
+    its latent's shape in ``latent_shapes``, where there are several. Shards of before have no ``fps``, ``origins`` and
+    ``shapes``.
     """
 
     shard: str
@@ -57,6 +58,7 @@ class ShardIndex:
     fps: list[float] = field(default_factory=list)
     origins: list[dict[str, Any] | None] = field(default_factory=list)
     shapes: list[int] = field(default_factory=list)
+    view_ids: list[list[int]] = field(default_factory=list)
 
     @property
     def samples(self) -> int:
@@ -105,6 +107,7 @@ class Manifest:
         settings: how the shards were made, as ``prepare`` recorded it.
         skipped: clips that were left out, each with the reason.
         fps: distinct frame rates; empty where some shard does not record them.
+        view_ids: distinct lists of the views of multiview samples.
     """
 
     samples: int
@@ -119,6 +122,7 @@ class Manifest:
     settings: dict[str, Any] = field(default_factory=dict)
     skipped: list[dict[str, str]] = field(default_factory=list)
     fps: list[float] = field(default_factory=list)
+    view_ids: list[list[int]] = field(default_factory=list)
 
     @property
     def latent_shape(self) -> tuple[int, ...]:

@@ -10,13 +10,15 @@ over frames, rows and columns has become tokens.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, fields, replace
 from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, nn
 
+SHARED = "1 or views"
+"""Axis of what all views of a sample may share."""
 Inputs = TypeVar("Inputs", bound="NetworkInputs")
 
 
@@ -26,7 +28,7 @@ class Rule:
 
     Attributes:
         axes: dimensions of one sample's value: names of a latent's (``frames``, ``rows``, ``columns``) or of its own,
-            a number where the size is fixed.
+            a number where the size is fixed, ``SHARED`` where it is the number of views or 1 for all of them.
         stored: it is a tensor of the stored sample.
         real: it takes the network's precision; other values keep theirs (bfloat16 would turn 29.97 frames a second
             into 30).
@@ -44,8 +46,20 @@ class Rule:
         return tuple(sizes.get(axis, axis) if isinstance(axis, str) else axis for axis in self.axes)
 
     def zeros(self, latent: Tensor) -> Tensor:
-        """What stands for a missing value; every size has to follow from the latent."""
-        return torch.zeros([int(size) for size in self.shape(latent)])
+        """What stands for a missing value; every size has to follow from the latent, or to be shared by all views."""
+        return torch.zeros([1 if size == SHARED else int(size) for size in self.shape(latent)])
+
+    def alike(self, values: Sequence[Tensor]) -> list[Tensor]:
+        """Values of one batch in one shape: what some samples share among their views is repeated for each, where
+        others have it for each."""
+        if SHARED not in self.axes:
+            return list(values)
+        axis = self.axes.index(SHARED)
+        most = max(value.shape[axis] for value in values)
+        return [
+            value.expand([most if at == axis and size == 1 else size for at, size in enumerate(value.shape)])
+            for value in values
+        ]
 
     def problem(self, value: Tensor, latent: Tensor) -> str | None:
         """What is wrong with a sample's value, in words; None when nothing is."""
@@ -69,13 +83,14 @@ class Conditions:
     """What a stored sample may hold for the network beside latent, text and frame rate; in a batch with (B, ...).
 
     Attributes:
-        padding_mask: (1, h, w) at latent resolution, 1 = padded; None when nothing is padded.
+        padding_mask: (1, h, w) at latent resolution, 1 = padded, or (V, h, w) where views differ; None when nothing
+            is padded.
         plucker: (6, T, h, w) Plücker rays of camera-controlled clips.
         view_ids: (V,) int64 camera of each view of a multiview clip.
-        frame_repeat: (V,) repetition count of each view of a multiview clip.
+        frame_repeat: (V,) repetition count of each view of a multiview clip, divided by 10.
     """
 
-    padding_mask: Tensor | None = field(default=None, metadata=_rule(1, "rows", "columns", zeros_if_missing=True))
+    padding_mask: Tensor | None = field(default=None, metadata=_rule(SHARED, "rows", "columns", zeros_if_missing=True))
     plucker: Tensor | None = field(default=None, metadata=_rule(6, "frames", "rows", "columns"))
     view_ids: Tensor | None = field(default=None, metadata=_rule("views", real=False))
     frame_repeat: Tensor | None = field(default=None, metadata=_rule("views", real=False))

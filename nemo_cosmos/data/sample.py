@@ -68,12 +68,14 @@ class LatentSample(Conditions, StoredCameras):
             sigma_data. Of V views T = V x latent frames of a view, one view after another.
         text: (n, width) text embedding, true tokens only (no padding). Of V views (V, n, width), n of the longest,
             with zero rows after the tokens of the others; a view without a caption is all zeros.
-        caption: the text that was embedded.
+        caption: the text that was embedded; of several views that of the front camera.
         fps: frame rate of the pixel frames.
         num_frames: pixel frames that the latent stands for; of several views, those of one.
         image_size: height and width in pixels as encoded, then height and width of the source.
         source: where the clip came from, for people: file name and first frame.
         origin: what the sample was made from; None in shards of before this was recorded.
+        cameras: name of each view, for people; empty for a single camera.
+        captions: text of each view, empty for one that has none; empty for a single camera.
     """
 
     key: str
@@ -85,6 +87,8 @@ class LatentSample(Conditions, StoredCameras):
     image_size: tuple[int, int, int, int]
     source: str = ""
     origin: Origin | None = None
+    cameras: list[str] = field(default_factory=list)
+    captions: list[str] = field(default_factory=list)
 
     @property
     def num_views(self) -> int:
@@ -185,7 +189,7 @@ def _stack_optional(records: list[LatentSample], name: str) -> Tensor | None:
     rule = RULES[name]
     if rule.zeros_if_missing:
         tensors = [rule.zeros(s.latent) if (value := getattr(s, name)) is None else value for s in records]
-        return torch.stack(tensors).float()
+        return torch.stack(rule.alike(tensors)).float()
     missing = [s.key for s in records if getattr(s, name) is None]
     if len(missing) == len(records):
         return None

@@ -19,7 +19,7 @@ import tempfile
 import zlib
 from collections import OrderedDict
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from types import TracebackType
 from typing import Any, BinaryIO, cast
@@ -118,6 +118,8 @@ class _OpenShard:
             (self.index.image_sizes, list(sample.image_size[:2])),
             (self.index.fps, round(sample.fps, RATE_DIGITS)),
         ]
+        if sample.view_ids is not None:
+            distinct.append((self.index.view_ids, sample.view_ids.tolist()))
         for values, value in distinct:
             if value not in values:
                 values.append(value)
@@ -141,6 +143,8 @@ class _OpenShard:
         record = dict(vars(self.index))
         if len(self.index.latent_shapes) == 1:
             del record["shapes"]
+        if not self.index.view_ids:
+            del record["view_ids"]
         write_json(self.path / index_name(self.index.shard), record)
 
     def discard(self) -> None:
@@ -441,6 +445,7 @@ def encode_sample(sample: LatentSample) -> tuple[bytes, bytes]:
         "image_size": [int(v) for v in sample.image_size],
         "source": sample.source,
         **({} if sample.origin is None else {"origin": sample.origin.to_record()}),
+        **{name: value for name in ("cameras", "captions") if (value := getattr(sample, name))},
     }
     content = json.dumps(record, ensure_ascii=False, sort_keys=True)
     # A lone surrogate (from an undecodable file name) is no UTF-8: JSON's own escape keeps it readable.
@@ -459,6 +464,8 @@ class _Record:
     image_size: list[int]
     source: str
     origin: Origin | None = None
+    cameras: list[str] = field(default_factory=list)
+    captions: list[str] = field(default_factory=list)
 
 
 def decode_sample(tensors: bytes, record: bytes, where: str = "the sample") -> LatentSample:

@@ -145,8 +145,35 @@ def check_sample(sample: LatentSample, manifest: Manifest) -> list[str]:
     if mask is not None and RULES["padding_mask"].problem(mask, latent) is None:
         if not bool(((mask == 0) | (mask == 1)).all()):
             problems.append("padding_mask: expected values 0 and 1")
-        elif bool(mask.all()):
+        elif bool(mask.flatten(1).all(dim=1).any()):
             problems.append("padding_mask covers the whole frame")
+        if mask.shape[0] not in (1, sample.num_views):
+            problems.append(f"padding_mask has {mask.shape[0]} masks for {sample.num_views} views")
+    problems.extend(_view_problems(sample))
+    return problems
+
+
+def _view_problems(sample: LatentSample) -> list[str]:
+    """What is wrong with the views of a sample of several cameras, in words."""
+    ids, problems = sample.view_ids, []
+    if ids is None:
+        stray = [name for name in ("cameras", "captions") if getattr(sample, name)]
+        return [f"{', '.join(stray)} of several views without view_ids"] if stray else []
+    if ids.ndim != 1 or ids.is_floating_point() or not ids.numel():
+        return [f"view_ids {_describe(ids)}, expected (views,) of whole numbers"]
+    numbers = ids.tolist()
+    if min(numbers) < 0 or len(set(numbers)) < len(numbers):
+        problems.append(f"view_ids {numbers}: expected different numbers from 0 on")
+    if sample.frame_repeat is not None and sample.frame_repeat.shape != ids.shape:
+        problems.append(f"frame_repeat {_describe(sample.frame_repeat)} for {len(numbers)} views")
+    for name in ("cameras", "captions"):
+        if len(getattr(sample, name)) not in (0, len(numbers)):
+            problems.append(f"{len(getattr(sample, name))} {name} for {len(numbers)} views")
+    if sample.text.ndim == 3 and len(sample.captions) == len(sample.text):
+        told = sample.text.flatten(1).abs().amax(dim=1) > 0
+        bare = [view for view, caption, some in zip(numbers, sample.captions, told, strict=True) if caption and not some]
+        if bare:
+            problems.append(f"views {bare} have a caption and no text embedding")
     return problems
 
 

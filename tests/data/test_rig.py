@@ -74,10 +74,10 @@ def test_what_is_no_rig(values: Any, message: str) -> None:
 def test_files_that_are_no_rig(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="rig 'my_rig': no such file, nor one of av6, av7, waymo"):
         read_rig("my_rig")
-    with pytest.raises(InputError, match="gone.yaml does not exist"):
+    with pytest.raises(InputError, match=r"gone\.yaml does not exist"):
         read_rig(tmp_path / "gone.yaml")
     (tmp_path / "rig.yaml").write_text("cameras:\n  a: 1\n  a: 2\n")
-    with pytest.raises(InputError, match="line 3.*'a' stands twice"):
+    with pytest.raises(InputError, match=r"line 3.*'a' stands twice"):
         find_rig(tmp_path)
     (tmp_path / "rig.yaml").write_bytes(b"cameras: \xff")
     with pytest.raises(InputError, match="not UTF-8"):

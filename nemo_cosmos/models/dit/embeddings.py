@@ -27,7 +27,7 @@ def unpatchify(tokens: Tensor, grid: TokenGrid, patch: int) -> Tensor:
 
 
 def resize_nearest(mask: Tensor, height: int, width: int) -> Tensor:
-    """(B, 1, H, W) -> (B, 1, height, width) by plain nearest neighbours."""
+    """(B, N, H, W) -> (B, N, height, width) by plain nearest neighbours."""
     return F.interpolate(mask, size=(height, width), mode="nearest")
 
 

@@ -150,7 +150,8 @@ class CosmosDiT(Stage):
             timesteps: (B,), or (B, T) for a time per latent frame; c_noise for Predict1, t in [0, 1] for Predict2.
             text: (B, M, text_width), padded with zeros, never masked; with V views M = V · tokens per view.
             fps: (B,) frame rate of the pixels; None leaves time positions unscaled.
-            padding_mask: (B, 1, Hpix, Wpix), 1 = padded; None means nothing is padded.
+            padding_mask: (B, 1, Hpix, Wpix), 1 = padded, or (B, V, Hpix, Wpix) with a mask for each view; None means
+                nothing is padded.
             condition_mask: (B, 1, T, H, W), 1 on given latent frames; None means none is given.
             plucker: (B, 6, T, H, W) camera rays, for networks with camera control.
             view_ids: (B, V) for Predict2 multiview, None for all of the network's views in order.
@@ -232,8 +233,11 @@ class CosmosDiT(Stage):
         if padding_mask is None:
             channels.append(x.new_zeros(b, 1, t, h, w))
         else:
+            masks = padding_mask.shape[1]
+            if masks not in (1, self._num_views(sample)):
+                raise ValueError(f"{masks} padding masks for {self._num_views(sample)} views: expected one, or each")
             resized = resize_nearest(padding_mask.to(x.dtype), h, w)
-            channels.append(resized.unsqueeze(2).expand(-1, -1, t, -1, -1))
+            channels.append(resized.repeat_interleave(t // masks, dim=1).unsqueeze(1))
         if config.multiview:
             num_views = self._num_views(sample)
             if view_ids is None:
