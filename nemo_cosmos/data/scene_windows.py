@@ -19,7 +19,8 @@ from nemo_cosmos.data.archives import look_into
 from nemo_cosmos.data.clips import Clip
 from nemo_cosmos.data.embeddings import file_digest
 from nemo_cosmos.data.resize import geometry, padding_mask, resize
-from nemo_cosmos.camera.track import Track, frames_at_rate, match_images
+from nemo_cosmos.camera.resample import frames_at_rate
+from nemo_cosmos.camera.track import Track, match_images
 from nemo_cosmos.data.scene_poses import UNKNOWN, read_track
 from nemo_cosmos.data.scenes import Pictures, Scene, choose_images, open_files, open_pictures, sizes_of
 from nemo_cosmos.data.video import video_writer

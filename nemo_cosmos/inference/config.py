@@ -9,7 +9,9 @@ from pathlib import Path
 from typing import Any, get_args
 
 from nemo_cosmos.checkpoint.files import JOINT
-from nemo_cosmos.choices import Fit, InputFrom, Sampler, Stacking
+from nemo_cosmos.camera.csv_poses import DEFAULT_FOV
+from nemo_cosmos.camera.latent_frames import DEFAULT_MAPPING
+from nemo_cosmos.choices import Fit, InputFrom, Sampler, Stacking, TemporalMapping
 from nemo_cosmos.data.images import IMAGE_FORMATS
 from nemo_cosmos.data.manifest import Manifest, one_rate
 from nemo_cosmos.data.record import recorded_rates
@@ -57,6 +59,10 @@ class GenerationConfig:
         num_views: how many cameras, where no rig names them.
         rope_fps: frame rate that a network of several views is told; None: that of the file.
         input_stacking: how one input video holds all views.
+        trajectory: of the camera of every request that names none: a pose file or folder, or a move.
+        fov: degrees from left to right that a camera shows whose trajectory does not tell.
+        resample_trajectory: spread all poses of a file over the frames of the video, between two poses where needed,
+            instead of taking one pose a frame.
         output_stacking: how the video that is written does; None: "vertical" for Predict2, "time" for Predict1.
     """
 
@@ -83,6 +89,9 @@ class GenerationConfig:
     rope_fps: float | None = None
     input_stacking: Stacking = "time"
     output_stacking: Stacking | None = None
+    trajectory: str | None = None
+    fov: float = DEFAULT_FOV
+    resample_trajectory: bool = False
 
     def __post_init__(self) -> None:
         check_fields(self, {}, "")
@@ -101,6 +110,7 @@ class GenerationConfig:
             require(name, rate is None or 0 < rate <= MOST_FPS, f"a positive frame rate of at most {MOST_FPS}")
         views = self.num_views
         require("num_views", views is None or 1 <= views <= MOST_CAMERAS, f"at least 1 and at most {MOST_CAMERAS}")
+        require("fov", 1 <= self.fov <= 175, "1 to 175 degrees")
         require("seed", 0 <= self.seed < 2**32, "0 up to 2^32 - 1")
         require("crf", 0 <= self.crf <= 51, "0 up to 51")
         require("image_format", self.image_format.lower() in IMAGE_FORMATS, " or ".join(IMAGE_FORMATS))
@@ -129,6 +139,7 @@ class WeightDefaults:
         input_step: distance between the frames taken from a source video.
         fps: frame rate of all training samples, None where they differ or it is unknown.
         rig: cameras of the training samples, None where they had one or it is unknown.
+        camera_frames: which pixel frames' rays a latent frame was given.
     """
 
     size: tuple[int, int] = RELEASED_SIZE
@@ -142,6 +153,7 @@ class WeightDefaults:
     input_step: int = 1
     fps: float | None = None
     rig: Rig | None = None
+    camera_frames: TemporalMapping = DEFAULT_MAPPING
 
 
 def trained_text_length(path: str | Path) -> int:

@@ -64,10 +64,18 @@ def request_record(request: GenerationRequest, settings: dict[str, Any], shared:
     return {
         "prompt": request.prompt,
         "visual_input": _file_record(request.visual_input),
+        **({} if request.trajectory is None else {"trajectory": _trajectory_record(request.trajectory)}),
         **({"views": views, "embedding": _file_record(request.embedding)} if views else {}),
         **shared,
         "settings": settings,
     }
+
+
+def _trajectory_record(trajectory: str) -> dict[str, Any]:
+    path = Path(trajectory)
+    if path.is_dir():
+        return {"path": trajectory, "files": fingerprint(path, deep=True)}
+    return {"path": trajectory, "sha256": file_digest(path)} if path.is_file() else {"move": trajectory}
 
 
 def _file_record(file: Path | GivenFrames | None) -> dict[str, Any] | None:

@@ -147,6 +147,9 @@ def _generate_one(
     device = pipeline.ranks.device
     if device.type == "cuda":
         torch.cuda.reset_peak_memory_stats(device)
+    *_, result = _files(pipeline, request, output)
+    if pipeline.ranks.is_first:
+        pipeline.before(request, result)
     started = time.perf_counter()
     frames, fps = pipeline.generate(request, text, progress=progress)
     seconds = time.perf_counter() - started
@@ -157,7 +160,6 @@ def _generate_one(
         summary.refused.append(request.name)
         return
     measured: dict[str, Any] = {"seconds": round(seconds, 3), "frames": frames.shape[-3], "fps": fps}
-    *_, result = _files(pipeline, request, output)
     if device.type == "cuda":
         measured["peak_memory_bytes"] = torch.cuda.max_memory_allocated(device)
     try:

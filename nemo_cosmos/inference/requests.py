@@ -58,6 +58,8 @@ class GenerationRequest:
         visual_inputs: instead of ``visual_input``, image or video of each camera, or in memory of all views in order.
         views: the cameras in the order of their ids, filled in once they are known.
         embedding: file with the text embedding of all views, filled in likewise.
+        trajectory: of the camera, for networks with camera rays: a pose file or folder, or a move such as
+            ``orbit_left:0.3``.
     """
 
     name: str
@@ -70,6 +72,7 @@ class GenerationRequest:
     visual_inputs: Mapping[str, Path | GivenFrames] | tuple[GivenFrames, ...] | None = None
     views: tuple[View, ...] = ()
     embedding: Path | None = None
+    trajectory: str | None = None
 
     @property
     def given(self) -> Path | GivenFrames | None:
@@ -123,7 +126,8 @@ def collect_requests(
 
 def requests_from_jsonl(path: Path) -> list[GenerationRequest]:
     """One request a line: an object with ``prompt`` and/or ``visual_input`` (relative to the working directory or to
-    the file), optionally ``name`` (default: the line's number from 0) and ``seed``. Blank lines count as lines.
+    the file), optionally ``name`` (default: the line's number from 0), ``seed`` and ``trajectory`` (a path likewise, or
+    a move of the camera). Blank lines count as lines.
 
     Raises:
         InputError: the file is missing or empty, or a line is no such object; the message names the line.
@@ -135,7 +139,7 @@ def requests_from_jsonl(path: Path) -> list[GenerationRequest]:
             values = parse_json(line)
         except ValueError as error:
             raise InputError(f"{where}: no JSON object ({error})") from error
-        known = {"prompt": str, "visual_input": str, "name": str, "seed": int}
+        known = {"prompt": str, "visual_input": str, "name": str, "seed": int, "trajectory": str}
         if not isinstance(values, dict) or not values:
             raise InputError(f"{where}: expected an object with prompt and visual_input")
         for key, value in values.items():
@@ -143,9 +147,9 @@ def requests_from_jsonl(path: Path) -> list[GenerationRequest]:
                 raise InputError(f"{where}: unknown field {key!r}; expected {', '.join(known)}")
             if value is not None and (not isinstance(value, known[key]) or isinstance(value, bool)):
                 raise InputError(f"{where}: {key}={value!r}, expected a {known[key].__name__}")
-        for key in ("name", "visual_input"):
+        for key in ("name", "visual_input", "trajectory"):
             require_path(values.get(key) or "", f"{where}: {key}")
-        given = values.get("visual_input")
+        given, trajectory = values.get("visual_input"), values.get("trajectory")
         requests.append(
             GenerationRequest(
                 name=values.get("name") or str(number - 1),
@@ -153,6 +157,7 @@ def requests_from_jsonl(path: Path) -> list[GenerationRequest]:
                 visual_input=_resolve(given, path.parent) if given else None,
                 seed=values.get("seed"),
                 has_prompt=values.get("prompt") is not None,
+                trajectory=str(_resolve(trajectory, path.parent)) if trajectory else None,
             )
         )
     if not requests:

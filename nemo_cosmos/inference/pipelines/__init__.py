@@ -6,6 +6,7 @@ from typing import Any
 
 from nemo_cosmos.errors import InputError
 from nemo_cosmos.inference.pipelines.base import GenerationPipeline
+from nemo_cosmos.inference.pipelines.camera import CameraPipeline
 from nemo_cosmos.inference.pipelines.multiview import MultiviewPipeline, SixViewPipeline
 from nemo_cosmos.inference.pipelines.text2image import Text2ImagePipeline
 from nemo_cosmos.inference.pipelines.world import WorldPipeline
@@ -14,6 +15,7 @@ from nemo_cosmos.models.dit.config import DiTConfig
 PIPELINES: tuple[type[GenerationPipeline[Any]], ...] = (
     WorldPipeline,
     Text2ImagePipeline,
+    CameraPipeline,
     MultiviewPipeline,
     SixViewPipeline,
 )
@@ -28,4 +30,4 @@ def pipeline_for(dit: DiTConfig) -> type[GenerationPipeline[Any]]:
     for pipeline in PIPELINES:
         if pipeline.takes(dit):
             return pipeline
-    raise InputError("the weights are a camera control network, which takes more than a prompt and an input video")
+    raise InputError("the weights are a network of several views with camera rays, which nothing here generates with")

@@ -40,6 +40,8 @@ class Plan(Protocol):
 PlanT = TypeVar("PlanT", bound=Plan)
 OF_SEVERAL_CAMERAS = ("rig", "num_views", "rope_fps", "input_stacking", "output_stacking")
 """Settings that pipelines of one camera do not read."""
+OF_A_TRAJECTORY = ("trajectory", "fov", "resample_trajectory")
+"""Settings that networks without camera rays do not read."""
 
 
 @dataclass(frozen=True)
@@ -172,6 +174,8 @@ class GenerationPipeline(ABC, Generic[PlanT]):
                 raise InputError(
                     f"{request.name}: texts or inputs for several cameras, but the weights make {cls.makes}s of one"
                 )
+            if request.trajectory is not None and not dit.plucker_channels:
+                raise InputError(f"{request.name}: a trajectory, but the weights are a network without camera rays")
             if request.visual_input is not None:
                 require_file(request.visual_input, f"{request.name}: input ")
         return requests, config
@@ -209,6 +213,10 @@ class GenerationPipeline(ABC, Generic[PlanT]):
     @abstractmethod
     def write(self, path: Path, frames: Tensor, fps: float) -> None:
         """Writes what :meth:`render` gives to the files of :meth:`files`; each appears when it is complete."""
+
+    def before(self, request: GenerationRequest, path: Path) -> None:
+        """What is written beside the result at ``path`` before the work on it begins; on the first rank."""
+        return None
 
     @classmethod
     def files(cls, path: Path, config: GenerationConfig) -> list[Path]:

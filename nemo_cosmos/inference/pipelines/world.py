@@ -17,7 +17,7 @@ from nemo_cosmos.diffusion.samplers import Progress
 from nemo_cosmos.errors import InputError
 from nemo_cosmos.inference.config import DEFAULT_FPS, RELEASED_SIZE, GenerationConfig, WeightDefaults
 from nemo_cosmos.inference.inputs import InputFrames
-from nemo_cosmos.inference.pipelines.base import OF_SEVERAL_CAMERAS, Conditions, GenerationPipeline, plan_size
+from nemo_cosmos.inference.pipelines.base import OF_A_TRAJECTORY, OF_SEVERAL_CAMERAS, Conditions, GenerationPipeline, plan_size
 from nemo_cosmos.inference.requests import GenerationRequest
 from nemo_cosmos.inference.sampling import SamplingInputs
 from nemo_cosmos.models.dit.config import DiTConfig
@@ -123,7 +123,11 @@ class WorldPipeline(GenerationPipeline[VideoPlan]):
     released_size = RELEASED_SIZE
     usual_fps: ClassVar[float] = DEFAULT_FPS
     """Frames per second where neither the user nor an input nor the training data tells."""
-    without_effect: ClassVar[tuple[str, ...]] = ("image_format", "image_quality", *OF_SEVERAL_CAMERAS)
+    without_effect: ClassVar[tuple[str, ...]] = (
+        *("image_format", "image_quality"),
+        *OF_SEVERAL_CAMERAS,
+        *OF_A_TRAJECTORY,
+    )
 
     @classmethod
     def takes(cls, dit: DiTConfig) -> bool:
@@ -147,11 +151,18 @@ class WorldPipeline(GenerationPipeline[VideoPlan]):
         plan, seed = conditions.plan, inputs.seed
         for index in range(plan.num_chunks):
             chunk = replace(inputs, seed=(seed + index) % 2**32)
+            chunk = self.chunk_inputs(request, conditions, chunk, index)
             latent = self.sample(request, chunk, _scaled(progress, index, plan.num_chunks))
             is_last = index + 1 == plan.num_chunks
             tail = self.ranks.from_first(partial(self._decode, latent, plan, chunks, is_last))
             inputs = replace(inputs, condition=tail)
         return torch.cat(chunks, dim=1)[:, : plan.num_frames] if self.ranks.is_first else None
+
+    def chunk_inputs(
+        self, request: GenerationRequest, conditions: Conditions[VideoPlan], inputs: SamplingInputs, index: int
+    ) -> SamplingInputs:
+        """What the network is told in one chunk, where that is not the same in all."""
+        return inputs
 
     def write(self, path: Path, frames: Tensor, fps: float) -> None:
         write_mp4(path, frames, fps, self.config.crf)
