@@ -23,6 +23,7 @@ GROUND |= {
     "settings",
     "version",
     "tokenizer_identity",
+    "tensor_files",
     "upstream",
     "planning",
     "logs",

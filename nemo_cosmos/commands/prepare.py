@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from nemo_cosmos.choices import Fit, Verify
-from nemo_cosmos.commands.options import LARGEST_SIDE, parse_sizes
+from nemo_cosmos.commands.options import LARGEST_SEED, LARGEST_SIDE, parse_sizes
 from nemo_cosmos.errors import require_range
 
 
@@ -17,7 +17,8 @@ def prepare(
         Path,
         typer.Argument(
             help="Folder with videos/ and metas/ (Cosmos layout), folder of videos with *.txt, or .jsonl file; or the "
-            "same with images/ and images."
+            "same with images/ and images; or scenes with camera poses: zips of DL3DV, folders with transforms.json "
+            "or a model of COLMAP."
         ),
     ],
     out: Annotated[Path, typer.Argument(help="Folder of shards to write; an interrupted call goes on in it.")],
@@ -32,7 +33,8 @@ def prepare(
     frames: Annotated[
         int | None,
         typer.Option(
-            help="Pixel frames per sample: 1 + k times the temporal compression.", show_default="121, of images 1"
+            help="Pixel frames per sample: 1 + k times the temporal compression.",
+            show_default="121, of images 1, of scenes 57",
         ),
     ] = None,
     size: Annotated[
@@ -43,10 +45,16 @@ def prepare(
         ),
     ] = "704x1280",
     fit: Annotated[
-        Fit,
-        typer.Option(help="How a clip of another shape fills the size: crop (cut the middle), pad (bars), stretch."),
-    ] = "crop",
-    fps: Annotated[float | None, typer.Option(help="Resample to this rate; default: each clip's own.")] = None,
+        Fit | None,
+        typer.Option(
+            help="How a clip of another shape fills the size: crop (cut the middle), pad (bars), stretch.",
+            show_default="crop, of scenes pad",
+        ),
+    ] = None,
+    fps: Annotated[
+        float | None,
+        typer.Option(help="Resample to this rate; default: each clip's own. Of scenes: the rate of the pictures, 7."),
+    ] = None,
     step: Annotated[int, typer.Option(help="Take every n-th frame.")] = 1,
     stride: Annotated[
         int, typer.Option(help="Frames between the windows of a long clip; 0: its first window alone.")
@@ -80,8 +88,21 @@ def prepare(
         typer.Option(help="Compare the tokenizer with its checksums: all, sizes alone, or all up to 64 GiB."),
     ] = "auto",
     source_kind: Annotated[
-        str, typer.Option("--source", help="What SOURCE is: clips, images, or auto by what lies there.")
+        str, typer.Option("--source", help="What SOURCE is: clips, images, dl3dv, nerfstudio, colmap, or auto by what lies there.")
     ] = "auto",
+    scene_captions: Annotated[
+        Path | None,
+        typer.Option(help='Of scenes: dictionary {"SCENE/CHUNK": caption}, JSON or pickled.'),
+    ] = None,
+    chunks: Annotated[int, typer.Option(help="Of scenes: samples of each, at places drawn by --seed.")] = 1,
+    seed: Annotated[int, typer.Option(help="Of scenes: where their chunks lie.")] = 1234,
+    num_scenes: Annotated[int, typer.Option(help="Of scenes: how many are taken, chosen by --seed; -1: all.")] = -1,
+    max_unpacked_gb: Annotated[
+        float | None,
+        typer.Option(
+            help="Of scenes: most GiB of the pictures of a zip file.", show_default="64, and 200 times the file"
+        ),
+    ] = None,
 ) -> None:
     """Tokenize a dataset offline, once, so that training reads latents instead of video.
 
@@ -98,6 +119,10 @@ def prepare(
     require_range("--stride", stride, 0, 1_000_000)
     require_range("--samples-per-shard", samples_per_shard, 1, 1_000_000)
     require_range("--workers", workers, 0, 1024)
+    require_range("--chunks", chunks, 1, 10_000)
+    require_range("--seed", seed, 0, LARGEST_SEED)
+    require_range("--num-scenes", num_scenes, -1, 1 << 31)
+    require_range("--max-unpacked-gb", max_unpacked_gb, 0.0, 1e6)
     from nemo_cosmos.data.sample import TEXT_LENGTH
 
     require_range("--text-length", text_length, 1, TEXT_LENGTH)
@@ -126,4 +151,9 @@ def prepare(
         text_device=text_device,
         verify=verify,
         source_kind=source_kind,
+        scene_captions=scene_captions,
+        chunks=chunks,
+        seed=seed,
+        num_scenes=num_scenes,
+        max_unpacked_gb=max_unpacked_gb,
     )

@@ -22,7 +22,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 from pathlib import Path, PurePath
 
-from nemo_cosmos.data.embeddings import EMBEDDINGS_FOLDER, stale_embeddings
+from nemo_cosmos.data.embeddings import EMBEDDINGS_FOLDER, file_digest, stale_embeddings
 from nemo_cosmos.data.images import IMAGE_SUFFIXES
 from nemo_cosmos.data.listing import (
     VIDEO_SUFFIXES,
@@ -123,6 +123,10 @@ class Clip:
     def has_caption(self) -> bool:
         """Whether there is a caption, which may be empty."""
         return self.caption is not None or self.caption_file is not None
+
+    def digest(self) -> str:
+        """SHA-256 that changes with what the clip shows; InputError where it cannot be read."""
+        return file_digest(self.video)
 
     def read_caption(self) -> str:
         """The caption, stripped; may be empty. InputError when it is not UTF-8."""

@@ -14,7 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from nemo_cosmos.data.network_inputs import RULES, STORED, Conditions, NetworkInputs
+from nemo_cosmos.data.network_inputs import RULES, STORED, Conditions, NetworkInputs, StoredCameras
 from nemo_cosmos.errors import InputError
 from nemo_cosmos.tokenizer_identity import TokenizerIdentity as TokenizerIdentity
 
@@ -59,7 +59,7 @@ class Origin:
 
 
 @dataclass
-class LatentSample(Conditions):
+class LatentSample(Conditions, StoredCameras):
     """One clip, ready for training.
 
     Attributes:

@@ -37,7 +37,7 @@ from nemo_cosmos.data.manifest import (
     index_name,
     merge_manifest,
 )
-from nemo_cosmos.data.network_inputs import STORED
+from nemo_cosmos.data.network_inputs import SAMPLE_RULES
 from nemo_cosmos.data.positions import Bucket, LatentShape
 from nemo_cosmos.data.sample import LatentSample, Origin, TokenizerIdentity
 from nemo_cosmos.errors import InputError, explain_os_error
@@ -51,7 +51,7 @@ OPEN_FILES = 64
 _DIGEST_LINES = 10_000
 RATE_DIGITS = 3
 """Decimals to which frame rates are told apart."""
-TENSOR_NAMES = ("latent", "text", *STORED)
+TENSOR_NAMES = ("latent", "text", *SAMPLE_RULES)
 _KEY = re.compile(r"[A-Za-z0-9_-]{1,90}")  # 90 + ".safetensors" fits the 100 bytes of a ustar name
 
 

@@ -107,6 +107,7 @@ class Window:
         caption: text of the clip.
         embedding: (tokens, width) when the source has it ready.
         origin: what the window is made from, where that is to be recorded.
+        tensors: further tensors of the sample, by their names there.
     """
 
     key: str
@@ -118,6 +119,7 @@ class Window:
     caption: str
     embedding: Tensor | None
     origin: Origin | None = None
+    tensors: dict[str, Tensor] = field(default_factory=dict)
 
 
 class ClipDataset:
@@ -254,6 +256,7 @@ def encode_window(
     latent = tokenizer.encode(normalise(window.frames, device))[0].cpu()
     text = embed(window.caption) if window.embedding is None else window.embedding
     frames, (height, width) = window.frames.shape[1], window.frames.shape[2:]
+    tensors: dict[str, Any] = dict(window.tensors)
     return LatentSample(
         key=window.key,
         latent=latent,
@@ -265,6 +268,7 @@ def encode_window(
         padding_mask=window.padding_mask,
         source=window.name,
         origin=window.origin,
+        **tensors,
     )
 
 

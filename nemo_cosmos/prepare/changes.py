@@ -68,7 +68,7 @@ def origin_of(clip: Clip, caption: str, times: Times) -> Origin:
     return Origin(
         clip=clip.key,
         name=clip.name,
-        sha256=file_digest(clip.video),
+        sha256=clip.digest(),
         caption_sha256=caption_digest(caption),
         embedding_sha256=None if clip.embedding_file is None else file_digest(clip.embedding_file),
         **times,
@@ -162,8 +162,13 @@ def _difference(origin: dict[str, Any], clip: Clip) -> str:
     if any(origin[name] != value for name, value in times.items()) or not times:
         if not times:
             return f"{what} missing"
-        if origin["bytes"] != times["bytes"] or origin["sha256"] != file_digest(clip.video):
+        if origin["bytes"] != times["bytes"]:
             return what
+        try:
+            if origin["sha256"] != clip.digest():
+                return what
+        except InputError:
+            return f"{what} unreadable"
     try:
         caption = caption_digest(clip.read_caption())
     except InputError:

@@ -21,13 +21,11 @@ from nemo_cosmos.precision import long_name
 from nemo_cosmos.prepare.decode import default_workers
 from nemo_cosmos.prepare.device import resolve_device, resolve_dtype
 from nemo_cosmos.prepare.encode import LITTLE, PrepareResult, Progress, join_ranks, prepare
-from nemo_cosmos.prepare.sources import OpenedSource, SourceOptions, open_source
+from nemo_cosmos.prepare.sources import SCENE_KINDS, OpenedSource, SceneOptions, SourceOptions, open_source
 from nemo_cosmos.prepare.text_embeddings import recorded_encoder, recorded_length
 from nemo_cosmos.typed import check_arguments
 
 SHOWN = 5
-FRAMES = 121
-"""Pixel frames of a sample of the released Predict1 networks."""
 
 
 def prepare_dataset(
@@ -38,7 +36,7 @@ def prepare_dataset(
     text_encoder: str | Path | None = None,
     frames: int | None = None,
     size: tuple[int, int] | Sequence[tuple[int, int]] = (704, 1280),
-    fit: Fit = "crop",
+    fit: Fit | None = None,
     fps: float | None = None,
     step: int = 1,
     stride: int = 0,
@@ -54,6 +52,11 @@ def prepare_dataset(
     text_device: str = "auto",
     verify: Verify = "auto",
     source_kind: str = "auto",
+    scene_captions: str | Path | None = None,
+    chunks: int = 1,
+    seed: int = 1234,
+    num_scenes: int = -1,
+    max_unpacked_gb: float | None = None,
 ) -> PrepareResult:
     """Tokenize a dataset offline, once, so that training reads latents instead of video.
 
@@ -62,15 +65,15 @@ def prepare_dataset(
 
     Args:
         source: folder with ``videos/`` and ``metas/``, folder of videos with ``*.txt``, or ``.jsonl`` file; or the
-            same with images.
+            same with images; or zips and folders of scenes with camera poses.
         out: folder of shards to write.
         tokenizer: folder of the video tokenizer, or Wan's tokenizer.pth.
         text_encoder: T5 folder or repository that embeds the captions; None uses the embeddings in
             ``source/t5_xxl``.
-        frames: pixel frames per sample, 1 + k * temporal compression; None: 121, of images 1.
+        frames: pixel frames per sample, 1 + k * temporal compression; None: 121, of images 1, of scenes 57.
         size: (height, width) in pixels, or several: a clip takes the one whose shape is nearest to its own.
-        fit: how a clip of another shape fills the size: "crop", "pad" or "stretch".
-        fps: resample to this rate; None: each clip's own.
+        fit: how a clip of another shape fills the size: "crop", "pad" or "stretch"; None: "crop", of scenes "pad".
+        fps: resample to this rate; None: each clip's own. The pictures of scenes count as taken at it; None: 7.
         step: take every n-th frame.
         stride: frames between the windows of a long clip; 0: its first window alone.
         keep_removed: keep the samples of clips that are no longer in ``source``.
@@ -84,7 +87,13 @@ def prepare_dataset(
         dtype: computation of the tokenizer: "auto" (bf16 on GPUs, fp32 else), "bf16", "fp16" or "fp32".
         text_device: where captions are embedded: "auto" (as ``device``) or "cpu".
         verify: how the tokenizer is compared with its checksums: "auto", "full" or "size".
-        source_kind: what ``source`` is: "clips", "images", or "auto" by what lies there.
+        source_kind: what ``source`` is: "clips", "images", "dl3dv", "nerfstudio", "colmap", or "auto" by what lies
+            there.
+        scene_captions: of scenes: file with a dictionary {"SCENE/CHUNK": caption}, JSON or pickled.
+        chunks: of scenes: samples of each, at places drawn by ``seed``.
+        seed: of scenes: where their chunks lie.
+        num_scenes: of scenes: how many are taken, chosen by ``seed``; -1: all.
+        max_unpacked_gb: of scenes: most GiB of the pictures of a zip file; None: 64, and 200 times the file.
 
     Returns:
         What the call did: ``path``, ``samples`` (in the folder now), ``written``, ``skipped``, ``manifest``, ….
@@ -98,7 +107,9 @@ def prepare_dataset(
     source, out, tokenizer = Path(source), Path(out), Path(tokenizer)
     encoder = None if text_encoder is None else str(text_encoder)
     report_to(out)
-    opened = open_source(source, source_kind, SourceOptions(encoder is None, default_caption))
+    file = None if scene_captions is None else Path(scene_captions)
+    scenes = SceneOptions(file, chunks, seed, num_scenes, max_unpacked_gb=max_unpacked_gb, apart=(out,))
+    opened = open_source(source, source_kind, SourceOptions(encoder is None, default_caption, scenes=scenes))
     clips, plan = opened.clips, _plan(opened, source, frames, sizes, fit, step, stride, fps, keep_damaged)
     used_default = any(clip.caption_file is None and clip.caption == default_caption for clip in clips)
     place = resolve_device(device)
@@ -131,12 +142,15 @@ def prepare_dataset(
                 "dtype": str(compute_dtype).removeprefix("torch."),
                 "text_length": recorded_length(source) if encoder is None else text_length,
                 "default_caption": default_caption if used_default else None,
+                "seed": seed if opened.kind in SCENE_KINDS else None,
             },
             keep_removed=keep_removed,
             on_progress=on_progress,
         )
     if rank.index == 0:
         _report(result, out)
+        if opened.kind in SCENE_KINDS and result.written:
+            print(scenes_per_hour(result.written / chunks, result.seconds))
     if alone and torch.distributed.is_initialized():
         torch.distributed.destroy_process_group()
     return result
@@ -147,15 +161,23 @@ def _plan(
     source: Path,
     frames: int | None,
     sizes: tuple[Size, ...],
-    fit: Fit,
+    fit: Fit | None,
     step: int,
     stride: int,
     fps: float | None,
     keep_damaged: bool,
 ) -> WindowPlan:
     """The windows of a source's clips; InputError for more frames than its clips have, and choices among them."""
-    count = (opened.frames or FRAMES) if frames is None else frames
+    usual = opened.defaults
+    count = (opened.frames or usual.frames) if frames is None else frames
+    fit = usual.fit if fit is None else fit
+    fps = usual.fps if fps is None else fps
     plan = WindowPlan(count, sizes[0], fit, step, stride, fps, keep_damaged, sizes[1:])
+    if opened.kind in SCENE_KINDS and (stride or keep_damaged):
+        raise InputError(
+            f"stride={stride}, keep_damaged={keep_damaged}: {source} holds scenes, of which chunks say how many samples "
+            "are taken; leave them out"
+        )
     if opened.frames is None:
         return plan
     alone = WindowPlan(opened.frames, sizes[0], fit)
@@ -204,6 +226,11 @@ def _bar(shown: bool) -> Iterator[Callable[[Progress], None]]:
     finally:
         if progress.tasks:
             progress.stop()
+
+
+def scenes_per_hour(scenes: float, seconds: float) -> str:
+    """How fast scenes were prepared, for people."""
+    return f"{3600 * scenes / max(seconds, 1e-9):.0f} scenes/hour"
 
 
 def _list(what: str, done: str, names: list[str]) -> None:

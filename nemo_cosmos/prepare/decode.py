@@ -13,6 +13,7 @@ from torch.utils.data import DataLoader, IterableDataset, get_worker_info
 
 from nemo_cosmos.data.clips import Clip
 from nemo_cosmos.data.sample import Origin
+from nemo_cosmos.data.scene_windows import SceneClip, scene_windows
 from nemo_cosmos.data.windows import Window, WindowPlan, windows_of
 from nemo_cosmos.data.workers import end_with_this_process
 from nemo_cosmos.errors import InputError
@@ -23,7 +24,7 @@ PREFETCH = 2
 SHARED_MEMORY = Path("/dev/shm")
 
 
-@dataclass
+@dataclass(frozen=True)
 class Failure:
     """A clip that could not be used, and why."""
 
@@ -71,13 +72,18 @@ class ClipDecoder(IterableDataset):
             try:
                 # Taken before the first frame: what changes while it is read counts as changed the next time.
                 times = file_times(clip.video)
-                for window in windows_of(clip, self.plan, self.compression, self.done):
+                for window in self._windows(clip):
                     origin = origin or replace(origin_of(clip, window.caption, times), options=self.options)
                     window.origin = origin
                     yield window
                 yield ClipEnd()
             except InputError as error:
                 yield Failure(clip.name, str(error))
+
+    def _windows(self, clip: Clip) -> Iterator[Window]:
+        if isinstance(clip, SceneClip):
+            return scene_windows(clip, self.plan, self.compression, self.done)
+        return windows_of(clip, self.plan, self.compression, self.done)
 
 
 def decode_ahead(decoder: ClipDecoder, workers: int) -> Iterator[Item]:

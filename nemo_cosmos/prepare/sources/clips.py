@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from nemo_cosmos.data.clips import VIDEOS, Clip, Media, find_clips, list_clips, not_read
-from nemo_cosmos.prepare.sources.base import SourceOptions
+from nemo_cosmos.prepare.sources.base import SourceDefaults, SourceOptions
 
 
 class ClipSource:
@@ -13,6 +13,7 @@ class ClipSource:
 
     kind = "clips"
     frames: int | None = None
+    defaults = SourceDefaults()
     media: Media = VIDEOS
 
     def reads(self, path: Path) -> bool:
