@@ -276,6 +276,9 @@ class LoraConfig:
         default_factory=lambda: ["to_q", "to_k", "to_v", "to_out.0", "ff.net.0.proj", "ff.net.2"]
     )
     """Linear layers with adapters, by their names in diffusers' Cosmos transformer."""
+    also_train: list[str] = field(default_factory=list)
+    """Parts whose weights are all trained beside the adapters, and kept with them: `patch_embedding`,
+    `time_embedding`, `final_layer`. New input channels, such as camera rays, need the first."""
 
 
 @dataclass

@@ -335,6 +335,19 @@ class ShardDataset(torch.utils.data.Dataset[LatentSample]):
         file = self.path / self.manifest.shards[shard].file
         return decode_sample(tensors, record, f"sample {self.keys[index]!r} in shard {file}")
 
+    def tensor_names(self, index: int) -> set[str]:
+        """Which tensors a sample holds; they are not read, nor is their checksum compared."""
+        shard, offset, size = self._rows[index, :3].tolist()
+        file = self._file(shard).fileno()
+        length = int.from_bytes(os.pread(file, 8, offset), "little")
+        try:
+            if not 0 < length <= size - 8:
+                raise ValueError(f"a header of {length} bytes in {size}")
+            return set(parse_json(os.pread(file, length, offset + 8).decode())) - {"__metadata__"}
+        except (ValueError, TypeError) as error:
+            where = f"sample {self.keys[index]!r} in shard {self.path / self.manifest.shards[shard].file}"
+            raise InputError(f"{where} is malformed: {error}; run `nemo-cosmos prepare` again") from error
+
     @property
     def digest(self) -> str:
         """SHA-256 over keys, sizes and checksums of all samples: the same for every grouping into shards."""

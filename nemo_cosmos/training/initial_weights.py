@@ -7,6 +7,7 @@ from nemo_cosmos.checkpoint.sources import open_weights
 from nemo_cosmos.config import TrainConfig
 from nemo_cosmos.errors import InputError
 from nemo_cosmos.models.dit import DiTConfig
+from nemo_cosmos.models.dit.growth import grown_weights
 from nemo_cosmos.models.dit.state_dict import check
 
 
@@ -24,9 +25,15 @@ def check_initial_weights(cfg: TrainConfig, dit: DiTConfig) -> None:
         alpha = cfg.model.init_lora_alpha
         state = open_weights(cfg.model.init_from, weights="reg", verify_files="size", lora_alpha=alpha).state
         with_adapters(dit, state, (), lora_alpha=alpha)
-        check(dit, state, strict=must_be_whole(cfg))
+        grown = grown_weights(dit, state)
+        check(dit, grown, strict=must_be_whole(cfg))
     except InputError as error:
         raise InputError(f"model.init_from={cfg.model.init_from}: {error}") from error
+    if grown is not state and cfg.lora.enabled and "patch_embedding" not in cfg.lora.also_train:
+        raise InputError(
+            f"model.init_from={cfg.model.init_from} has no columns for camera rays: they would be zero and "
+            "frozen, and the rays without effect; set lora.also_train=[patch_embedding]"
+        )
 
 
 def must_be_whole(cfg: TrainConfig) -> bool:

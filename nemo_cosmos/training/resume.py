@@ -22,11 +22,11 @@ def refuse_untrainable(preset: str, dit: DiTConfig) -> None:
     """Stop before a network is trained whose samples nobody can prepare yet.
 
     Raises:
-        InputError: ``preset`` has several views or camera rays.
+        InputError: ``preset`` has several views.
     """
-    if dit.multiview or dit.plucker_channels:
+    if dit.multiview:
         raise InputError(
-            f"model.preset={preset}: networks of several views or with camera rays cannot be trained yet "
+            f"model.preset={preset}: networks of several views cannot be trained yet "
             "(nemo-cosmos experiments lists what is there)"
         )
 

@@ -23,6 +23,7 @@ from nemo_cosmos.data.shards import ShardDataset
 from nemo_cosmos.errors import InputError
 from nemo_cosmos.models.dit import DiTConfig
 from nemo_cosmos.run_folder import is_first
+from nemo_cosmos.training.sample_inputs import refuse_other_rays
 
 if TYPE_CHECKING:
     from nemo_cosmos.training.online import OnlineEncoder
@@ -86,6 +87,13 @@ def open_samples(cfg: TrainConfig, dit: DiTConfig) -> Samples:
             f"data.tokenizer={cfg.data.tokenizer!r}; {advice}"
         )
     _check_shapes(samples, dit, path)
+    if samples.encoder is None:
+        refuse_other_rays(samples.source, dit, path)
+    elif dit.plucker_channels:
+        raise InputError(
+            f"data.mode=online encodes the clips of {path}, which have no camera poses: prepare scenes with poses "
+            "(nemo-cosmos prepare --layout dl3dv) and set data.mode=cached"
+        )
     if text_width != dit.text_width:
         raise InputError(
             f"{path}: text embeddings are {text_width} wide, the network takes {dit.text_width} "

@@ -30,21 +30,24 @@ LAYOUTS = {
 }
 # Five frames of 5 × 3 patches: 75 tokens, which neither 2 nor 4 divides; an image has 15. Of four frames each of two
 # or four ranks has whole ones, which have a time each; of three ranks none has.
-SHAPES = {"video": (5, 10, 6), "image": (1, 10, 6), "even": (4, 10, 6)}
+SHAPES = {"video": (5, 10, 6), "image": (1, 10, 6), "even": (4, 10, 6), "rays": (5, 10, 6)}
 PRESETS = {
     "tiny-text2world": "video",
     "tiny-video2world": "video",
+    "tiny-video2world-camera": "rays",
     "tiny-predict2-text2image": "image",
     "tiny-predict2-video2world": "even",
 }
 RECTIFIED_FLOW = ("tp2+sp", "pp2+vp2", "cp2 all-gather", "tp2+sp·cp2", "pp2·cp2", "dp2", "cp4 uneven", "cp3")
 """Layouts that the networks of Predict2, with times per frame, are run under."""
+RAYS = ("tp2+sp", "pp2·cp2")
+"""Those that networks with camera rays are: all that differs is what enters the patch embedding."""
 
 
 @pytest.fixture(scope="session")
 def shards(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     folder = tmp_path_factory.mktemp("data")
-    return {kind: write_shards(folder / kind, shape=shape) for kind, shape in SHAPES.items()}
+    return {kind: write_shards(folder / kind, shape=shape, plucker=kind == "rays") for kind, shape in SHAPES.items()}
 
 
 def run(shards: dict[str, Path], output: Path, world_size: int, overrides: list[str], preset: str) -> Path:
@@ -69,7 +72,7 @@ def references(shards: dict[str, Path], tmp_path_factory: pytest.TempPathFactory
     [
         (preset, name)
         for preset in PRESETS
-        for name in (RECTIFIED_FLOW if "predict2" in preset else LAYOUTS)
+        for name in (RECTIFIED_FLOW if "predict2" in preset else RAYS if "camera" in preset else LAYOUTS)
         if name != "cp3" or PRESETS[preset] == "even"
     ],
 )

@@ -40,7 +40,8 @@ RELEASED = [
 
 
 def spec(config: TrainConfig) -> LoraSpec:
-    return LoraSpec(config.lora.rank, config.lora.alpha, tuple(config.lora.targets))
+    lora = config.lora
+    return LoraSpec(lora.rank, lora.alpha, tuple(lora.targets), tuple(lora.also_train))
 
 
 @pytest.mark.parametrize("name", RELEASED)
@@ -55,7 +56,8 @@ def test_full_size(name: str) -> None:
     if config.lora.enabled:
         trained = sum(parameter.numel() for parameter in net.parameters() if parameter.requires_grad)
         width, text, layers = net.dit_config.hidden_size, net.dit_config.text_width, net.dit_config.num_layers
-        assert trained == layers * config.lora.rank * (24 * width + 2 * text)
+        whole = width * net.dit_config.patch_features if config.lora.also_train else 0
+        assert trained == layers * config.lora.rank * (24 * width + 2 * text) + whole
 
 
 @pytest.fixture(scope="module")
@@ -63,9 +65,16 @@ def shards(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return write_shards(tmp_path_factory.mktemp("data") / "shards", shape=(3, 4, 6))
 
 
+@pytest.fixture(scope="module")
+def shards_with_rays(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_shards(tmp_path_factory.mktemp("data") / "rays", shape=(3, 4, 6), plucker=True)
+
+
 @pytest.mark.parametrize("name", experiment_names())
-def test_tiny_step(name: str, shards: Path, tmp_path: Path) -> None:
+def test_tiny_step(name: str, shards: Path, shards_with_rays: Path, tmp_path: Path) -> None:
     config = load_config(TrainConfig, [f"experiment={name}"])
+    if DiTConfig.preset(config.model.preset).plucker_channels:
+        shards = shards_with_rays
     overrides = [
         f"experiment={name}", f"model.overrides={SMALL}", f"data.path={shards}", f"output_dir={tmp_path / 'run'}",
         "parallel.tensor=1", "parallel.sequence=false", "parallel.pipeline=1", "parallel.context=1",

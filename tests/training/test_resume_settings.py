@@ -68,9 +68,7 @@ def test_what_cannot_change(overrides: list[str], message: str, shards: Path, ru
     refuse(small_run(shards, run, *overrides), message)
 
 
-@pytest.mark.parametrize(
-    "preset", ["predict1-7b-video2world-multiview", "predict2-2b-multiview", "predict1-7b-video2world-camera"]
-)
+@pytest.mark.parametrize("preset", ["predict1-7b-video2world-multiview", "predict2-2b-multiview"])
 def test_networks_that_nobody_can_prepare_samples_for(preset: str, shards: Path, tmp_path: Path) -> None:
     cfg = small_run(shards, tmp_path / "run", preset=preset)
     refuse(cfg, "cannot be trained yet")
