@@ -23,7 +23,8 @@ from nemo_cosmos.prepare.decode import default_workers
 from nemo_cosmos.prepare.device import resolve_device, resolve_dtype
 from nemo_cosmos.prepare.eight_files import REPORT, FolderResult, prepare_eight_files
 from nemo_cosmos.prepare.encode import barrier, join_ranks
-from nemo_cosmos.prepare.sources import SceneOptions, SourceOptions, open_source, scene_layout
+from nemo_cosmos.prepare.sources import SceneOptions, SourceOptions, open_source
+from nemo_cosmos.prepare.sources.scenes import scene_layout
 
 SHOWN = 5
 VIDEOS, TINY = "video_files", "tiny_models"

@@ -10,7 +10,7 @@ from nemo_cosmos.prepare.sources.base import OpenedSource, SceneOptions, Source,
 from nemo_cosmos.prepare.sources.clips import ClipSource
 from nemo_cosmos.prepare.sources.images import ImageSource
 from nemo_cosmos.prepare.sources.rig import RigSource
-from nemo_cosmos.prepare.sources.scenes import COLMAP, DL3DV, NERFSTUDIO, SCENE_KINDS, scene_layout
+from nemo_cosmos.prepare.sources.scenes import COLMAP, DL3DV, NERFSTUDIO, SCENE_KINDS
 
 __all__ = [
     "KINDS",
@@ -20,7 +20,6 @@ __all__ = [
     "Source",
     "SourceOptions",
     "open_source",
-    "scene_layout",
 ]
 
 _RIGS = (RigSource("waymo", "waymo"), RigSource("rig"))
