@@ -15,7 +15,8 @@ import torch
 from torch import Tensor
 
 from nemo_cosmos.camera.rays import Cameras, fitted, normalise, resized
-from nemo_cosmos.camera.track import Track, frames_at_rate, match_images
+from nemo_cosmos.camera.resample import frames_at_rate
+from nemo_cosmos.camera.track import Track, match_images
 from nemo_cosmos.data.archives import look_into
 from nemo_cosmos.data.clips import Clip
 from nemo_cosmos.data.embeddings import file_digest
