@@ -15,6 +15,7 @@ from typer.core import TyperGroup
 
 from nemo_cosmos.commands import (
     bench,
+    camera,
     convert,
     demo,
     doctor,
@@ -78,6 +79,7 @@ app.add_typer(tokenizer.app, name="tokenizer")
 app.command(no_args_is_help=True)(prepare.prepare)
 app.command(no_args_is_help=True)(validate.validate)
 app.command(no_args_is_help=True)(preview.preview)
+app.add_typer(camera.app, name="camera")
 app.command(no_args_is_help=True)(plan.plan)
 app.command(no_args_is_help=True)(train.train)
 app.command(no_args_is_help=True)(generate.generate)

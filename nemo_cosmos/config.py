@@ -81,6 +81,8 @@ class ModelConfig:
     """Released `.pt` file or run folder to start from; none: random initialisation."""
     init_lora_alpha: float | None = between(0, 10**9, None)
     """Of adapters within the file `init_from`, which are merged; none: their rank."""
+    init_new_views: bool = False
+    """`overrides.num_views` is more than `init_from` has: its views come first, the others start anew."""
     strict_init: bool = True
     """Missing or unexpected tensors in `init_from` are an error; false reports them and goes on."""
     rope_table_dtype: str = choice("fp32", "fp32", "bf16")
@@ -152,6 +154,8 @@ class DataConfig:
     packing: bool = False
     """Samples of several shapes: false gives each step samples of one shape; true packs a micro batch, whatever the
     shapes, into one sequence in which each sample attends to itself alone, and every sample weighs alike."""
+    view_dropout: float = between(0, 1, 0.0)
+    """Networks of several views: probability of a step that sees a random part of the views of each sample."""
     verify: str = choice("auto", "auto", "full", "size")
     """Shard verification at start: `full` hashes, `size` compares sizes, `auto` chooses by amount of data."""
     allow_change: bool = False
@@ -164,6 +168,11 @@ class DataConfig:
     """Online only: the video tokenizer, a folder or Wan's tokenizer.pth."""
     text_encoder: str | None = None
     """Online only: T5 folder or repository that embeds the captions; none: the pickles in `path`/t5_xxl."""
+    camera_frames: str = choice("last", "first", "middle", "last", "mean")
+    """Of networks with camera rays: which pixel frame's rays a latent frame is given, of those that it stands for."""
+    repair_poses: bool = False
+    """Folders of eight files only: a sample of 56 ray maps for 57 frames, as the original tool writes for a chunk at
+    the end of a scene, is read with its first map doubled; false refuses it."""
     num_frames: int | None = between(1, 2**14, None)
     """Online only: pixel frames of a sample, taken from the beginning of each clip."""
     size: list[int] | None = between(8, 2**14, None)
@@ -277,6 +286,9 @@ class LoraConfig:
         default_factory=lambda: ["to_q", "to_k", "to_v", "to_out.0", "ff.net.0.proj", "ff.net.2"]
     )
     """Linear layers with adapters, by their names in diffusers' Cosmos transformer."""
+    also_train: list[str] = field(default_factory=list)
+    """Parts whose weights are all trained beside the adapters, and kept with them: `patch_embedding`,
+    `time_embedding`, `final_layer`. New input channels, such as camera rays, need the first."""
 
 
 @dataclass

@@ -34,6 +34,17 @@ def test_predict2_is_trained_and_generates_beside_diffusers(tmp_path: Path) -> N
         assert "ours takes" in rows[f"Predict2 denoising, diffusers {form}"]
 
 
+def test_several_views_are_trained_saved_killed_and_resumed(tmp_path: Path) -> None:
+    done = check("--rehearse", "--only", "multiview", "--work", str(tmp_path / "check"))
+    rows = {line.split("|")[1].strip(): line for line in done.stdout.splitlines() if line.startswith("| ")}
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "2 GPUs" in rows["Predict2 2B Multiview, 720p, 7 views"]
+    for name in ("720p, 7 views", "480p, 5 views"):
+        assert "times the guide's speed of a GPU" in rows[f"Predict2 2B Multiview, {name}"]
+    assert "differ by 0.0e+00 from the run that was not interrupted" in rows["Multiview kill -9 and resume"]
+    assert "predicted" in rows["Predict2 2B Multiview, 480p, 5 views, LoRA"]
+
+
 def test_a_folder_of_others_is_not_emptied(tmp_path: Path) -> None:
     (tmp_path / "mine").write_text("dear")
     done = check("--rehearse", "--work", str(tmp_path))

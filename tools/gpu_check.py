@@ -10,6 +10,9 @@ fit (2 x 141 GB, 4 x 80 GB), all 28 layers of the 7B. Exit status 1 when a step 
 predict2_text2image, predict2_lora and predict2_generation take the whole 2B, and one GPU of 80 GB: all weights on 1
 and 4 images a step, saved and resumed; adapters on 93 frames of 704 x 1280; a video of 35 steps with guidance, and
 such a step beside diffusers'.
+
+multiview shares each sample among all GPUs by context parallelism: seven views of 720p on 4 x 80 or 2 x 141 GB, five
+views of 480p on two GPUs or one, each beside the time of NVIDIA's guide on eight H100 NVL.
 """
 
 from __future__ import annotations
@@ -26,6 +29,7 @@ from pathlib import Path
 from gpu_checks.commands import Context, Failure
 from gpu_checks.inputs import SHARED
 from gpu_checks.machine import NAN, GpuMonitor, Machine
+from gpu_checks.multiview import multiview
 from gpu_checks.predict2 import predict2_generation, predict2_lora, predict2_text2image
 from gpu_checks.steps import adapters, generation, prepare, tokenizer_training
 from gpu_checks.training import post_training
@@ -42,12 +46,14 @@ STEPS: dict[str, Callable[[Context, Sequence[int]], None]] = {
     "predict2_text2image": predict2_text2image,
     "predict2_lora": predict2_lora,
     "predict2_generation": predict2_generation,
+    "multiview": multiview,
 }
 ROUNDS = (
     ("prepare", "tokenizer", "adapters"),
     ("post_training",),
     ("generation",),
     ("predict2_text2image", "predict2_lora", "predict2_generation"),
+    ("multiview",),
 )
 """Steps of one round run at once where each can have a GPU of its own; the last of them gets those that are left."""
 MARK = ".gpu_check"

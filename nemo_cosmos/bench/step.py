@@ -40,6 +40,7 @@ class Case:
     dtype: torch.dtype = torch.bfloat16
     device: str = "cuda"
     text_tokens: int = 512
+    """Of each view."""
     steps: int = 5
     warmup: int = 3
 
@@ -50,7 +51,8 @@ class Case:
 
     @property
     def flops(self) -> float:
-        return training_flops(network_size(self.config), self.tokens, self.text_tokens)
+        views = self.config.num_views
+        return training_flops(network_size(self.config), self.tokens, views * self.text_tokens, views)
 
 
 @dataclass
@@ -86,12 +88,12 @@ class Inputs:
         mask = None
         if case.config.condition_mask:
             mask = torch.zeros(1, 1, *case.latent, device=case.device, dtype=case.dtype)
-            mask[:, :, :1] = 1
+            mask[:, :, :: frames // case.config.num_views] = 1
         return cls(
             x=normal(1, 16, frames, height, width),
             timesteps=torch.tensor([0.1], device=case.device),
             told=NetworkInputs(
-                text=normal(1, case.text_tokens, case.config.text_width),
+                text=normal(1, case.config.num_views * case.text_tokens, case.config.text_width),
                 fps=torch.full((1,), 24.0, device=case.device),
                 padding_mask=torch.zeros(1, 1, height, width, device=case.device, dtype=case.dtype),
                 condition_mask=mask,

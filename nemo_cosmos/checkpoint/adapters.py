@@ -14,13 +14,15 @@ from typing import Any, NamedTuple
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
-from nemo_cosmos.checkpoint.merging import Factors, SummedWeights, Term, split_factors
+from nemo_cosmos.checkpoint.merging import Factors, SummedWeights, Term, Whole, split_factors
 from nemo_cosmos.checksums import Verify, verify
 from nemo_cosmos.choices import Weights
 from nemo_cosmos.errors import InputError
 from nemo_cosmos.models.dit import DiTConfig
 from nemo_cosmos.models.dit.families import LORA_TARGETS
+from nemo_cosmos.models.dit.growth import grown_weights, patch_embedding_name
 from nemo_cosmos.models.dit.lora import AdapterEntry, LoraSpec, adapter_entries
+from nemo_cosmos.models.dit.parameters import parameters
 from nemo_cosmos.models.torch_files import read_parts
 from nemo_cosmos.typed import parse_json, read_object
 
@@ -32,12 +34,14 @@ _WRAPPERS = re.compile(r"^(?:(?:base_model|model|module|net|transformer|diffusio
 """What programs put before the name of a layer."""
 _PLAIN: Mapping[str, Any] = {
     "peft_type": "LORA", "bias": "none", "use_dora": False, "fan_in_fan_out": False, "use_rslora": False,
-    "lora_bias": False, "modules_to_save": None, "rank_pattern": {}, "alpha_pattern": {}, "layer_replication": None,
+    "lora_bias": False, "rank_pattern": {}, "alpha_pattern": {}, "layer_replication": None,
     "target_parameters": None, "trainable_token_indices": None, "use_qalora": False, "alora_invocation_tokens": None,
 }  # fmt: skip
 """Settings of PEFT with which an adapter is W + alpha / rank · B·A of one rank and nothing else."""
 _CHANGES_BASE = ("pissa", "olora", "loftq", "corda")
 """Ways to begin (``init_lora_weights``) that take something away from W."""
+_COPY = re.compile(r"\.modules_to_save(?:\.\w+)?(?=\.)")
+"""What PEFT puts into the name of a weight that is trained whole."""
 _METADATA = "lora_adapter_metadata"
 """Where diffusers notes the settings of PEFT within a file of adapters."""
 
@@ -51,6 +55,8 @@ class PeftSettings(NamedTuple):
     """Names of layers or their ends; None: those that have tensors."""
     everywhere: bool
     """Whether every layer of such a name has an adapter."""
+    whole: tuple[str, ...] = ()
+    """Names of modules, or their ends, whose weights were trained whole (PEFT's ``modules_to_save``)."""
 
 
 class AdapterFile(NamedTuple):
@@ -63,6 +69,8 @@ class AdapterFile(NamedTuple):
     path: Path
     factors: Mapping[str, Factors]
     """The same by layer."""
+    whole: Mapping[str, Tensor] = {}
+    """Weights that were trained whole beside them; names as in the file."""
 
 
 @dataclass(frozen=True)
@@ -107,7 +115,8 @@ def choices(adapters: Adapters) -> tuple[AdapterChoice, ...]:
 
 
 def read_adapter(path: str | Path, *, weights: Weights = "ema", verify_files: Verify = "auto") -> AdapterFile:
-    """A PEFT folder, or a ``.safetensors`` or ``.pt`` file with adapters; tensors beside them are left.
+    """A PEFT folder, or a ``.safetensors`` or ``.pt`` file with adapters; tensors beside them are left, but for those
+    that the file says were trained with the adapters.
 
     Args:
         weights: which of a ``.pt`` file that holds averaged ones beside the regular ones.
@@ -133,6 +142,7 @@ def read_adapter(path: str | Path, *, weights: Weights = "ema", verify_files: Ve
     others, found = split_factors(stored, str(path))
     if not found:
         raise InputError(f"{path}: no adapters in it: expected tensors named ….lora_A and ….lora_B")
+    whole, others = _trained_whole(others, settings, path)
     if path.is_dir() and others:
         raise InputError(f"{path / PEFT_WEIGHTS}: {next(iter(others))} is no part of a plain adapter")
     if others:
@@ -144,7 +154,29 @@ def read_adapter(path: str | Path, *, weights: Weights = "ema", verify_files: Ve
             raise InputError(f"{path}: two adapters of {plain}; keep the one that is meant")
         factors[plain] = one
     tensors = {f"{module}.{name}": tensor for module, one in factors.items() for name, tensor in one.tensors.items()}
-    return AdapterFile(settings, tensors, path, factors)
+    return AdapterFile(settings, tensors, path, factors, whole)
+
+
+def _trained_whole(
+    others: Mapping[str, Tensor], settings: PeftSettings | None, path: Path
+) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+    """Weights that the settings say were trained whole, by their plain names, and the rest as it is."""
+    whole: dict[str, Tensor] = {}
+    rest: dict[str, Tensor] = {}
+    wanted = settings.whole if settings is not None else ()
+    found = set()
+    for name, tensor in others.items():
+        plain = _COPY.sub("", _WRAPPERS.sub("", name))
+        parents = [plain.rsplit(".", count)[0] for count in range(1, plain.count(".") + 1)]
+        ends = [end for end in wanted if any(one == end or one.endswith(f".{end}") for one in parents)]
+        found.update(ends)
+        (whole if ends else rest)[plain if ends else name] = tensor
+    if missing := [name for name in wanted if name not in found]:
+        file = path / PEFT_CONFIG if path.is_dir() else path
+        raise InputError(
+            f"{file}: modules_to_save={list(wanted)}: there is no tensor of {missing[0]}: it is not whole"
+        )
+    return whole, rest
 
 
 def with_adapters(
@@ -158,6 +190,9 @@ def with_adapters(
 ) -> Mapping[str, Tensor]:
     """The weights of a network with adapters added: W + Σ weight · alpha / rank · B·A.
 
+    What was trained whole beside them replaces the network's, with a weight in proportion. Where that is a patch
+    embedding with more input channels than the weights have, these are grown first.
+
     Args:
         state: released names, with or without ``net.``; already with those of its own file.
         lora_alpha: of adapters whose files do not say it, those in the file of the weights included.
@@ -170,14 +205,39 @@ def with_adapters(
         raise InputError(f"lora_alpha={lora_alpha:g}: expected a number from 0 to {MOST_ALPHA:g}")
     asks = isinstance(state, SummedWeights)
     terms: dict[str, list[Term]] = {}
+    whole: dict[str, list[Whole]] = {}
     for choice in adapters:
         file = read_adapter(choice.path, weights=weights, verify_files=verify_files)
         asks = asks or file.settings is None
         for name, term in _terms(config, file, choice.weight, lora_alpha):
             terms.setdefault(name, []).append(term)
+        for name, tensor in _whole(config, file):
+            whole.setdefault(name, []).append(Whole(tensor, choice.weight))
+    if patch_embedding_name(config) in whole:
+        state = grown_weights(config, state)
     if lora_alpha is not None and not asks:
         raise InputError(f"lora_alpha={lora_alpha:g} has no effect: there are no adapters, or their files say it")
-    return SummedWeights(state, terms) if terms else state
+    return SummedWeights(state, terms, whole) if terms else state
+
+
+def _whole(config: DiTConfig, file: AdapterFile) -> Iterator[tuple[str, Tensor]]:
+    """(released name, weight) of what was trained whole; InputError for what is not the network's."""
+    known = {
+        name: (released, parameter.shape)
+        for parameter in parameters(config)
+        for theirs, released in zip(parameter.diffusers or parameter.released, parameter.released, strict=True)
+        for name in (theirs, released)
+    }
+    for name, tensor in file.whole.items():
+        if name not in known:
+            raise InputError(f"{file.path}: {name}: the network {_described(config)} has no such weights")
+        released, shape = known[name]
+        if tuple(tensor.shape) != shape or not tensor.is_floating_point():
+            raise InputError(
+                f"{file.path}: {name} {list(tensor.shape)}, expected {list(shape)}: it belongs to a network of "
+                "another size or with other inputs"
+            )
+        yield released, tensor
 
 
 def _terms(
@@ -269,5 +329,8 @@ def _settings(values: Mapping[str, Any], file: Path) -> PeftSettings:
         raise InputError(f"{file}: target_modules={str(targets)[:80]}: expected names of layers")
     # A single text is a pattern.
     names = None if isinstance(targets, str) else tuple(targets)
+    whole = values.get("modules_to_save") or ()
+    if not isinstance(whole, list | tuple) or not all(isinstance(name, str) and name for name in whole):
+        raise InputError(f"{file}: modules_to_save={str(whole)[:80]}: expected names of modules")
     some = any(values.get(key) for key in ("layers_to_transform", "exclude_modules"))
-    return PeftSettings(rank, alpha, names, everywhere=names is not None and not some)
+    return PeftSettings(rank, alpha, names, everywhere=names is not None and not some, whole=tuple(whole))

@@ -29,6 +29,7 @@ from nemo_cosmos.checksums import Verify, seal_folder
 from nemo_cosmos.choices import WeightsWritten
 from nemo_cosmos.errors import InputError, require_replaceable
 from nemo_cosmos.models.dit import DiTConfig, LoadReport
+from nemo_cosmos.models.dit.growth import grown_weights
 from nemo_cosmos.models.dit.parameters import parameters
 from nemo_cosmos.models.dit.state_dict import check
 
@@ -61,7 +62,8 @@ def convert(
             ``diffusers``: CosmosTransformer3DModel; ``pipeline``: a whole Cosmos 1.0 or 2.0 pipeline of diffusers.
         weights, step: which weights and which save of a run; "both", for a ``.pt`` file: regular ones under ``net.``
             and averaged ones under ``net_ema.``.
-        preset, overrides: the network of a file that does not say.
+        preset, overrides: the network of a file that does not say; one with camera rays takes weights without them,
+            too, whose patch embedding gets zero columns.
         adapter: adapters to merge into the weights: a PEFT folder or a file of them, or several, each with how much
             of it is added.
         lora_alpha: of adapters whose files do not say it, those in the file of the weights included.
@@ -92,8 +94,9 @@ def convert(
         config = found.require_config(preset, **(overrides or {}))
         if to in ("diffusers", "pipeline"):
             diffusers_config(config)
+        state = grown_weights(config, found.state)
         state = with_adapters(
-            config, found.state, choices(adapter), lora_alpha=lora_alpha, weights=kind, verify_files=verify
+            config, state, choices(adapter), lora_alpha=lora_alpha, weights=kind, verify_files=verify
         )
         report = check(config, state)
         parts.append(ReleasedTensors(config, state, dtype=dtype))

@@ -69,13 +69,13 @@ def load_network(
     """
     source = open_weights(path, weights=weights, verify_files=verify_files, lora_alpha=lora_alpha)
     config = source.require_config(preset, **overrides)
-    try:
-        check(config, source.state)  # Before memory is taken for what the configuration asks for.
-    except InputError as error:
-        raise InputError(f"{path}: {error}") from error
     state = with_adapters(
         config, source.state, choices(adapter), lora_alpha=lora_alpha, weights=weights, verify_files=verify_files
     )
+    try:
+        check(config, state)  # Before memory is taken for what the configuration asks for.
+    except InputError as error:
+        raise InputError(f"{path}: {error}") from error
     groups = ParallelGroups(context=context_group)
     with torch.device("meta"):
         net = build_dit(config, transformer=transformer_config(config, dtype=dtype), groups=groups)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 from safetensors.torch import save_file
 from torch import Tensor
@@ -42,14 +41,31 @@ def read_spec(folder: Path) -> LoraSpec | None:
     path = folder / SPEC_FILE
     if not path.is_file():
         return None
-    return _spec(read_object(path), ("rank", "alpha", "targets"), path)
+    values = read_object(path)
+    if missing := [name for name in ("rank", "alpha", "targets") if name not in values]:
+        raise InputError(f"{path}: the key {missing[0]!r} is missing")
+    rank, alpha, targets, also = (values.get(name, ()) for name in ("rank", "alpha", "targets", "also_train"))
+    if not all(isinstance(names, list | tuple) and all(type(n) is str for n in names) for names in (targets, also)):
+        raise InputError(f"{path}: targets and also_train: expected lists of names")
+    try:
+        return LoraSpec(rank, alpha, tuple(targets), tuple(also))
+    except InputError as error:
+        raise InputError(f"{path}: {error}") from error
 
 
-def save_adapter(folder: Path, spec: LoraSpec, tensors: Mapping[str, Tensor], *, base: str | None = None) -> None:
+def save_adapter(
+    folder: Path,
+    spec: LoraSpec,
+    tensors: Mapping[str, Tensor],
+    *,
+    whole: Mapping[str, Tensor] | None = None,
+    base: str | None = None,
+) -> None:
     """A folder that ``peft.PeftModel.from_pretrained`` loads onto diffusers' CosmosTransformer3DModel.
 
     Args:
         tensors: ``transformer_blocks.0.attn1.to_q.lora_A`` (rank, in) and ``….lora_B`` (out, rank), and so on.
+        whole: weights that were trained whole, by diffusers' names: ``patch_embed.proj.weight``.
         base: recorded as ``base_model_name_or_path``.
 
     Raises:
@@ -68,22 +84,14 @@ def save_adapter(folder: Path, spec: LoraSpec, tensors: Mapping[str, Tensor], *,
         "init_lora_weights": True,
         "inference_mode": True,
     }
+    if whole:
+        config["modules_to_save"] = [name.removesuffix(".weight") for name in whole]
     named = {f"base_model.model.{name}.weight": tensor.contiguous() for name, tensor in tensors.items()}
+    named |= {f"base_model.model.{name}": tensor.contiguous() for name, tensor in (whole or {}).items()}
     with replacing_folder(folder) as temporary:
         save_file(named, temporary / PEFT_WEIGHTS, metadata={"format": "pt"})
         write_json(temporary / PEFT_CONFIG, config, indent=2)
         seal_folder(temporary)
-
-
-def _spec(values: dict[str, Any], names: tuple[str, str, str], file: Path) -> LoraSpec:
-    """Rank, alpha and targets of a file under the names it has for them."""
-    if missing := [name for name in names if name not in values]:
-        raise InputError(f"{file}: the key {missing[0]!r} is missing")
-    rank, alpha, targets = (values[name] for name in names)
-    try:
-        return LoraSpec(rank, alpha, (targets,) if isinstance(targets, str) else targets)
-    except InputError as error:
-        raise InputError(f"{file}: {error}") from error
 
 
 class MergedWeights(SummedWeights):

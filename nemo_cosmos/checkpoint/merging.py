@@ -42,19 +42,35 @@ class Term:
     scale: float
 
 
-class SummedWeights(Mapping[str, Tensor]):
-    """A state dict in which W + Σ scale · B·A stands for every W with adapters.
+@dataclass(frozen=True)
+class Whole:
+    """Weights that were trained whole beside adapters, and how far the network's go towards them."""
 
-    Each sum is made in fp32 when the tensor is asked for; it has the widest of the dtypes of W and of its adapters.
+    tensor: Tensor
+    weight: float = 1.0
+
+
+class SummedWeights(Mapping[str, Tensor]):
+    """A state dict in which W + Σ scale · B·A stands for every W with adapters, and new weights for what was trained
+    whole beside them: W + Σ weight · (new - W).
+
+    Each sum is made in fp32 when the tensor is asked for; it has the widest of the dtypes of W and of what is added.
 
     Args:
         base: the weights, names with or without ``net.``.
         terms: by name without ``net.``; shapes that fit.
+        whole: likewise.
     """
 
-    def __init__(self, base: Mapping[str, Tensor], terms: Mapping[str, Sequence[Term]]) -> None:
-        self.base, self.terms = base, terms
+    def __init__(
+        self,
+        base: Mapping[str, Tensor],
+        terms: Mapping[str, Sequence[Term]],
+        whole: Mapping[str, Sequence[Whole]] | None = None,
+    ) -> None:
+        self.base, self.terms, self.whole = base, terms, whole or {}
         self.taken: str | None = getattr(base, "taken", None)
+        self.grown: str | None = getattr(base, "grown", None)
         self.passed_over: tuple[str, ...] = getattr(base, "passed_over", ())
 
     def __iter__(self) -> Iterator[str]:
@@ -72,19 +88,28 @@ class SummedWeights(Mapping[str, Tensor]):
         dtype = dtype_of(self.base, name)
         for term in self._terms(name):
             dtype = torch.promote_types(dtype, torch.promote_types(term.a.dtype, term.b.dtype))
+        for new in self._whole(name):
+            dtype = torch.promote_types(dtype, new.tensor.dtype)
         return dtype
 
     def __getitem__(self, name: str) -> Tensor:
-        weight, terms = self.base[name], self._terms(name)
-        if not terms:
+        weight, terms, whole = self.base[name], self._terms(name), self._whole(name)
+        if not terms and not whole:
             return weight
+        if len(whole) == 1 and whole[0].weight == 1 and not terms:
+            return whole[0].tensor.to(self.dtype_of(name))
         merged = weight.float()
         for term in terms:
             merged = torch.addmm(merged, term.b.float(), term.a.float(), alpha=term.scale)
+        for new in whole:
+            merged = merged + new.weight * (new.tensor.float() - weight.float())
         return merged.to(self.dtype_of(name))
 
     def _terms(self, name: str) -> Sequence[Term]:
         return self.terms.get(name.removeprefix("net."), ())
+
+    def _whole(self, name: str) -> Sequence[Whole]:
+        return self.whole.get(name.removeprefix("net."), ())
 
 
 @dataclass(frozen=True)

@@ -36,7 +36,7 @@ from nemo_cosmos.checkpoint.store import BUFFERS, read_common, tensors_folder
 from nemo_cosmos.checksums import Verify, verify
 from nemo_cosmos.errors import InputError
 from nemo_cosmos.models.dit import DiTConfig
-from nemo_cosmos.models.dit.lora import LoraSpec, adapter_entries
+from nemo_cosmos.models.dit.lora import LoraSpec, adapter_entries, whole_parameters
 from nemo_cosmos.models.dit.parameters import Parameter, parameters
 from nemo_cosmos.typed import read_object
 
@@ -191,6 +191,21 @@ def run_adapters(
         f"{entry.diffusers}.{factor}": checkpoint[checkpoint.key(f"{entry.ours}.{factor}", weights)]
         for entry in adapter_entries(config, spec)
         for factor in ("lora_A", "lora_B")
+    }
+
+
+def run_whole(
+    checkpoint: DistributedCheckpoint, config: DiTConfig, spec: LoraSpec, weights: Weights
+) -> dict[str, Tensor]:
+    """What was trained whole beside the adapters of one save: ``patch_embed.proj.weight`` and so on."""
+    return {
+        name: tensor
+        for parameter in whole_parameters(config, spec)
+        for name, tensor in zip(
+            parameter.diffusers or (),
+            parameter.separate(checkpoint[checkpoint.key(parameter.name, weights)]),
+            strict=True,
+        )
     }
 
 

@@ -14,6 +14,7 @@ from nemo_cosmos.errors import InputError
 
 if TYPE_CHECKING:
     from nemo_cosmos.config import TrainConfig
+    from nemo_cosmos.models.dit.config import DiTConfig
     from nemo_cosmos.planning.cost import NetworkSize
     from nemo_cosmos.planning.memory import Workload
     from nemo_cosmos.planning.plan import Plan
@@ -24,6 +25,8 @@ MEMORY_SIZES = ("80GB", "141GB")
 """Of the GPUs that smallest machines are named for."""
 RELEASED_LATENT = (16, 88, 160)
 """Latent of 121 frames of 704 x 1280 pixels."""
+VIEW_FRAMES = 8
+"""Latent frames of a view in the released networks of several views: 29 or 57 frames of video."""
 
 
 def plan(
@@ -32,7 +35,7 @@ def plan(
         typer.Argument(
             metavar="KEY=VALUE",
             help="experiment=NAME gpus=N gpu_memory=80GB, latent=FRAMESxHEIGHTxWIDTH where the shards are not there "
-            "yet, gpus_per_node=8, and any setting that differs.",
+            "yet (frames of all views=N together), gpus_per_node=8, and any setting that differs.",
         ),
     ] = None,
     everything: Annotated[
@@ -58,7 +61,7 @@ def plan(
             raise InputError("--experiments takes no other argument: it lists every shipped experiment as it is")
         _print_smallest_machines()
         return
-    own = {"gpus": "8", "gpu_memory": "80GB", "gpus_per_node": "8", "latent": ""}
+    own = {"gpus": "8", "gpu_memory": "80GB", "gpus_per_node": "8", "latent": "", "views": ""}
     overrides = []
     for argument in arguments or []:
         key, _, value = argument.partition("=")
@@ -67,9 +70,10 @@ def plan(
         else:
             overrides.append(argument)
     config = load_config(TrainConfig, overrides)
-    latent, origin = _latent(own["latent"], config)
+    latent, views, origin = _latent(own["latent"], own["views"], config)
     frames, height, width = latent
-    size, work = workload_of(config, latent)
+    sides = f"{frames}×{height}×{width}" + (f", {views} views" if views > 1 else "")
+    size, work = workload_of(config, latent, views)
     gpus = _number("gpus", own["gpus"])
     memory = parse_memory(own["gpu_memory"])
     plans = make_plans(
@@ -80,7 +84,7 @@ def plan(
     console = Console(highlight=False, width=None if sys.stdout.isatty() else 150)
     console.print(
         f"{config.model.preset}: {size.parameters / 1e9:.2f} billion parameters, {work.tokens:,} tokens a sample "
-        f"(latents of {frames}×{height}×{width}, {origin}), micro batch {config.data.micro_batch}, global batch "
+        f"(latents of {sides}, {origin}), micro batch {config.data.micro_batch}, global batch "
         f"{config.data.global_batch}, {gpus} GPUs of {memory / 2**30:.1f} GiB"
     )
     fitting = sum(plan.fits for plan in plans)
@@ -101,20 +105,35 @@ def plan(
     console.print(f"Recommended: {' '.join([*best.overrides, *batch])}", soft_wrap=True)
 
 
-def workload_of(config: TrainConfig, latent: tuple[int, int, int]) -> tuple[NetworkSize, Workload]:
-    """Size of an experiment's network, and one micro batch of latents of (frames, height, width)."""
-    from nemo_cosmos.models.dit.config import DiTConfig
+def released_latent(config: TrainConfig) -> tuple[int, int, int]:
+    """Latent frames, height and width of a sample of 720p as the released networks take it, of all their views."""
+    network = _network(config)
+    if not network.multiview:
+        return RELEASED_LATENT
+    return (VIEW_FRAMES * network.num_views, *RELEASED_LATENT[1:])
+
+
+def workload_of(
+    config: TrainConfig, latent: tuple[int, int, int], views: int | None = None
+) -> tuple[NetworkSize, Workload]:
+    """Size of an experiment's network, and one micro batch of latents of (frames, height, width).
+
+    Args:
+        views: of a sample; None: all that the network has.
+    """
     from nemo_cosmos.models.dit.size import network_size
     from nemo_cosmos.planning.memory import Workload
     from nemo_cosmos.planning.plan import adapter_parameters
 
-    network = DiTConfig.preset(config.model.preset, **config.model.overrides)
+    network = _network(config)
+    count = network.num_views if views is None else views
     size = network_size(network)
     frames, height, width = latent
     lora = config.lora
     return size, Workload(
         tokens=frames * (height // network.patch_size) * (width // network.patch_size),
-        text_tokens=config.data.text_length * network.num_views,
+        text_tokens=config.data.text_length * count,
+        num_views=count,
         micro_batch=config.data.micro_batch,
         value_bytes=2 if config.trainer.precision == "bf16" else 4,
         ema=config.ema.enabled,
@@ -122,11 +141,17 @@ def workload_of(config: TrainConfig, latent: tuple[int, int, int]) -> tuple[Netw
     )
 
 
+def _network(config: TrainConfig) -> DiTConfig:
+    from nemo_cosmos.models.dit.config import DiTConfig
+
+    return DiTConfig.preset(config.model.preset, **config.model.overrides)
+
+
 def smallest_machines(config: TrainConfig) -> list[tuple[str, Plan | None]]:
-    """For each of :data:`MEMORY_SIZES`, the layout on the fewest GPUs that train 121 frames of 704 x 1280 pixels."""
+    """For each of :data:`MEMORY_SIZES`, the layout on the fewest GPUs that train a `released_latent`."""
     from nemo_cosmos.planning.plan import parse_memory, smallest_machine
 
-    size, work = workload_of(config, RELEASED_LATENT)
+    size, work = workload_of(config, released_latent(config))
     return [
         (
             memory,
@@ -160,7 +185,8 @@ def _print_smallest_machines() -> None:
 
     console = Console(highlight=False, width=None if sys.stdout.isatty() else 150)
     table = Table(
-        title="Smallest machines for 121 frames of 704×1280; GiB on the fullest GPU, 3 more are kept free",
+        title="Smallest machines for 121 frames of 704×1280, or 8 latent frames of every view; GiB on the fullest "
+        "GPU, 3 more are kept free",
         title_justify="left",
     )
     for name in ("experiment", "machine", "GiB", "settings"):
@@ -185,13 +211,19 @@ def _number(key: str, value: str) -> int:
     return int(value)
 
 
-def _latent(text: str, config: TrainConfig) -> tuple[tuple[int, int, int], str]:
-    """Latent frames, height and width, and where they come from."""
+def _latent(text: str, views_text: str, config: TrainConfig) -> tuple[tuple[int, int, int], int, str]:
+    """Latent frames, height and width, number of views, and where they come from."""
+    network = _network(config)
+    views = _number("views", views_text) if views_text else network.num_views
+    if views > network.num_views:
+        raise InputError(f"views={views}: the network has {network.num_views} (model.overrides.num_views)")
     if text:
         frames, height, width = parse_sides(
             text, 3, f"latent={text[:40]}: expected FRAMESxHEIGHTxWIDTH of the latent, for example 16x88x160"
         )
-        return (frames, height, width), "as given"
+        if frames % views:
+            raise InputError(f"latent={text[:40]}: its {frames} frames do not divide into {views} views (views=N)")
+        return (frames, height, width), views, "as given"
     from pathlib import Path
 
     if (Path(config.data.path) / "manifest.json").is_file():
@@ -200,10 +232,22 @@ def _latent(text: str, config: TrainConfig) -> tuple[tuple[int, int, int], str]:
         buckets = ShardDataset(config.data.path, verify="size").buckets
         if not buckets:
             raise InputError(f"data.path={config.data.path}: the dataset holds no samples")
-        _, frames, height, width = max((bucket.shape for bucket in buckets), key=math.prod)
+        fullest = max(buckets, key=lambda bucket: math.prod(bucket.shape))
+        _, frames, height, width = fullest.shape
+        if views_text and views != fullest.num_views:
+            raise InputError(
+                f"views={views}: the samples of {config.data.path} have {fullest.num_views}; leave it out"
+            )
         largest = f"the largest of {len(buckets)} shapes " if len(buckets) > 1 else ""
-        return (frames, height, width), f"{largest}from {config.data.path}"
-    return RELEASED_LATENT, "121 frames of 704×1280; latent=FRAMESxHEIGHTxWIDTH for others"
+        return (frames, height, width), fullest.num_views, f"{largest}from {config.data.path}"
+    if not network.multiview:
+        return RELEASED_LATENT, 1, "121 frames of 704×1280; latent=FRAMESxHEIGHTxWIDTH for others"
+    latent = (VIEW_FRAMES * views, *RELEASED_LATENT[1:])
+    return (
+        latent,
+        views,
+        f"{VIEW_FRAMES} latent frames a view of 704×1280; latent=FRAMESxHEIGHTxWIDTH views=N for others",
+    )
 
 
 def _shown(plans: list[Plan], best: Plan | None) -> list[Plan]:

@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from nemo_cosmos.choices import Captions, Fit, Split, Verify
-from nemo_cosmos.commands.options import LARGEST_SIDE, parse_sizes
+from nemo_cosmos.commands.options import LARGEST_SEED, LARGEST_SIDE, parse_sizes
 from nemo_cosmos.errors import require_range
 
 
@@ -17,7 +17,8 @@ def prepare(
         Path,
         typer.Argument(
             help="Folder with videos/ and metas/ (Cosmos layout), folder of videos with *.txt, or .jsonl file; or the "
-            "same with images/ and images; or videos/CAMERA/ and metas/CAMERA/ of several cameras."
+            "same with images/ and images; or videos/CAMERA/ and metas/CAMERA/ of several cameras; "
+            "or scenes with camera poses: zips of DL3DV, folders with transforms.json or a model of COLMAP."
         ),
     ],
     out: Annotated[Path, typer.Argument(help="Folder of shards to write; an interrupted call goes on in it.")],
@@ -33,7 +34,7 @@ def prepare(
         int | None,
         typer.Option(
             help="Pixel frames per sample: 1 + k times the temporal compression.",
-            show_default="121, of images 1, of Waymo 29",
+            show_default="121, of images 1, of scenes 57, of Waymo 29",
         ),
     ] = None,
     size: Annotated[
@@ -48,12 +49,12 @@ def prepare(
         Fit | None,
         typer.Option(
             help="How a clip of another shape fills the size: crop (cut the middle), pad (bars), stretch.",
-            show_default="crop, of Waymo stretch",
+            show_default="crop, of scenes pad, of Waymo stretch",
         ),
     ] = None,
     fps: Annotated[
         float | None,
-        typer.Option(help="Resample to this rate.", show_default="each clip's own, of Waymo 10"),
+        typer.Option(help="Resample to this rate.", show_default="each clip's own, of scenes 7, of Waymo 10"),
     ] = None,
     step: Annotated[int, typer.Option(help="Take every n-th frame.")] = 1,
     stride: Annotated[
@@ -92,7 +93,8 @@ def prepare(
         typer.Option(
             "--layout",
             "--source",
-            help="What SOURCE is: clips, images, waymo or rig (a folder for each camera), or auto by what lies there.",
+            help="What SOURCE is: clips, images, waymo or rig (a folder for each camera), dl3dv, nerfstudio or colmap "
+            "(scenes), or auto by what lies there.",
         ),
     ] = "auto",
     rig: Annotated[
@@ -117,6 +119,19 @@ def prepare(
             help="Leave clips out of which a camera is missing or differs in length or rate; default: refused.",
         ),
     ] = False,
+    scene_captions: Annotated[
+        Path | None,
+        typer.Option(help='Of scenes: dictionary {"SCENE/CHUNK": caption}, JSON or pickled.'),
+    ] = None,
+    chunks: Annotated[int, typer.Option(help="Of scenes: samples of each, at places drawn by --seed.")] = 1,
+    seed: Annotated[int, typer.Option(help="Of scenes: where their chunks lie.")] = 1234,
+    num_scenes: Annotated[int, typer.Option(help="Of scenes: how many are taken, chosen by --seed; -1: all.")] = -1,
+    max_unpacked_gb: Annotated[
+        float | None,
+        typer.Option(
+            help="Of scenes: most GiB of the pictures of a zip file.", show_default="64, and 200 times the file"
+        ),
+    ] = None,
 ) -> None:
     """Tokenize a dataset offline, once, so that training reads latents instead of video.
 
@@ -133,6 +148,10 @@ def prepare(
     require_range("--stride", stride, 0, 1_000_000)
     require_range("--samples-per-shard", samples_per_shard, 1, 1_000_000)
     require_range("--workers", workers, 0, 1024)
+    require_range("--chunks", chunks, 1, 10_000)
+    require_range("--seed", seed, 0, LARGEST_SEED)
+    require_range("--num-scenes", num_scenes, -1, 1 << 31)
+    require_range("--max-unpacked-gb", max_unpacked_gb, 0, 1e6)
     from nemo_cosmos.data.sample import TEXT_LENGTH
 
     require_range("--text-length", text_length, 1, TEXT_LENGTH)
@@ -165,4 +184,9 @@ def prepare(
         captions=captions,
         split=split,
         skip_incomplete=skip_incomplete,
+        scene_captions=scene_captions,
+        chunks=chunks,
+        seed=seed,
+        num_scenes=num_scenes,
+        max_unpacked_gb=max_unpacked_gb,
     )

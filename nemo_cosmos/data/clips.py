@@ -17,12 +17,13 @@ NAME is a path relative to ``videos``. The caption or embedding of ``videos/DAY/
 
 from __future__ import annotations
 
+import hashlib
 from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 from pathlib import Path, PurePath
 
-from nemo_cosmos.data.embeddings import EMBEDDING_SUFFIXES, EMBEDDINGS_FOLDER, stale_embeddings
+from nemo_cosmos.data.embeddings import EMBEDDING_SUFFIXES, EMBEDDINGS_FOLDER, file_digest, stale_embeddings
 from nemo_cosmos.data.images import IMAGE_SUFFIXES
 from nemo_cosmos.data.listing import (
     VIDEO_SUFFIXES,
@@ -163,6 +164,11 @@ class Clip:
     def has_caption(self) -> bool:
         """Whether there is a caption, which may be empty."""
         return self.caption is not None or self.caption_file is not None
+
+    def digest(self) -> str:
+        """SHA-256 that changes with what the clip shows; InputError where it cannot be read."""
+        digests = [file_digest(video) for video in self.videos]
+        return digests[0] if len(digests) == 1 else hashlib.sha256("\n".join(digests).encode()).hexdigest()
 
     def read_caption(self) -> str:
         """The caption, stripped; may be empty. InputError when it is not UTF-8."""

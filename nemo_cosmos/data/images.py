@@ -5,11 +5,13 @@ Images come as a browser shows them: upright, the first picture of several, in s
 
 from __future__ import annotations
 
+import contextlib
 import io
 import logging
 import struct
+from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -39,6 +41,8 @@ _DAMAGE = (
 )
 """What Pillow's readers raise on damaged files."""
 WHITE = (255, 255, 255, 255)
+_ORIENTATION, _TURNED = 0x0112, (5, 6, 7, 8)
+"""The EXIF tag of how a camera was held, and its values for which rows are columns."""
 _16_BIT_PER_LEVEL = 257
 """65535 / 255: white of 16 bits is white of 8."""
 
@@ -72,24 +76,53 @@ def read_image(path: str | Path) -> Tensor:
     Raises:
         InputError: the file is missing, empty or does not decode, or holds numbers without a defined white.
     """
-    from PIL import Image
-
     path = Path(path)
     head = _head(path)
     if not head:
         raise InputError(f"{path} is empty (zero bytes)")
+    with _opened(path, head, path) as opened:
+        return pixels_of(opened, path)
+
+
+def image_of(content: bytes, name: str | Path, *, upright: bool = True) -> Tensor:
+    """:func:`read_image` of the content of a file; ``name`` stands for it in errors.
+
+    Args:
+        upright: turn what its camera marked as turned; False gives rows and columns as they are stored.
+    """
+    with _opened(io.BytesIO(content), content[:12], name) as opened:
+        return pixels_of(opened, name, upright=upright)
+
+
+def image_sizes(stream: Any, name: str | Path) -> tuple[tuple[int, int], tuple[int, int]]:
+    """(height, width) of an image as it is stored, and upright, from the beginning of its file.
+
+    Raises:
+        InputError: it is no image that can be read.
+    """
+    with _opened(stream, b"", name) as opened:
+        width, height = opened.size
+        turned = opened.getexif().get(_ORIENTATION, 1) in _TURNED
+    return (height, width), (width, height) if turned else (height, width)
+
+
+@contextlib.contextmanager
+def _opened(file: Any, head: bytes, name: str | Path) -> Iterator[Image.Image]:
+    """An image to be decoded; InputError where it cannot be."""
+    from PIL import Image
+
     try:
-        with Image.open(path, formats=_formats()) as opened:
-            return pixels_of(opened, path)
+        with Image.open(file, formats=_formats()) as opened:
+            yield opened
     except InputError:
         raise
     except (*_DAMAGE, Image.DecompressionBombError) as error:
         kind = _unread_kind(head)
         reason = f"it is a {kind}; {_ADVICE}" if kind else str(error)
-        raise InputError(f"{path} cannot be read as an image: {reason}") from error
+        raise InputError(f"{name} cannot be read as an image: {reason}") from error
 
 
-def pixels_of(opened: Image.Image, name: str | Path) -> Tensor:
+def pixels_of(opened: Image.Image, name: str | Path, *, upright: bool = True) -> Tensor:
     """What :func:`read_image` gives of an image that Pillow has opened or made; ``name`` stands for it in errors.
 
     Raises:
@@ -99,7 +132,7 @@ def pixels_of(opened: Image.Image, name: str | Path) -> Tensor:
 
     try:
         opened.load()
-        image = ImageOps.exif_transpose(opened)
+        image = ImageOps.exif_transpose(opened) if upright else opened
         array = np.array(_to_rgb(image, name))
     except InputError:
         raise

@@ -22,7 +22,7 @@ MANIFEST_NAME = "manifest.json"
 INDEX_SUFFIX = ".index.json"
 FORMAT_NAME = "nemo_cosmos.latent_shards"
 FORMAT_VERSION = 1
-_DISTINCT = ("latent_shapes", "latent_dtypes", "text_widths", "num_frames", "image_sizes", "view_ids")
+_DISTINCT = ("latent_shapes", "latent_dtypes", "text_widths", "num_frames", "image_sizes")
 """What a manifest says of all shards and an index of one."""
 _ORIGIN = {field.name for field in fields(Origin)} - {"options"}
 """Keys of a sample's origin in an index."""
@@ -36,10 +36,11 @@ class ShardIndex:
 
     ``tensors`` and ``records`` hold per sample (offset, bytes, crc32) of the safetensors and of the JSON member's
     content within the tar file. ``latent_shapes``, ``latent_dtypes``, ``text_widths``, ``num_frames``,
-    ``image_sizes``, ``fps`` and, of several cameras, ``view_ids`` are the distinct values found in the shard, sorted.
-    ``origins`` holds per sample what it was made from (``Origin.to_index``). ``shapes`` holds per sample the place of
-    its latent's shape in ``latent_shapes``, where there are several. Shards of before have no ``fps``, ``origins`` and
-    ``shapes``.
+    ``image_sizes`` and ``fps`` are the distinct values found in the shard, sorted. ``origins`` holds per sample what
+    it was made from (``Origin.to_index``). ``shapes`` holds per sample the place of its latent's shape in
+    ``latent_shapes``, where there are several. Shards of before have no ``fps``, ``origins`` and ``shapes``.
+    ``view_ids`` holds the distinct lists of view ids, an empty one for samples of one view; ``rigs`` per sample the
+    place of its list, where there are several. Where no sample has several views both are empty.
     """
 
     shard: str
@@ -59,6 +60,7 @@ class ShardIndex:
     origins: list[dict[str, Any] | None] = field(default_factory=list)
     shapes: list[int] = field(default_factory=list)
     view_ids: list[list[int]] = field(default_factory=list)
+    rigs: list[int] = field(default_factory=list)
 
     @property
     def samples(self) -> int:
@@ -107,7 +109,7 @@ class Manifest:
         settings: how the shards were made, as ``prepare`` recorded it.
         skipped: clips that were left out, each with the reason.
         fps: distinct frame rates; empty where some shard does not record them.
-        view_ids: distinct lists of the views of multiview samples.
+        view_ids: distinct lists of view ids, an empty one for samples of one view; empty where all are of one view.
     """
 
     samples: int
@@ -158,6 +160,7 @@ class Manifest:
         found: dict[str, Any] = {name: _distinct(indices, name) for name in _DISTINCT}
         if self.fps:  # Empty, too, where the shards are of before this was recorded.
             found["fps"] = _distinct(indices, "fps")
+        found["view_ids"] = _view_ids(indices)
         found["tokenizer"] = TokenizerIdentity.from_json(first.tokenizer)
         found["text_encoder"] = first.text_encoder
         found["shards"] = [
@@ -243,6 +246,9 @@ def _check_places(index: ShardIndex, where: str) -> None:
         raise InputError(f"{where}: keys and origins differ in number")
     if index.shapes and (len(index.shapes), True) != (len(index.keys), max(index.shapes) < len(index.latent_shapes)):
         raise InputError(f"{where}: shapes: expected the place in latent_shapes of every sample's")
+    several = len(index.view_ids) > 1
+    if len(index.rigs) != several * len(index.keys) or not set(index.rigs) <= set(range(len(index.view_ids))):
+        raise InputError(f"{where}: rigs: expected the place in view_ids of every sample's, where there are several")
     for origin in index.origins:
         if origin is not None and origin.keys() != _ORIGIN:
             raise InputError(f"{where}: origins: expected {', '.join(sorted(_ORIGIN))}")
@@ -316,6 +322,7 @@ def merge_manifest(
         settings=settings or {},
         skipped=sorted(skipped or [], key=lambda entry: sorted(entry.items())),
         fps=_distinct(indices, "fps") if all(index.fps for index in indices) else [],
+        view_ids=_view_ids(indices),
     )
     manifest.save(path)
     return manifest
@@ -336,6 +343,12 @@ def _distinct(indices: Sequence[ShardIndex], name: str) -> list[Any]:
     for index in indices:
         values.extend(value for value in getattr(index, name) if value not in values)
     return sorted(values)
+
+
+def _view_ids(indices: Sequence[ShardIndex]) -> list[list[int]]:
+    """The distinct lists of view ids, sorted; empty where all samples are of one view."""
+    rigs = sorted({tuple(rig) for index in indices for rig in index.view_ids or [[]]})
+    return [] if rigs == [()] else [list(rig) for rig in rigs]
 
 
 def _single(values: list[Any], what: str) -> Any:

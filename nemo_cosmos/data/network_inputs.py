@@ -97,6 +97,20 @@ class Conditions:
 
 
 @dataclass(kw_only=True)
+class StoredCameras:
+    """What a stored sample may hold of its cameras; the network is given ``plucker``, made of it when it is read.
+
+    Attributes:
+        camera_poses: (N, 4, 4) float32 camera to world of every pixel frame, axes right, down, forward; relative to
+            frame 0, positions divided by the largest distance from it.
+        camera_intrinsics: (N, 4) float32 fx, fy, cx, cy in pixels of the encoded frames, padding included.
+    """
+
+    camera_poses: Tensor | None = field(default=None, metadata=_rule("poses", 4, 4))
+    camera_intrinsics: Tensor | None = field(default=None, metadata=_rule("poses", 4))
+
+
+@dataclass(kw_only=True)
 class NetworkInputs(Conditions):
     """The inputs of a batch; a value of None is not given to the network.
 
@@ -161,3 +175,7 @@ RULES: dict[str, Rule] = {item.name: item.metadata["rule"] for item in fields(Ne
 """The rule of every input, by its name, which is its name as an argument of the network, too."""
 STORED = tuple(name for name, rule in RULES.items() if rule.stored)
 """Inputs that are tensors of the stored sample."""
+SAMPLE_RULES = {name: RULES[name] for name in STORED} | {
+    item.name: item.metadata["rule"] for item in fields(StoredCameras)
+}
+"""The rule of every tensor that a stored sample may have beside latent and text."""

@@ -35,15 +35,22 @@ LatentShape = tuple[int, int, int, int]
 
 @dataclass(frozen=True)
 class Bucket:
-    """Samples whose latents have one shape.
+    """Samples whose latents have one shape and one number of views.
 
     Attributes:
         shape: of every latent.
         samples: (n,) int numbers of the samples.
+        rigs: the lists of view ids that occur; empty for samples of one view.
     """
 
     shape: LatentShape
     samples: Numbers
+    rigs: tuple[tuple[int, ...], ...] = ()
+
+    @property
+    def num_views(self) -> int:
+        """Of every sample."""
+        return len(self.rigs[0]) if self.rigs else 1
 
 
 class SampleSource(Protocol[T_co]):

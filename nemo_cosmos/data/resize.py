@@ -44,7 +44,14 @@ def geometry(source: tuple[int, int], size: tuple[int, int], fit: Fit) -> Geomet
     return Geometry((height, width), _half(height - size[0]), _half(width - size[1]))
 
 
-def resize(image: Tensor, size: tuple[int, int], fit: Fit = "crop", *, shown: tuple[int, int] | None = None) -> Tensor:
+def resize(
+    image: Tensor,
+    size: tuple[int, int],
+    fit: Fit = "crop",
+    *,
+    shown: tuple[int, int] | None = None,
+    mirror: bool = False,
+) -> Tensor:
     """(3, H, W) uint8 -> (3, *size) uint8, bilinear with antialiasing; bars added by ``pad`` are black.
 
     Args:
@@ -52,6 +59,7 @@ def resize(image: Tensor, size: tuple[int, int], fit: Fit = "crop", *, shown: tu
         size: (height, width) of the result.
         fit: how the image fills ``size``.
         shown: (height, width) as displayed, where the stored pixels are not square; None: the image's own.
+        mirror: bars added by ``pad`` show the image mirrored at its border, as often as they are wide.
     """
     plan = geometry((image.shape[1], image.shape[2]) if shown is None else shown, size, fit)
     if tuple(image.shape[1:]) != plan.resized:
@@ -62,11 +70,22 @@ def resize(image: Tensor, size: tuple[int, int], fit: Fit = "crop", *, shown: tu
             antialias=True,
             align_corners=False,
         ).squeeze(0)
+    if fit == "pad" and mirror:
+        rows = _mirrored(image.shape[1], -plan.top, size[0])
+        return image[:, rows][:, :, _mirrored(image.shape[2], -plan.left, size[1])].contiguous()
     if fit == "pad":
         top, left = -plan.top, -plan.left
         image = F.pad(image, (left, size[1] - left - image.shape[2], top, size[0] - top - image.shape[1]))
         return image.contiguous()
     return image[:, plan.top : plan.top + size[0], plan.left : plan.left + size[1]].contiguous()
+
+
+def _mirrored(side: int, before: int, target: int) -> Tensor:
+    """Which of ``side`` rows stands in each of ``target``, of which ``before`` come first; the outermost is not
+    doubled."""
+    period = max(2 * (side - 1), 1)
+    places = (torch.arange(target) - before) % period
+    return torch.minimum(places, period - places).clamp(max=side - 1)
 
 
 def kept_share(source: tuple[int, int], size: tuple[int, int], fit: Fit) -> float:
@@ -77,7 +96,9 @@ def kept_share(source: tuple[int, int], size: tuple[int, int], fit: Fit) -> floa
     return min(ratio, 1 / ratio)
 
 
-def padding_mask(source: tuple[int, int], size: tuple[int, int], fit: Fit, compression: int) -> Tensor | None:
+def padding_mask(
+    source: tuple[int, int], size: tuple[int, int], fit: Fit, compression: int, *, nearest: bool = False
+) -> Tensor | None:
     """(1, size[0] / compression, size[1] / compression) uint8 with 1 where a latent cell shows padding alone.
 
     Args:
@@ -85,6 +106,7 @@ def padding_mask(source: tuple[int, int], size: tuple[int, int], fit: Fit, compr
         size: (height, width) of the encoded frames, multiples of ``compression``.
         fit: as in ``read_frames``.
         compression: pixels per latent cell.
+        nearest: 1 where the first pixel of a cell is padding, as in the samples of camera-controlled networks.
 
     Returns:
         The mask, or None when nothing is padded.
@@ -94,7 +116,8 @@ def padding_mask(source: tuple[int, int], size: tuple[int, int], fit: Fit, compr
     plan = geometry(source, size, fit)
     pixels = torch.ones(1, 1, *size)
     pixels[..., -plan.top : plan.resized[0] - plan.top, -plan.left : plan.resized[1] - plan.left] = 0
-    mask = (-F.max_pool2d(-pixels, compression)).squeeze(0).to(torch.uint8)
+    cells = pixels[..., ::compression, ::compression] if nearest else -F.max_pool2d(-pixels, compression)
+    mask = cells.squeeze(0).to(torch.uint8)
     return mask if bool(mask.any()) else None
 
 

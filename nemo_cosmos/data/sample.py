@@ -14,7 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from nemo_cosmos.data.network_inputs import RULES, STORED, Conditions, NetworkInputs
+from nemo_cosmos.data.network_inputs import RULES, STORED, Conditions, NetworkInputs, StoredCameras
 from nemo_cosmos.errors import InputError
 from nemo_cosmos.tokenizer_identity import TokenizerIdentity as TokenizerIdentity
 
@@ -59,7 +59,7 @@ class Origin:
 
 
 @dataclass
-class LatentSample(Conditions):
+class LatentSample(Conditions, StoredCameras):
     """One clip, ready for training.
 
     Attributes:
@@ -113,6 +113,11 @@ class LatentBatch(NetworkInputs):
     @staticmethod
     def _is_real(name: str) -> bool:
         return name == "latent" or (name in RULES and RULES[name].real)
+
+    @property
+    def num_views(self) -> int:
+        """Views of every sample."""
+        return 1 if self.view_ids is None else self.view_ids.shape[1]
 
     def __len__(self) -> int:
         return len(self.keys)

@@ -18,7 +18,7 @@ import tarfile
 import tempfile
 import zlib
 from collections import OrderedDict
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from types import TracebackType
@@ -30,14 +30,15 @@ import torch
 from torch import Tensor
 
 from nemo_cosmos.atomic import put_file, write_json
-from nemo_cosmos.choices import Verify
+from nemo_cosmos.camera.stored import stored_rays
+from nemo_cosmos.choices import TemporalMapping, Verify
 from nemo_cosmos.data.manifest import (
     Manifest,
     ShardIndex,
     index_name,
     merge_manifest,
 )
-from nemo_cosmos.data.network_inputs import STORED
+from nemo_cosmos.data.network_inputs import SAMPLE_RULES
 from nemo_cosmos.data.positions import Bucket, LatentShape
 from nemo_cosmos.data.sample import LatentSample, Origin, TokenizerIdentity
 from nemo_cosmos.errors import InputError, explain_os_error
@@ -51,7 +52,7 @@ OPEN_FILES = 64
 _DIGEST_LINES = 10_000
 RATE_DIGITS = 3
 """Decimals to which frame rates are told apart."""
-TENSOR_NAMES = ("latent", "text", *STORED)
+TENSOR_NAMES = ("latent", "text", *SAMPLE_RULES)
 _KEY = re.compile(r"[A-Za-z0-9_-]{1,90}")  # 90 + ".safetensors" fits the 100 bytes of a ustar name
 
 
@@ -118,12 +119,14 @@ class _OpenShard:
             (self.index.image_sizes, list(sample.image_size[:2])),
             (self.index.fps, round(sample.fps, RATE_DIGITS)),
         ]
-        if sample.view_ids is not None:
-            distinct.append((self.index.view_ids, sample.view_ids.tolist()))
         for values, value in distinct:
             if value not in values:
                 values.append(value)
         self.index.shapes.append(self.index.latent_shapes.index(shape))
+        rig: list[int] = [] if sample.view_ids is None else sample.view_ids.tolist()
+        if rig not in self.index.view_ids:
+            self.index.view_ids.append(rig)
+        self.index.rigs.append(self.index.view_ids.index(rig))
 
     def _member(self, name: str, content: bytes) -> list[int]:
         info = tarfile.TarInfo(name)
@@ -143,7 +146,9 @@ class _OpenShard:
         record = dict(vars(self.index))
         if len(self.index.latent_shapes) == 1:
             del record["shapes"]
-        if not self.index.view_ids:
+        if len(self.index.view_ids) == 1:
+            del record["rigs"]
+        if self.index.view_ids == [[]]:
             del record["view_ids"]
         write_json(self.path / index_name(self.index.shard), record)
 
@@ -170,7 +175,7 @@ class ShardWriter:
 
     Raises:
         InputError: a key that is not made of letters, digits, ``-`` and ``_``; a latent that does not fit the
-            tokenizer; a full disk.
+            tokenizer; view ids that are none; a full disk.
     """
 
     def __init__(
@@ -202,6 +207,9 @@ class ShardWriter:
                 f"latent of {sample.key!r} has shape {tuple(sample.latent.shape)}, expected (channels, frames, "
                 f"height, width) with {self.tokenizer.latent_channels} channels for tokenizer {self.tokenizer}"
             )
+        views = sample.view_ids
+        if views is not None and (views.ndim != 1 or not len(views) or int(views.min()) < 0):
+            raise InputError(f"view_ids of {sample.key!r} are {views.tolist()}, expected a list of ids from 0 on")
         try:
             with unbroken():
                 self._add(sample)
@@ -266,6 +274,8 @@ class ShardDataset(torch.utils.data.Dataset[LatentSample]):
         path: folder with ``manifest.json``.
         verify: ``full`` hashes every shard now; ``size`` compares sizes; ``auto`` hashes when the shards together are
             at most 1 GiB and compares sizes otherwise. A sample's CRC-32 is checked on every read in all modes.
+        rays: samples with cameras get the rays that the network takes: those of which pixel frames a latent frame is
+            given. None leaves samples as they are stored.
 
     Attributes:
         buckets: the samples by the shape of their latents.
@@ -274,10 +284,12 @@ class ShardDataset(torch.utils.data.Dataset[LatentSample]):
         InputError: manifest or index missing or damaged, or a shard that is missing or differs (the message names it).
     """
 
-    def __init__(self, path: str | Path, *, verify: Verify = "auto") -> None:
+    def __init__(
+        self, path: str | Path, *, verify: Verify = "auto", rays: TemporalMapping | None = None
+    ) -> None:
         if verify not in ("auto", "full", "size"):
             raise InputError(f"verify={verify!r}: expected auto, full or size")
-        self.path = Path(path)
+        self.path, self.rays = Path(path), rays
         self.manifest = Manifest.load(self.path)
         total = sum(shard.bytes for shard in self.manifest.shards)
         hash_all = verify == "full" or (verify == "auto" and total <= FULL_VERIFY_BYTES)
@@ -285,13 +297,15 @@ class ShardDataset(torch.utils.data.Dataset[LatentSample]):
         rows: list[np.ndarray] = []
         heads: list[ShardIndex] = []
         shapes: list[np.ndarray] = []
+        rigs: list[np.ndarray] = []
         with _garbage_left_alone():
             for number, shard in enumerate(self.manifest.shards):
                 verify_shard(self.path, shard.file, shard.bytes, shard.sha256 if hash_all else None)
                 index = shard.read_index(self.path)
                 keys.extend(index.keys)
-                heads.append(replace(index, keys=[], tensors=[], records=[], origins=[], shapes=[]))
+                heads.append(replace(index, keys=[], tensors=[], records=[], origins=[], shapes=[], rigs=[]))
                 shapes.append(np.asarray(index.shapes, np.int32))
+                rigs.append(np.asarray(index.rigs, np.int32))
                 shard_number = np.full((index.samples, 1), number)
                 rows.append(np.hstack([shard_number, _places(index.tensors), _places(index.records)]))
         self.manifest.require_indices(heads, self.path)
@@ -301,27 +315,44 @@ class ShardDataset(torch.utils.data.Dataset[LatentSample]):
         # objects. No tensor: reading processes would share it through /dev/shm, which is small in containers.
         self._rows = np.concatenate([np.empty((0, 7), np.int64), *rows])[order]
         self._files: OrderedDict[int, BinaryIO] = OrderedDict()
-        self.buckets = self._find_buckets(heads, shapes, order)
+        self.buckets = self._find_buckets(heads, shapes, rigs, order)
 
-    def _find_buckets(self, heads: list[ShardIndex], shapes: list[np.ndarray], order: list[int]) -> list[Bucket]:
-        """The samples by the shape of their latents, shapes sorted."""
+    def _find_buckets(
+        self, heads: list[ShardIndex], shapes: list[np.ndarray], rigs: list[np.ndarray], order: list[int]
+    ) -> list[Bucket]:
+        """The samples by the shape of their latents and their number of views, both sorted."""
         known = [cast(LatentShape, tuple(shape)) for shape in self.manifest.latent_shapes]
+        views = [tuple(rig) for rig in self.manifest.view_ids] or [()]
         if odd := [shape for shape in known if len(shape) != 4 or min(shape) < 1]:
             raise InputError(f"{self.path}: {odd[0]} is no shape of a latent: the indices are damaged; prepare again")
-        if len(known) < 2:
-            return [Bucket(shape, range(len(order))) for shape in known]
-        found = [np.empty(0, np.int32)]
-        for shard, head, numbers in zip(self.manifest.shards, heads, shapes, strict=True):
-            if len(head.latent_shapes) != 1 and len(numbers) != shard.samples:
-                raise InputError(
-                    f"{self.path / shard.index_file} does not say which sample has which of {len(head.latent_shapes)} "
-                    "shapes: delete it and its shard, then run `nemo-cosmos prepare` again"
-                )
-            places = np.asarray([known.index(tuple(shape)) for shape in head.latent_shapes], np.int32)  # type: ignore[arg-type]
-            found.append(places[numbers] if len(numbers) else np.full(shard.samples, places[0]))
-        sorted_numbers = np.concatenate(found)[order]
-        buckets = [Bucket(shape, np.flatnonzero(sorted_numbers == place)) for place, shape in enumerate(known)]
+        if len(known) == len(views) == 1:
+            return [Bucket(known[0], range(len(order)), tuple(filter(None, views)))]
+        shape_of = self._places(heads, shapes, "latent_shapes", known)[order]
+        rig_of = self._places(heads, rigs, "view_ids", views)[order]
+        counts = np.asarray([len(rig) for rig in views])
+        buckets = []
+        for place, shape in enumerate(known):
+            for count in sorted(set(counts.tolist())):
+                numbers = np.flatnonzero((shape_of == place) & (counts[rig_of] == count))
+                found = [views[rig] for rig in np.unique(rig_of[numbers])]
+                buckets.append(Bucket(shape, numbers, tuple(filter(None, found))))
         return [bucket for bucket in buckets if len(bucket.samples)]
+
+    def _places(
+        self, heads: list[ShardIndex], numbers: list[np.ndarray], name: str, known: Sequence[tuple[int, ...]]
+    ) -> np.ndarray:
+        """The place in ``known`` of every sample's value, shard by shard; ``numbers`` are places in each index."""
+        found = [np.empty(0, np.int32)]
+        for shard, head, own in zip(self.manifest.shards, heads, numbers, strict=True):
+            values = getattr(head, name) or [[]]
+            if len(values) != 1 and len(own) != shard.samples:
+                raise InputError(
+                    f"{self.path / shard.index_file} does not say which sample has which of {len(values)} "
+                    f"{name}: delete it and its shard, then run `nemo-cosmos prepare` again"
+                )
+            places = np.asarray([known.index(tuple(value)) for value in values], np.int32)
+            found.append(places[own] if len(own) else np.full(shard.samples, places[0]))
+        return np.concatenate(found)
 
     def __len__(self) -> int:
         return len(self.keys)
@@ -333,7 +364,22 @@ class ShardDataset(torch.utils.data.Dataset[LatentSample]):
         tensors = self._read(index, shard, members[:3])
         record = self._read(index, shard, members[3:])
         file = self.path / self.manifest.shards[shard].file
-        return decode_sample(tensors, record, f"sample {self.keys[index]!r} in shard {file}")
+        where = f"sample {self.keys[index]!r} in shard {file}"
+        sample = decode_sample(tensors, record, where)
+        return sample if self.rays is None else with_rays(sample, self.rays, where)
+
+    def tensor_names(self, index: int) -> set[str]:
+        """Which tensors a sample holds; they are not read, nor is their checksum compared."""
+        shard, offset, size = self._rows[index, :3].tolist()
+        file = self._file(shard).fileno()
+        length = int.from_bytes(os.pread(file, 8, offset), "little")
+        try:
+            if not 0 < length <= size - 8:
+                raise ValueError(f"a header of {length} bytes in {size}")
+            return set(parse_json(os.pread(file, length, offset + 8).decode())) - {"__metadata__"}
+        except (ValueError, TypeError) as error:
+            where = f"sample {self.keys[index]!r} in shard {self.path / self.manifest.shards[shard].file}"
+            raise InputError(f"{where} is malformed: {error}; run `nemo-cosmos prepare` again") from error
 
     @property
     def digest(self) -> str:
@@ -476,6 +522,26 @@ def decode_sample(tensors: bytes, record: bytes, where: str = "the sample") -> L
     size = cast(tuple[int, int, int, int], tuple(values.image_size))
     fields: dict[str, Any] = {**vars(values), "image_size": size, **parts}
     return LatentSample(**fields)
+
+
+def with_rays(sample: LatentSample, mapping: TemporalMapping, where: str = "the sample") -> LatentSample:
+    """The sample with ``plucker`` made of its cameras, where it has these and no rays yet.
+
+    Raises:
+        InputError: its cameras are none, or do not fit its latent; ``where`` names the sample.
+    """
+    if sample.plucker is not None or sample.camera_poses is None or sample.camera_intrinsics is None:
+        return sample
+    height, width = sample.image_size[:2]
+    _, *latent_size = sample.latent.shape
+    grid = cast(tuple[int, int, int], tuple(latent_size))
+    try:
+        rays = stored_rays(
+            sample.camera_poses, sample.camera_intrinsics, (height, width), grid, mapping, sample.padding_mask
+        )
+    except InputError as error:
+        raise InputError(f"{where}: {error}; run `nemo-cosmos prepare` again") from error
+    return replace(sample, plucker=rays)
 
 
 def disk_error(error: OSError, path: Path) -> Exception:

@@ -121,6 +121,7 @@ class Window:
         caption: text of the clip.
         embedding: (tokens, width) when the source has it ready.
         origin: what the window is made from, where that is to be recorded.
+        tensors: further tensors of the sample, by their names there.
         views: the cameras of a rig with their texts; empty for a single camera.
     """
 
@@ -133,6 +134,7 @@ class Window:
     caption: str
     embedding: Tensor | None
     origin: Origin | None = None
+    tensors: dict[str, Tensor] = field(default_factory=dict)
     views: list[ViewText] = field(default_factory=list)
 
 
@@ -274,6 +276,7 @@ def encode_window(
         embed: caption to (tokens, width); called when the window brings no embedding.
         device: where the tokenizer runs.
     """
+    tensors: dict[str, Any] = dict(window.tensors)
     parts = window.frames.chunk(max(len(window.views), 1), dim=1)
     # Each view alone: every one has a first frame of its own.
     latents = [tokenizer.encode(normalise(part, device))[0].cpu() for part in parts]
@@ -291,6 +294,7 @@ def encode_window(
         padding_mask=window.padding_mask,
         source=window.name,
         origin=window.origin,
+        **tensors,
         view_ids=torch.tensor([view.view_id for view in views]) if views else None,
         frame_repeat=torch.tensor(repeats) if repeats else None,
         cameras=[view.name or view.camera for view in views],

@@ -13,7 +13,7 @@ from nemo_cosmos.data.video import Fit, padding_mask, probe, read_frames, resize
 from nemo_cosmos.errors import InputError
 from nemo_cosmos.inference.config import GenerationConfig, WeightDefaults
 
-__all__ = ["GivenFrames", "InputFrames", "is_image", "read_image", "read_input"]
+__all__ = ["GivenFrames", "InputFrames", "is_image", "picture_size", "read_image", "read_input"]
 
 
 @dataclass(frozen=True)
@@ -50,10 +50,13 @@ def read_input(
     config: GenerationConfig,
     defaults: WeightDefaults,
     spatial_compression: int,
+    *,
+    mirror: bool = False,
 ) -> InputFrames:
     """Reads ``config.num_input_frames`` frames at ``size`` (height, width), at the rate and step of training.
 
-    Of frames in memory the first or last are taken as they are, without a rate.
+    Of frames in memory the first or last are taken as they are, without a rate. With ``mirror`` bars show the picture
+    mirrored and a cell is padding where its first pixel is, as in samples with camera rays.
 
     Raises:
         InputError: the file is missing or does not decode, is too short, or is an image although more than one frame
@@ -61,12 +64,12 @@ def read_input(
     """
     count, step, fit = config.num_input_frames, defaults.input_step, config.fit or defaults.fit
     if isinstance(path, GivenFrames):
-        return _from_memory(path, size, config, fit, spatial_compression)
+        return _from_memory(path, size, config, fit, spatial_compression, mirror)
     if is_image(path) or _claims_to_be_image(path):
         if count != 1:
             raise InputError(f"{path} is an image: it gives 1 input frame, not num_input_frames={count}")
         image = read_image(path)
-        source, frames, fps = (image.shape[1], image.shape[2]), resize(image, size, fit)[:, None], None
+        source, frames, fps = (image.shape[1], image.shape[2]), resize(image, size, fit, mirror=mirror)[:, None], None
     else:
         info = probe(path)
         even_rate = defaults.input_fps or info.even_rate
@@ -77,21 +80,40 @@ def read_input(
         if start < 0 or start + (count - 1) * step >= available:
             every = f", one in {step}," if step > 1 else ""
             raise InputError(f"{path} has {available} frames{every} too few for num_input_frames={count}")
-        frames = read_frames(path, start, count, size, fit=fit, step=step, fps=even_rate)
+        read_size = None if mirror else size
+        frames = read_frames(path, start, count, read_size, fit=fit, step=step, fps=even_rate)
+        if mirror:
+            frames = torch.stack([resize(frame, size, fit, mirror=True) for frame in frames.unbind(1)], dim=1)
         source, fps = (info.height, info.width), (even_rate or info.fps) / step
-    mask = padding_mask(source, size, fit, spatial_compression)
+    mask = padding_mask(source, size, fit, spatial_compression, nearest=mirror)
     return InputFrames(frames, fps, mask)
 
 
+def picture_size(given: Path | GivenFrames) -> tuple[int, int]:
+    """(height, width) in pixels of an input as it is shown; InputError for a file that cannot be read."""
+    if isinstance(given, GivenFrames):
+        return given.frames.shape[2], given.frames.shape[3]
+    if is_image(given) or _claims_to_be_image(given):
+        image = read_image(given)
+        return image.shape[1], image.shape[2]
+    info = probe(given)
+    return info.height, info.width
+
+
 def _from_memory(
-    given: GivenFrames, size: tuple[int, int], config: GenerationConfig, fit: Fit, spatial_compression: int
+    given: GivenFrames,
+    size: tuple[int, int],
+    config: GenerationConfig,
+    fit: Fit,
+    spatial_compression: int,
+    mirror: bool,
 ) -> InputFrames:
     count, (available, height, width) = config.num_input_frames, given.frames.shape[1:]
     if count > available:
         raise InputError(f"{given.name} has {available} frames, too few for num_input_frames={count}")
     start = 0 if config.input_from == "start" else available - count
-    frames = [resize(frame, size, fit) for frame in given.frames[:, start : start + count].unbind(1)]
-    mask = padding_mask((height, width), size, fit, spatial_compression)
+    frames = [resize(frame, size, fit, mirror=mirror) for frame in given.frames[:, start : start + count].unbind(1)]
+    mask = padding_mask((height, width), size, fit, spatial_compression, nearest=mirror)
     return InputFrames(torch.stack(frames, dim=1), None, mask)
 
 

@@ -39,12 +39,15 @@ def _check_weights(job: GenerationJob, dit: DiTConfig) -> None:
     """
     try:
         found = open_weights(job.weights, weights=job.kind, verify_files="size", lora_alpha=job.lora_alpha)
-        check(dit, found.state)
     except InputError as error:
         raise InputError(str(error) if str(job.weights) in str(error) else f"{job.weights}: {error}") from error
-    with_adapters(
+    state = with_adapters(
         dit, found.state, choices(job.lora), lora_alpha=job.lora_alpha, weights=job.kind, verify_files="size"
     )
+    try:
+        check(dit, state)
+    except InputError as error:
+        raise InputError(f"{job.weights}: {error}") from error
 
 
 def build_models(job: GenerationJob, ranks: Ranks) -> Models:

@@ -5,11 +5,13 @@ from __future__ import annotations
 import logging
 import os
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from nemo_cosmos.data.listing import numbered_lines, require_path
+from nemo_cosmos.data.rig import Camera
 from nemo_cosmos.errors import InputError, require_text
 from nemo_cosmos.prepare.sources import SourceOptions, open_source
 from nemo_cosmos.typed import parse_json
@@ -18,21 +20,46 @@ if TYPE_CHECKING:
     from nemo_cosmos.inference.inputs import GivenFrames
 
 logger = logging.getLogger(__name__)
+CAMERA = "{camera}"
+"""In a path: stands for the folder of each camera."""
 LONGEST_NAME = 230
 """Bytes; suffixes and the marks of temporary files come to it, and file systems take 255."""
 
 
 @dataclass(frozen=True)
+class View:
+    """One camera of a request, once the cameras are known.
+
+    Attributes:
+        camera: which.
+        prompt: its caption, None where it has none.
+        given: image or video that it starts from; None for none, or where one video holds all views.
+    """
+
+    camera: Camera
+    prompt: str | None = None
+    given: Path | GivenFrames | None = None
+
+
+@dataclass(frozen=True)
 class GenerationRequest:
-    """One video to make.
+    """One video to make, or one of several cameras.
 
     Attributes:
         name: stem of the output files.
-        prompt: text, may be empty where the prompt upsampler writes it from the input.
-        visual_input: image or video the video starts from; None for text alone.
+        prompt: text, may be empty where the prompt upsampler writes it from the input. With several cameras: text, or
+            a file or folder of captions.
+        visual_input: image or video the video starts from; None for text alone. With several cameras: one that holds
+            all views, a folder with one for each camera, or a path with ``{camera}`` in it.
         seed: overrides the seed of the settings.
         has_prompt: the prompt was given although it is empty, as captions may be; it is used as it is.
         frames: image or video in memory, instead of ``visual_input``.
+        prompts: instead of ``prompt``, captions by camera, or of all views in order.
+        visual_inputs: instead of ``visual_input``, image or video of each camera, or in memory of all views in order.
+        views: the cameras in the order of their ids, filled in once they are known.
+        embedding: file with the text embedding of all views, filled in likewise.
+        trajectory: of the camera, for networks with camera rays: a pose file or folder, or a move such as
+            ``orbit_left:0.3``.
     """
 
     name: str
@@ -41,11 +68,17 @@ class GenerationRequest:
     seed: int | None = None
     has_prompt: bool = False
     frames: GivenFrames | None = None
+    prompts: Mapping[str, str] | tuple[str, ...] | None = None
+    visual_inputs: Mapping[str, Path | GivenFrames] | tuple[GivenFrames, ...] | None = None
+    views: tuple[View, ...] = ()
+    embedding: Path | None = None
+    trajectory: str | None = None
 
     @property
     def given(self) -> Path | GivenFrames | None:
-        """What the video starts from."""
-        return self.visual_input if self.frames is None else self.frames
+        """What the video starts from; of several cameras, the first one's."""
+        own = self.visual_input if self.frames is None else self.frames
+        return own if own is not None else next((view.given for view in self.views if view.given is not None), None)
 
     def __post_init__(self) -> None:
         if not re.fullmatch(r"[^/\\\0]+", self.name) or self.name.startswith("."):
@@ -58,7 +91,9 @@ class GenerationRequest:
             raise InputError(f"output name {self.name[:40]!r}… has {length} bytes; expected at most {LONGEST_NAME}")
         if self.seed is not None and not 0 <= self.seed < 2**63:
             raise InputError(f"{self.name}: the seed is out of range; expected 0 to 2^63-1")
-        require_text(self.prompt, f"{self.name}: the prompt")
+        texts = self.prompts.values() if isinstance(self.prompts, Mapping) else self.prompts or ()
+        for text in (self.prompt, *texts):
+            require_text(text, f"{self.name}: the prompt")
 
 
 def collect_requests(
@@ -91,7 +126,8 @@ def collect_requests(
 
 def requests_from_jsonl(path: Path) -> list[GenerationRequest]:
     """One request a line: an object with ``prompt`` and/or ``visual_input`` (relative to the working directory or to
-    the file), optionally ``name`` (default: the line's number from 0) and ``seed``. Blank lines count as lines.
+    the file), optionally ``name`` (default: the line's number from 0), ``seed`` and ``trajectory`` (a path likewise, or
+    a move of the camera). Blank lines count as lines.
 
     Raises:
         InputError: the file is missing or empty, or a line is no such object; the message names the line.
@@ -103,7 +139,7 @@ def requests_from_jsonl(path: Path) -> list[GenerationRequest]:
             values = parse_json(line)
         except ValueError as error:
             raise InputError(f"{where}: no JSON object ({error})") from error
-        known = {"prompt": str, "visual_input": str, "name": str, "seed": int}
+        known = {"prompt": str, "visual_input": str, "name": str, "seed": int, "trajectory": str}
         if not isinstance(values, dict) or not values:
             raise InputError(f"{where}: expected an object with prompt and visual_input")
         for key, value in values.items():
@@ -111,9 +147,9 @@ def requests_from_jsonl(path: Path) -> list[GenerationRequest]:
                 raise InputError(f"{where}: unknown field {key!r}; expected {', '.join(known)}")
             if value is not None and (not isinstance(value, known[key]) or isinstance(value, bool)):
                 raise InputError(f"{where}: {key}={value!r}, expected a {known[key].__name__}")
-        for key in ("name", "visual_input"):
+        for key in ("name", "visual_input", "trajectory"):
             require_path(values.get(key) or "", f"{where}: {key}")
-        given = values.get("visual_input")
+        given, trajectory = values.get("visual_input"), values.get("trajectory")
         requests.append(
             GenerationRequest(
                 name=values.get("name") or str(number - 1),
@@ -121,6 +157,7 @@ def requests_from_jsonl(path: Path) -> list[GenerationRequest]:
                 visual_input=_resolve(given, path.parent) if given else None,
                 seed=values.get("seed"),
                 has_prompt=values.get("prompt") is not None,
+                trajectory=str(_resolve(trajectory, path.parent)) if trajectory else None,
             )
         )
     if not requests:

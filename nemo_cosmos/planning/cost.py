@@ -22,6 +22,8 @@ class NetworkSize(NetworkShape):
     """Whether an absolute position embedding is added to the tokens at every layer."""
     position_parameters: int
     """Elements of its learnable tables, which every pipeline stage holds."""
+    view_parameters: int = 0
+    """Elements of the view table and what is added to it, on the first pipeline stage."""
 
     @property
     def layer_parameters(self) -> int:
@@ -36,8 +38,9 @@ class NetworkSize(NetworkShape):
 
     @property
     def entry_parameters(self) -> int:
-        """Patch embedding, time embedding and its norm: on the first pipeline stage."""
-        return self.patch_features * self.hidden_size + 4 * self.hidden_size**2 + self.hidden_size
+        """Patch embedding, views, time embedding and its norm: on the first pipeline stage."""
+        patches = self.patch_features * self.hidden_size
+        return patches + self.view_parameters + 4 * self.hidden_size**2 + self.hidden_size
 
     @property
     def exit_parameters(self) -> int:
@@ -59,21 +62,21 @@ class NetworkSize(NetworkShape):
         return self.hidden_size // self.num_attention_heads
 
 
-def layer_forward_flops(size: NetworkSize, tokens: int, text_tokens: int) -> tuple[float, float]:
+def layer_forward_flops(size: NetworkSize, tokens: int, text_tokens: int, num_views: int = 1) -> tuple[float, float]:
     """(matrix products, attention) of one layer for one sample, two operations a multiplication.
 
     Matrix products: 28·S·D² of the six projections and the MLP, 4·M·text·D of the text. Attention over S tokens and M
-    text tokens: 4·S·(S + M)·D, not causal.
+    tokens: 4·S·(S + M)·D, not causal. Of V views a token attends to its own M / V.
     """
     d = size.hidden_size
     matrices = 28.0 * tokens * d * d + 4.0 * text_tokens * size.text_width * d
-    return matrices, 4.0 * tokens * (tokens + text_tokens) * d
+    return matrices, 4.0 * tokens * (tokens + text_tokens / num_views) * d
 
 
-def training_flops(size: NetworkSize, tokens: int, text_tokens: int = 512) -> float:
+def training_flops(size: NetworkSize, tokens: int, text_tokens: int = 512, num_views: int = 1) -> float:
     """Model FLOPs of forward and backward for one sample: three times the layers' forward pass.
 
     Recomputation, modulations, embeddings and element-wise work are not counted; this is the convention of the
     published figures for NeMo's diffusion transformers.
     """
-    return 3 * size.num_layers * sum(layer_forward_flops(size, tokens, text_tokens))
+    return 3 * size.num_layers * sum(layer_forward_flops(size, tokens, text_tokens, num_views))

@@ -27,6 +27,8 @@ class Workload:
     tokens: int
     """Tokens of a sample."""
     text_tokens: int = 512
+    """Text tokens of a sample, those of all of its views together."""
+    num_views: int = 1
     micro_batch: int = 1
     num_micro_batches: int = 1
     value_bytes: int = 2

@@ -90,7 +90,7 @@ def make_plans(
         fitting = [mode for mode in RECOMPUTE_MODES if memory[mode].total + RESERVE_BYTES <= gpu_memory]
         chosen = fitting[0] if fitting else min(RECOMPUTE_MODES, key=lambda mode: memory[mode].total)
         seconds = predict_seconds(size, layout, modes[chosen], one, gpus_per_node=gpus_per_node)
-        flops = training_flops(size, work.tokens, work.text_tokens) * batch
+        flops = training_flops(size, work.tokens, work.text_tokens, work.num_views) * batch
         plans.append(Plan(layout, modes[chosen], batch, memory, bool(fitting), seconds, flops / seconds / gpus / 1e12))
     return sorted(plans, key=lambda plan: (not plan.fits, -plan.tflops))
 

@@ -36,9 +36,8 @@ def predict_seconds(
     tensor_rate, context_rate = rate(1, tensor), rate(tensor, context)
     data_rate = rate(tensor, context * layout.data)
     samples = work.micro_batch
-    matrices, attention = (
-        samples * f / (tensor * context) for f in layer_forward_flops(size, work.tokens, work.text_tokens)
-    )
+    forward = layer_forward_flops(size, work.tokens, work.text_tokens, work.num_views)
+    matrices, attention = (samples * f / (tensor * context) for f in forward)
     elements = samples * work.tokens * size.hidden_size / context
     elementwise = ELEMENTWISE_SECONDS * elements * (1 / tensor if parallel.sequence else (1 + 1 / tensor) / 2)
     layer = 3 * matrices / MATRIX_RATE + 3 * attention / ATTENTION_RATE + elementwise

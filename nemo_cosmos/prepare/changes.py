@@ -92,7 +92,7 @@ def origin_of(clip: Clip, captions: Sequence[str], times: Times) -> Origin:
     return Origin(
         clip=clip.key,
         name=clip.name,
-        sha256=_files_digest(clip.videos),
+        sha256=clip.digest(),
         caption_sha256=_captions_digest(captions),
         embedding_sha256=_files_digest(clip.embedding_files) if clip.embedding_files else None,
         **times,
@@ -186,8 +186,13 @@ def _difference(origin: dict[str, Any], clip: Clip) -> str:
     if any(origin[name] != value for name, value in times.items()) or not times:
         if not times:
             return f"{what} missing"
-        if origin["bytes"] != times["bytes"] or origin["sha256"] != _files_digest(clip.videos):
+        if origin["bytes"] != times["bytes"]:
             return what
+        try:
+            if origin["sha256"] != clip.digest():
+                return what
+        except InputError:
+            return f"{what} unreadable"
     try:
         caption = _captions_digest(clip.read_captions())
     except InputError:

@@ -22,7 +22,7 @@ from nemo_cosmos.prepare.decode import default_workers
 from nemo_cosmos.prepare.device import resolve_device, resolve_dtype
 from nemo_cosmos.prepare.encode import LITTLE, PrepareResult, Progress, join_ranks, prepare
 from nemo_cosmos.prepare.selection import usable_clips
-from nemo_cosmos.prepare.sources import OpenedSource, SourceOptions, open_source
+from nemo_cosmos.prepare.sources import SCENE_KINDS, OpenedSource, SceneOptions, SourceOptions, open_source
 from nemo_cosmos.prepare.text_embeddings import recorded_encoder, recorded_length
 from nemo_cosmos.typed import check_arguments
 
@@ -57,6 +57,11 @@ def prepare_dataset(
     captions: Captions | None = None,
     split: Split = "all",
     skip_incomplete: bool = False,
+    scene_captions: str | Path | None = None,
+    chunks: int = 1,
+    seed: int = 1234,
+    num_scenes: int = -1,
+    max_unpacked_gb: float | None = None,
 ) -> PrepareResult:
     """Tokenize a dataset offline, once, so that training reads latents instead of video.
 
@@ -65,16 +70,20 @@ def prepare_dataset(
 
     Args:
         source: folder with ``videos/`` and ``metas/``, folder of videos with ``*.txt``, or ``.jsonl`` file; or the
-            same with images; or a folder for each camera of a rig (docs/multiview.md).
+            same with images; or a folder for each camera of a rig (docs/multiview.md); or zips and folders of scenes
+            with camera poses (docs/camera_control.md).
         out: folder of shards to write.
         tokenizer: folder of the video tokenizer, or Wan's tokenizer.pth.
         text_encoder: T5 folder or repository that embeds the captions; None uses the embeddings in
             ``source/t5_xxl``.
-        frames: pixel frames per sample, 1 + k * temporal compression; None: 121, of images 1, else as the rig says.
+        frames: pixel frames per sample, 1 + k * temporal compression; None: 121, of images 1, of scenes 57,
+            else as the rig says.
         size: (height, width) in pixels, or several: a clip takes the one whose shape is nearest to its own; None:
             (704, 1280), or as the rig says.
-        fit: how a clip of another shape fills the size: "crop", "pad" or "stretch"; None: "crop", or as the rig says.
-        fps: resample to this rate; None: each clip's own, or as the rig says.
+        fit: how a clip of another shape fills the size: "crop", "pad" or "stretch"; None: "crop", of
+            scenes "pad", or as the rig says.
+        fps: resample to this rate; None: each clip's own, or as the rig says. The pictures of scenes count as taken
+            at it; None: 7.
         step: take every n-th frame.
         stride: frames between the windows of a long clip; 0: its first window alone.
         keep_removed: keep the samples of clips that are no longer in ``source``.
@@ -88,11 +97,17 @@ def prepare_dataset(
         dtype: computation of the tokenizer: "auto" (bf16 on GPUs, fp32 else), "bf16", "fp16" or "fp32".
         text_device: where captions are embedded: "auto" (as ``device``) or "cpu".
         verify: how the tokenizer is compared with its checksums: "auto", "full" or "size".
-        source_kind: what ``source`` is: "clips", "images", "waymo", "rig", or "auto" by what lies there.
+        source_kind: what ``source`` is: "clips", "images", "waymo", "rig", "dl3dv", "nerfstudio", "colmap", or "auto"
+            by what lies there.
         rig: file that says which folders are cameras, or name of one of the package; None: the layout's.
         captions: cameras with captions, "front" or "all"; None: as the rig says.
         split: "train" leaves the last tenth of the clips by name out, and one more; "val" takes those alone.
         skip_incomplete: clips whose cameras are missing or differ in length or rate are left out instead of refused.
+        scene_captions: of scenes: file with a dictionary {"SCENE/CHUNK": caption}, JSON or pickled.
+        chunks: of scenes: samples of each, at places drawn by ``seed``.
+        seed: of scenes: where their chunks lie.
+        num_scenes: of scenes: how many are taken, chosen by ``seed``; -1: all.
+        max_unpacked_gb: of scenes: most GiB of the pictures of a zip file; None: 64, and 200 times the file.
 
     Returns:
         What the call did: ``path``, ``samples`` (in the folder now), ``written``, ``skipped``, ``manifest``, ….
@@ -106,7 +121,11 @@ def prepare_dataset(
     source, out, tokenizer = Path(source), Path(out), Path(tokenizer)
     encoder = None if text_encoder is None else str(text_encoder)
     report_to(out)
-    asked = SourceOptions(encoder is None, default_caption, rig=rig, captions=captions, list_problems=True)
+    file = None if scene_captions is None else Path(scene_captions)
+    scenes = SceneOptions(file, chunks, seed, num_scenes, max_unpacked_gb, apart=(out,))
+    asked = SourceOptions(
+        encoder is None, default_caption, rig=rig, captions=captions, list_problems=True, scenes=scenes
+    )
     opened = open_source(source, source_kind, asked)
     plan = _plan(opened, source, frames, sizes, fit, step, stride, fps, keep_damaged)
     alone = not torch.distributed.is_initialized()
@@ -124,7 +143,7 @@ def prepare_dataset(
             print(f"not read, for their suffixes: {opened.not_read}")
         if opened.note:
             print(opened.note)
-    with _bar(rank.index == 0) as on_progress:
+    with progress_bar(rank.index == 0) as on_progress:
         result = prepare(
             clips,
             out,
@@ -143,6 +162,7 @@ def prepare_dataset(
                 "text_length": recorded_length(source) if encoder is None else text_length,
                 "default_caption": default_caption if used_default else None,
                 "split": None if split == "all" else split,
+                "seed": seed if opened.kind in SCENE_KINDS else None,
                 **opened.settings(),
             },
             left_out=left_out,
@@ -151,6 +171,8 @@ def prepare_dataset(
         )
     if rank.index == 0:
         _report(result, out)
+        if opened.kind in SCENE_KINDS and result.written:
+            print(scenes_per_hour(result.written / chunks, result.seconds))
     if alone and torch.distributed.is_initialized():
         torch.distributed.destroy_process_group()
     return result
@@ -172,6 +194,11 @@ def _plan(
     sizes, fit, fps = sizes or (usual.size,), fit or usual.fit, usual.fps if fps is None else fps
     count = (opened.frames or usual.frames) if frames is None else frames
     plan = WindowPlan(count, sizes[0], fit, step, stride, fps, keep_damaged, sizes[1:])
+    if opened.kind in SCENE_KINDS and (stride or keep_damaged):
+        raise InputError(
+            f"stride={stride}, keep_damaged={keep_damaged}: {source} holds scenes, of which chunks says how many "
+            "samples are taken; leave them out"
+        )
     if opened.frames is None:
         return plan
     alone = WindowPlan(opened.frames, sizes[0], fit)
@@ -198,7 +225,7 @@ def _sizes(size: Any) -> tuple[Size, ...]:
 
 
 @contextlib.contextmanager
-def _bar(shown: bool) -> Iterator[Callable[[Progress], None]]:
+def progress_bar(shown: bool) -> Iterator[Callable[[Progress], None]]:
     """A progress bar with rates; gives the function that moves it."""
     from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
     from rich.progress import Progress as Bar
@@ -220,6 +247,11 @@ def _bar(shown: bool) -> Iterator[Callable[[Progress], None]]:
     finally:
         if progress.tasks:
             progress.stop()
+
+
+def scenes_per_hour(scenes: float, seconds: float) -> str:
+    """How fast scenes were prepared, for people."""
+    return f"{3600 * scenes / max(seconds, 1e-9):.0f} scenes/hour"
 
 
 def _list(what: str, done: str, names: list[str]) -> None:

@@ -14,6 +14,7 @@ from torch.utils.data import DataLoader, IterableDataset, get_worker_info
 
 from nemo_cosmos.data.clips import Clip
 from nemo_cosmos.data.sample import Origin
+from nemo_cosmos.data.scene_windows import SceneClip, scene_windows
 from nemo_cosmos.data.windows import Window, WindowPlan, windows_of
 from nemo_cosmos.data.workers import end_with_this_process
 from nemo_cosmos.errors import InputError
@@ -24,7 +25,7 @@ PREFETCH = 2
 SHARED_MEMORY = Path("/dev/shm")
 
 
-@dataclass
+@dataclass(frozen=True)
 class Failure:
     """A clip that could not be used, and why."""
 
@@ -72,7 +73,7 @@ class ClipDecoder(IterableDataset):
             try:
                 # Taken before the first frame: what changes while it is read counts as changed the next time.
                 times = file_times(*clip.videos)
-                for window in windows_of(clip, self.plan, self.compression, self.done):
+                for window in self._windows(clip):
                     captions = [text.caption for text in window.views] or [window.caption]
                     origin = origin or replace(origin_of(clip, captions, times), options=self.options)
                     window.origin = origin
@@ -80,6 +81,11 @@ class ClipDecoder(IterableDataset):
                 yield ClipEnd()
             except InputError as error:
                 yield Failure(clip.name, str(error))
+
+    def _windows(self, clip: Clip) -> Iterator[Window]:
+        if isinstance(clip, SceneClip):
+            return scene_windows(clip, self.plan, self.compression, self.done)
+        return windows_of(clip, self.plan, self.compression, self.done)
 
 
 def decode_ahead(decoder: ClipDecoder, workers: int) -> Iterator[Item]:

@@ -42,6 +42,8 @@ from nemo_cosmos.prepare.decode import ClipDecoder, Failure, decode_ahead
 
 LITTLE = 0.6
 """Share of a picture below which cutting it to size is worth a word; 16:9 cut to a square keeps 0.56."""
+REMEMBERED = 256
+"""Embeddings that are kept for the next clip with the same caption: 0.5 GB of the longest of T5-11B."""
 SETTINGS_NAME = "prepare.json"
 LATENT_DTYPES = {"bfloat16": torch.bfloat16, "float16": torch.float16, "float32": torch.float32}
 
@@ -161,10 +163,10 @@ def prepare(
         "tokenizer": tokenizer.identity.to_json(),
         "text_encoder": text_encoder_name,
     }
-    with _writing(out, record, rank) as existed:
+    with writing(out, record, rank) as existed:
         changes = _open_out(out, record, clips, rank, keep_removed)
         done = frozenset(key for index in completed_shards(out) for key in index.keys)
-        _barrier(rank)  # nobody writes before everybody has seen what is there
+        barrier(rank)  # nobody writes before everybody has seen what is there
         todo = clips if plan.stride else [clip for clip in clips if clip.key not in done]
         decoder = ClipDecoder(
             todo[rank.index :: rank.count],
@@ -174,7 +176,7 @@ def prepare(
             {**record, "tokenizer": str(tokenizer.identity)},
         )
         progress, skipped = Progress(total=len(decoder.clips)), []
-        encode_text = _text_embedder(text_encoder)
+        encode_text = text_embedder(text_encoder)
         began = time.monotonic()
         with ShardWriter(
             out,
@@ -200,7 +202,8 @@ def prepare(
                 progress.seconds = time.monotonic() - began
                 on_progress(progress)
         everyone = gather(rank, (progress, skipped))
-        skipped = [*left_out, *(failure for _, failures in everyone for failure in failures)]
+        # Each chunk of a scene fails for what is wrong with the scene.
+        skipped = list(dict.fromkeys([*left_out, *(failure for _, failures in everyone for failure in failures)]))
         if rank.index == 0:
             if not completed_shards(out):
                 if not existed:
@@ -209,7 +212,7 @@ def prepare(
                 raise InputError(f"none of {len(clips)} clips could be prepared: {reasons}")
             settings |= {name: given[name] for name in CAMERAS if name in given}
             merge_manifest(out, settings=settings, skipped=[asdict(failure) for failure in skipped])
-        _barrier(rank)
+        barrier(rank)
         manifest = Manifest.load(out)
     return PrepareResult(
         path=out,
@@ -225,7 +228,7 @@ def prepare(
 
 
 @contextlib.contextmanager
-def _writing(out: Path, record: dict[str, Any], rank: Rank) -> Iterator[bool]:
+def writing(out: Path, record: dict[str, Any], rank: Rank) -> Iterator[bool]:
     """The folder as this job's alone; a first call that fails leaves nothing of it behind.
 
     Gives whether the folder had been prepared into before.
@@ -235,7 +238,7 @@ def _writing(out: Path, record: dict[str, Any], rank: Rank) -> Iterator[bool]:
     """
     try:
         existed = _check_out(out, record)
-        _barrier(rank)  # the first rank writes there only after everybody has looked
+        barrier(rank)  # the first rank writes there only after everybody has looked
         if rank.index:
             yield existed
             return
@@ -270,11 +273,11 @@ def _encode(
     return sample
 
 
-def _text_embedder(load: Callable[[], TextEncoder] | None) -> Callable[[str], Tensor]:
+def text_embedder(load: Callable[[], TextEncoder] | None) -> Callable[[str], Tensor]:
     """Caption -> (tokens, width); loads the encoder at the first caption and remembers the latest ones."""
     encoders: list[TextEncoder] = []
 
-    @lru_cache(maxsize=16)
+    @lru_cache(maxsize=REMEMBERED)
     def embed(caption: str) -> Tensor:
         assert load is not None, "clips without embedding need a text encoder"
         if not encoders:
@@ -337,7 +340,8 @@ def current_rank() -> Rank:
     return Rank(dist.get_rank(), dist.get_world_size()) if dist.is_initialized() else Rank()
 
 
-def _barrier(rank: Rank) -> None:
+def barrier(rank: Rank) -> None:
+    """Wait for all ranks."""
     if rank.count > 1:
         dist.barrier()
 

@@ -6,7 +6,7 @@ import base64
 import io
 import tempfile
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -14,6 +14,10 @@ import torch
 from torch import Tensor
 
 from nemo_cosmos.atomic import write_bytes
+from nemo_cosmos.camera.latent_frames import DEFAULT_MAPPING
+from nemo_cosmos.camera.plot import CHANNEL_NAMES, channel_pictures, trajectory_picture
+from nemo_cosmos.camera.rays import Cameras
+from nemo_cosmos.camera.stored import stored_rays
 from nemo_cosmos.data.manifest import Manifest
 from nemo_cosmos.data.resize import resize
 from nemo_cosmos.data.sample import TEXT_LENGTH, LatentSample, TokenizerIdentity, collate
@@ -55,7 +59,10 @@ class CardView:
 
 @dataclass(frozen=True)
 class Card:
-    """One sample of the gallery; pictures are data URIs."""
+    """One sample of the gallery; pictures are data URIs.
+
+    ``trajectory`` is empty where a sample has no poses, ``rays`` (name and picture of each channel) where it has none.
+    """
 
     key: str
     caption: str
@@ -64,6 +71,8 @@ class Card:
     latents: str
     stored: list[tuple[str, str]]
     fed: list[tuple[str, str]]
+    trajectory: str = ""
+    rays: list[tuple[str, str]] = field(default_factory=list)
 
 
 def preview(
@@ -89,7 +98,11 @@ def preview(
     count = min(limit, len(dataset))
     cards = []
     for number in range(count):
-        cards.append(make_card(dataset[number * len(dataset) // count], tokenizer, text_length))
+        sample = dataset[number * len(dataset) // count]
+        try:
+            cards.append(make_card(sample, tokenizer, text_length))
+        except InputError as error:
+            raise InputError(f"{path}: sample {sample.key!r}: {error}") from error
         on_sample(number + 1, count)
     environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
     template = environment.from_string(TEMPLATE.read_text(encoding="utf-8"))
@@ -147,6 +160,8 @@ def make_card(sample: LatentSample, tokenizer: Decoder, text_length: int = TEXT_
         latents=_picture_uri(_strip(shown, latent_frames), "PNG"),
         stored=stored,
         fed=fed,
+        trajectory=_trajectory(sample),
+        rays=_rays(sample),
     )
 
 
@@ -171,6 +186,33 @@ def _views(sample: LatentSample, tokenizer: Decoder, masks: Tensor) -> list[Card
             )
         )
     return views
+
+
+def _trajectory(sample: LatentSample) -> str:
+    """Picture of the cameras that a sample holds; empty where it holds none."""
+    if sample.camera_poses is None or sample.camera_intrinsics is None:
+        return ""
+    cameras = Cameras(sample.camera_poses, sample.camera_intrinsics, sample.image_size[:2])
+    return _picture_uri(trajectory_picture(cameras), "PNG")
+
+
+def _rays(sample: LatentSample) -> list[tuple[str, str]]:
+    """Pictures of the channels of the rays that the network is given; none where the sample has no cameras."""
+    rays = sample.plucker
+    if rays is None and sample.camera_poses is not None and sample.camera_intrinsics is not None:
+        rays = stored_rays(
+            sample.camera_poses,
+            sample.camera_intrinsics,
+            sample.image_size[:2],
+            (sample.latent.shape[1], sample.latent.shape[2], sample.latent.shape[3]),
+            DEFAULT_MAPPING,
+            sample.padding_mask,
+        )
+    if rays is None:
+        return []
+    return [
+        (name, _picture_uri(strip, "PNG")) for name, strip in zip(CHANNEL_NAMES, channel_pictures(rays), strict=True)
+    ]
 
 
 def _facts(manifest: Manifest) -> list[tuple[str, str]]:

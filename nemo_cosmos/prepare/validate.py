@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from nemo_cosmos.data.manifest import Manifest, ShardIndex, ShardInfo
-from nemo_cosmos.data.network_inputs import RULES, STORED
+from nemo_cosmos.data.network_inputs import RULES, SAMPLE_RULES
 from nemo_cosmos.data.sample import TEXT_LENGTH, LatentSample
 from nemo_cosmos.data.shards import decode_sample, read_member, verify_shard
 from nemo_cosmos.errors import InputError
@@ -139,9 +139,9 @@ def check_sample(sample: LatentSample, manifest: Manifest) -> list[str]:
             problems.append(f"{name} has {int((~torch.isfinite(value)).sum())} numbers that are not finite")
     if not 0 < sample.fps < math.inf:
         problems.append(f"fps is {sample.fps}, expected a positive rate")
-    for name in STORED:
+    for name, rule in SAMPLE_RULES.items():
         given = getattr(sample, name)
-        if given is not None and (problem := RULES[name].problem(given, latent)) is not None:
+        if given is not None and (problem := rule.problem(given, latent)) is not None:
             problems.append(f"{name} {_describe(given)}: {problem}")
     mask = sample.padding_mask
     if mask is not None and RULES["padding_mask"].problem(mask, latent) is None:

@@ -15,6 +15,7 @@ from torch.utils.data import DataLoader
 from nemo_cosmos.config import DataConfig
 from nemo_cosmos.data.positions import LatentShape, MicroBatches, PositionDataset, PositionSampler
 from nemo_cosmos.data.sample import LatentBatch, PackedBatch, collate, collate_packed
+from nemo_cosmos.data.view_dropout import DroppingViews, ViewDropout
 from nemo_cosmos.data.workers import close_readers, reader_options
 from nemo_cosmos.errors import InputError
 from nemo_cosmos.training.samples import Samples
@@ -74,16 +75,19 @@ class CosmosDataModule(pl.LightningDataModule):
             buckets=[] if config.packing else [bucket.samples for bucket in samples.buckets],
             global_batch=config.global_batch,
         )
+        self.dropout = ViewDropout(config.view_dropout, seed, config.global_batch) if config.view_dropout else None
         self.data_sampler = CosmosDataSampler(lambda step: rows(self.shapes(step)[0]), config)
         self.loader: DataLoader[Any] | None = None
 
     def shapes(self, step: int) -> list[LatentShape]:
         """The shapes of a step's latents, over all ranks."""
-        batch = self.config.global_batch
-        if not self.samples.buckets:
-            return [self.samples.latent_shape] * batch
-        places = range(step * batch, (step + 1) * batch)
-        return [self.samples.shape(self.positions.sample_index(position)) for position in places]
+        batch, samples, dropout = self.config.global_batch, self.samples, self.dropout
+        numbers = [0] * batch
+        if samples.buckets:
+            numbers = [self.positions.sample_index(position) for position in range(step * batch, (step + 1) * batch)]
+        if dropout is None:
+            return [samples.shape(number) for number in numbers]
+        return [dropout.shape(step, samples.shape(number), samples.num_views(number)) for number in numbers]
 
     def train_dataloader(self) -> BatchLoader:
         """Batches of this rank from the trainer's current step on."""
@@ -98,6 +102,8 @@ class CosmosDataModule(pl.LightningDataModule):
         gather: Callable[..., Any] = partial(
             collate_packed if config.packing else collate, text_length=config.text_length
         )
+        if self.dropout is not None:
+            gather = DroppingViews(self.dropout, gather)
         batches: MicroBatches[Any] = MicroBatches(self.positions, gather if encoder is None else list)
         options = reader_options(config.num_workers)
         if options:

@@ -21,7 +21,7 @@ def adapters_to_train(cfg: TrainConfig, folder: Path, *, resuming: bool) -> Lora
         InputError: there is no base to adapt, or the saves were made with other adapters.
     """
     lora = cfg.lora
-    spec = LoraSpec(lora.rank, lora.alpha, tuple(lora.targets)) if lora.enabled else None
+    spec = LoraSpec(lora.rank, lora.alpha, tuple(lora.targets), tuple(lora.also_train)) if lora.enabled else None
     if resuming:
         saved = read_spec(folder)
         if saved != spec:

@@ -85,7 +85,13 @@ class DenoisingModel(MegatronModule):
 
     def _prepare(self, batch: LatentBatch) -> Evaluation:
         latent, objective = batch.latent, self.objective
-        draw = objective.draw(batch.position.tolist(), latent.shape[1:], seed=self.seed, device=latent.device)
+        draw = objective.draw(
+            batch.position.tolist(),
+            latent.shape[1:],
+            seed=self.seed,
+            device=latent.device,
+            num_views=batch.num_views,
+        )
         clean = objective.clean(latent)
         inputs = objective.training_input(clean, draw)
         told = batch.network_inputs(

@@ -18,19 +18,6 @@ from nemo_cosmos.training.damaged import earlier_saves, look_at
 logger = logging.getLogger(__name__)
 
 
-def refuse_untrainable(preset: str, dit: DiTConfig) -> None:
-    """Stop before a network is trained whose samples nobody can prepare yet.
-
-    Raises:
-        InputError: ``preset`` has several views or camera rays.
-    """
-    if dit.multiview or dit.plucker_channels:
-        raise InputError(
-            f"model.preset={preset}: networks of several views or with camera rays cannot be trained yet "
-            "(nemo-cosmos experiments lists what is there)"
-        )
-
-
 def checkpoint_to_resume(cfg: TrainConfig, folder: Path) -> Path | None:
     """The newest complete checkpoint of the run, None for a new run.
 

@@ -26,7 +26,7 @@ from nemo_cosmos.training.deterministic import deterministic_kernels, refuse_non
 from nemo_cosmos.training.initial_weights import check_initial_weights
 from nemo_cosmos.training.lora import adapters_to_train
 from nemo_cosmos.training.objective import check_objective, training_objective
-from nemo_cosmos.training.resume import checkpoint_to_resume, refuse_other_network, refuse_untrainable
+from nemo_cosmos.training.resume import checkpoint_to_resume, refuse_other_network
 from nemo_cosmos.training.samples import Samples, open_samples, refuse_packing, tell_shapes
 from nemo_cosmos.upstream.run import adapted_upstream
 
@@ -54,7 +54,6 @@ def train(cfg: TrainConfig, *, callbacks: Sequence[Any] = ()) -> None:
         micro_batch=cfg.data.micro_batch,
         global_batch=cfg.data.global_batch,
     )
-    refuse_untrainable(cfg.model.preset, dit)
     check_objective(cfg.objective, dit)
     refuse_nondeterministic(cfg)
     refuse_packing(cfg)

@@ -12,8 +12,9 @@ from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 
-from nemo_cosmos.choices import Verify
+from nemo_cosmos.choices import TemporalMapping, Verify
 from nemo_cosmos.config import DataConfig, TrainConfig
+from nemo_cosmos.data.eight_files import EightFileDataset, is_sample_folder
 from nemo_cosmos.data.listing import is_video_name, walk_files
 from nemo_cosmos.data.manifest import MANIFEST_NAME
 from nemo_cosmos.data.positions import Bucket, LatentShape, SampleSource
@@ -23,6 +24,8 @@ from nemo_cosmos.data.shards import ShardDataset
 from nemo_cosmos.errors import InputError
 from nemo_cosmos.models.dit import DiTConfig
 from nemo_cosmos.run_folder import is_first
+from nemo_cosmos.training.sample_inputs import refuse_other_rays
+from nemo_cosmos.training.views import check_views, refuse_view_dropout
 
 if TYPE_CHECKING:
     from nemo_cosmos.training.online import OnlineEncoder
@@ -44,7 +47,8 @@ class Samples:
         latent_shape: (channels, frames, height, width) of every latent; where they differ, of the largest.
         record: what the run folder keeps about them.
         encoder: makes latents of the frames during training.
-        buckets: the samples by shape, where there are several.
+        buckets: the samples by shape and number of views, where there are several.
+        rigs: where they have one shape and number of views, the lists of view ids; empty for samples of one view.
     """
 
     source: SampleSource[Any]
@@ -52,6 +56,16 @@ class Samples:
     record: DataRecord
     encoder: OnlineEncoder | None = None
     buckets: Sequence[Bucket] = ()
+    rigs: tuple[tuple[int, ...], ...] = ()
+
+    @property
+    def kinds(self) -> Sequence[Bucket]:
+        """The samples by shape and number of views."""
+        return self.buckets or [Bucket(self.latent_shape, range(len(self.source)), self.rigs)]
+
+    def num_views(self, sample: int) -> int:
+        """Those of a sample, by its number."""
+        return self.kinds[self._bucket_numbers[sample] if self.buckets else 0].num_views
 
     def shape(self, sample: int) -> LatentShape:
         """That of a sample's latent, by its number."""
@@ -74,7 +88,7 @@ def open_samples(cfg: TrainConfig, dit: DiTConfig) -> Samples:
     check_mode(cfg.data)
     samples, tokenizer, text_width = (_open_online if cfg.data.mode == "online" else _open_cached)(cfg.data)
     path = cfg.data.path
-    if cfg.data.tokenizer is not None and tokenizer.name != cfg.data.tokenizer:
+    if cfg.data.tokenizer is not None and tokenizer is not None and tokenizer.name != cfg.data.tokenizer:
         made = (
             f"data.tokenizer_path={cfg.data.tokenizer_path} holds"
             if samples.encoder
@@ -85,7 +99,15 @@ def open_samples(cfg: TrainConfig, dit: DiTConfig) -> Samples:
             f"{made} the tokenizer {tokenizer.name!r}, but the experiment names "
             f"data.tokenizer={cfg.data.tokenizer!r}; {advice}"
         )
+    refuse_view_dropout(cfg.data, dit)
     _check_shapes(samples, dit, path)
+    if samples.encoder is None:
+        refuse_other_rays(samples.source, dit, path)
+    elif dit.plucker_channels:
+        raise InputError(
+            f"data.mode=online encodes the clips of {path}, which have no camera poses: prepare scenes with poses "
+            "(nemo-cosmos prepare --layout dl3dv) and set data.mode=cached"
+        )
     if text_width != dit.text_width:
         raise InputError(
             f"{path}: text embeddings are {text_width} wide, the network takes {dit.text_width} "
@@ -96,15 +118,16 @@ def open_samples(cfg: TrainConfig, dit: DiTConfig) -> Samples:
 
 def _check_shapes(samples: Samples, dit: DiTConfig, path: str) -> None:
     """InputError where the network does not take a latent; of several shapes it names a sample that has it."""
-    for bucket in samples.buckets or [Bucket(samples.latent_shape, range(0))]:
+    for bucket in samples.kinds:
         channels, *sides = bucket.shape
         try:
             if channels != dit.in_channels:
                 raise InputError(f"{path}: latents have {channels} channels, the network takes {dit.in_channels}")
             dit.token_grid(*sides)
+            check_views(bucket, dit)
         except InputError as error:
             if not samples.buckets:
-                raise
+                raise InputError(f"{path}: {error}" if path not in str(error) else str(error)) from error
             named = f"sample {samples.source.keys[bucket.samples[0]]!r}"  # type: ignore[attr-defined]
             more = f" and {len(bucket.samples) - 1} more" if len(bucket.samples) > 1 else ""
             raise InputError(
@@ -160,7 +183,7 @@ def refuse_packing(cfg: TrainConfig) -> None:
         )
 
 
-def _open_cached(data: DataConfig) -> tuple[Samples, TokenizerIdentity, int]:
+def _open_cached(data: DataConfig) -> tuple[Samples, TokenizerIdentity | None, int]:
     path = Path(data.path)
     if not (path / MANIFEST_NAME).is_file() and (
         path.suffix == ".jsonl"
@@ -171,14 +194,37 @@ def _open_cached(data: DataConfig) -> tuple[Samples, TokenizerIdentity, int]:
             f"data.path={path} holds videos, not shards: run `nemo-cosmos prepare {path} OUT ...` and name OUT, or "
             "set data.mode=online"
         )
-    shards = ShardDataset(data.path, verify=cast(Verify, data.verify))
+    if not (path / MANIFEST_NAME).is_file() and is_sample_folder(path):
+        return _open_folder(data)
+    if data.repair_poses:
+        raise InputError("data.repair_poses=true has no effect on shards: it is for folders of eight files per sample")
+    rays = cast(TemporalMapping, data.camera_frames)
+    shards = ShardDataset(data.path, verify=cast(Verify, data.verify), rays=rays)
     manifest = shards.manifest
     record = DataRecord(str(path.absolute()), shards.digest, len(shards), manifest.fps)
     if not shards.buckets:
         raise InputError(f"{path}: the dataset holds no samples")
     largest = max(shards.buckets, key=lambda bucket: math.prod(bucket.shape)).shape
-    samples = Samples(shards, largest, record, buckets=shards.buckets if len(shards.buckets) > 1 else ())
+    several = len(shards.buckets) > 1
+    samples = Samples(
+        shards,
+        largest,
+        record,
+        buckets=shards.buckets if several else (),
+        rigs=() if several else shards.buckets[0].rigs,
+    )
     return samples, manifest.tokenizer, manifest.text_width
+
+
+def _open_folder(data: DataConfig) -> tuple[Samples, TokenizerIdentity | None, int]:
+    path, mapping = Path(data.path), cast(TemporalMapping, data.camera_frames)
+    folder = EightFileDataset(path, mapping=mapping, repair_poses=data.repair_poses)
+    record = DataRecord(str(path.absolute()), folder.digest, len(folder), folder.fps)
+    largest = max(folder.buckets, key=lambda bucket: math.prod(bucket.shape)).shape
+    if folder.tokenizer is None:
+        logger.warning("%s does not record which tokenizer made it: that is not compared with the experiment's", path)
+    samples = Samples(folder, largest, record, buckets=folder.buckets if len(folder.buckets) > 1 else ())
+    return samples, folder.tokenizer, folder.text_width
 
 
 def _open_online(data: DataConfig) -> tuple[Samples, TokenizerIdentity, int]:

@@ -6,6 +6,7 @@ import os
 import shutil
 import time
 from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
 
 import lightning.pytorch as pl
@@ -27,7 +28,7 @@ from nemo_cosmos.checkpoint.files import (
 )
 from nemo_cosmos.checkpoint.lora import adapter_folder, save_adapter, write_spec
 from nemo_cosmos.checkpoint.released import JointTensors, ReleasedTensors
-from nemo_cosmos.checkpoint.sources import RunWeights, run_adapters
+from nemo_cosmos.checkpoint.sources import RunWeights, run_adapters, run_whole
 from nemo_cosmos.checkpoint.stream import fill, lay_out, shape_of
 from nemo_cosmos.checksums import put_archive
 from nemo_cosmos.config import CheckpointConfig
@@ -119,7 +120,7 @@ class CheckpointCallback(pl.Callback):
     def export(self, save: Path, step: int) -> None:
         """Regular weights, and the moving average in fp32, as flat files with the released names, or both in one.
 
-        Of a run with adapters, the adapters alone, as PEFT folders. Collective over all ranks.
+        Of a run with adapters, these and what is trained beside them, as PEFT folders. Collective over all ranks.
 
         Args:
             save: the distributed checkpoint.
@@ -142,7 +143,9 @@ class CheckpointCallback(pl.Callback):
             for weights in self.kinds:
                 folder, spec = adapter_folder(self.folder, step, weights), self.lora
                 adapters = run_adapters(checkpoint, self.network, spec, weights)
-                together(lambda: save_adapter(folder, spec, adapters, base=self.base), ranks=1)  # noqa: B023
+                whole = run_whole(checkpoint, self.network, spec, weights)
+                save = partial(save_adapter, folder, spec, adapters, whole=whole, base=self.base)
+                together(save, ranks=1)
 
 
 def write_together(path: Path, tensors: Mapping[str, Tensor]) -> None:

@@ -11,7 +11,7 @@ from rich.console import Console
 from nemo_cosmos.checkpoint.sources import open_weights
 from nemo_cosmos.config import TrainConfig
 from nemo_cosmos.training.callbacks import EmaCallback, denoising_models
-from nemo_cosmos.training.initial_weights import must_be_whole
+from nemo_cosmos.training.initial_weights import as_network, must_be_whole
 from nemo_cosmos.training.saving import together
 
 logger = logging.getLogger(__name__)
@@ -36,7 +36,7 @@ class SetUpCallback(pl.Callback):
     def load_weights(self, trainer: pl.Trainer) -> None:
         """Into every stage of this rank, strictly unless ``model.strict_init`` is off; the report is printed.
 
-        A run folder gives its regular weights.
+        A run folder gives its regular weights. Weights of a network without camera rays get zero columns for them.
         """
         source = self.cfg.model.init_from
         assert source is not None
@@ -48,7 +48,8 @@ class SetUpCallback(pl.Callback):
         if trainer.is_global_zero and not found.verified:
             Console(highlight=False, soft_wrap=True).print(f"{source}: no checksums beside it, taken unverified")
         for model in denoising_models(trainer):
-            report = model.net.load_original(state, strict=must_be_whole(self.cfg))
+            whole = as_network(self.cfg, model.net.dit_config, state)
+            report = model.net.load_original(whole, strict=must_be_whole(self.cfg))
             if model.logvar is not None:
                 head = {k.removeprefix("logvar."): state[k] for k in state if k.startswith("logvar.")}
                 if head:

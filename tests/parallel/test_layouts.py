@@ -29,22 +29,50 @@ LAYOUTS = {
     "cp3": (3, ["parallel.context=3"]),
 }
 # Five frames of 5 × 3 patches: 75 tokens, which neither 2 nor 4 divides; an image has 15. Of four frames each of two
-# or four ranks has whole ones, which have a time each; of three ranks none has.
-SHAPES = {"video": (5, 10, 6), "image": (1, 10, 6), "even": (4, 10, 6)}
+# or four ranks has whole ones, which have a time each; of three ranks none has. Two frames of each of five cameras are
+# 150 tokens: of two and three ranks none has whole views, of four some have padding.
+SHAPES = {
+    "video": (5, 10, 6), "image": (1, 10, 6), "even": (4, 10, 6), "rays": (5, 10, 6), "views": (2, 10, 6),
+}  # fmt: skip
+RIG = [4, 5, 0, 1, 2]
 PRESETS = {
     "tiny-text2world": "video",
     "tiny-video2world": "video",
+    "tiny-video2world-camera": "rays",
     "tiny-predict2-text2image": "image",
     "tiny-predict2-video2world": "even",
+    "tiny-predict2-multiview": "views",
+    "tiny-video2world-multiview": "views",
 }
 RECTIFIED_FLOW = ("tp2+sp", "pp2+vp2", "cp2 all-gather", "tp2+sp·cp2", "pp2·cp2", "dp2", "cp4 uneven", "cp3")
 """Layouts that the networks of Predict2, with times per frame, are run under."""
+RAYS = ("tp2+sp", "pp2·cp2")
+"""Those that networks with camera rays are: all that differs is what enters the patch embedding."""
+VIEWS = {
+    "tiny-predict2-multiview": ("tp2+sp·cp2", "pp2+vp2", "cp2 all-to-all", "cp4 uneven", "cp3"),
+    "tiny-video2world-multiview": ("tp2+sp·cp2",),
+}
+"""Those of networks of several views, with text for each."""
 
 
 @pytest.fixture(scope="session")
 def shards(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     folder = tmp_path_factory.mktemp("data")
-    return {kind: write_shards(folder / kind, shape=shape) for kind, shape in SHAPES.items()}
+    return {
+        kind: write_shards(
+            folder / kind, shape=shape, plucker=kind == "rays", rigs=[RIG, RIG[::-1]] if kind == "views" else ()
+        )
+        for kind, shape in SHAPES.items()
+    }
+
+
+def layouts(preset: str) -> tuple[str, ...]:
+    if preset in VIEWS:
+        return VIEWS[preset]
+    if "camera" in preset:
+        return RAYS
+    names = RECTIFIED_FLOW if "predict2" in preset else tuple(LAYOUTS)
+    return tuple(name for name in names if name != "cp3" or PRESETS[preset] == "even")
 
 
 def run(shards: dict[str, Path], output: Path, world_size: int, overrides: list[str], preset: str) -> Path:
@@ -66,12 +94,7 @@ def references(shards: dict[str, Path], tmp_path_factory: pytest.TempPathFactory
 
 @pytest.mark.parametrize(
     "preset, name",
-    [
-        (preset, name)
-        for preset in PRESETS
-        for name in (RECTIFIED_FLOW if "predict2" in preset else LAYOUTS)
-        if name != "cp3" or PRESETS[preset] == "even"
-    ],
+    [(preset, name) for preset in PRESETS for name in layouts(preset)],
 )
 def test_layout(
     name: str, preset: str, references: Callable[[str], Path], shards: dict[str, Path], tmp_path: Path

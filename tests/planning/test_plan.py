@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -12,7 +13,7 @@ from torch import Tensor
 from typer.testing import CliRunner
 
 from nemo_cosmos.cli import app
-from nemo_cosmos.commands.plan import RELEASED_LATENT, workload_of
+from nemo_cosmos.commands.plan import RELEASED_LATENT, released_latent, workload_of
 from nemo_cosmos.config import ParallelConfig, TrainConfig, experiment_names, load_config
 from nemo_cosmos.errors import InputError
 from nemo_cosmos.models.dit import PRESETS, DiTConfig, LayerOptions, attention, build_dit, layer, transformer_config
@@ -23,6 +24,7 @@ from nemo_cosmos.planning.cost import NetworkSize, training_flops
 from nemo_cosmos.planning.memory import RESERVE_BYTES, Workload, layer_activations, predict_memory
 from nemo_cosmos.planning.plan import adapter_parameters, make_plans, parse_memory, recommended
 from nemo_cosmos.planning.speed import predict_seconds
+from tests.training.shards import write_shards
 
 GIB = 2**30
 SLICE = DiTConfig.preset("predict1-7b-video2world", num_layers=2)
@@ -56,7 +58,7 @@ def test_prediction_agrees_with_measurement(name: str) -> None:
     assert predict_seconds(size, layout, parallel, work) == pytest.approx(seconds, rel=0.10)
 
 
-@pytest.mark.parametrize("preset", sorted(name for name in PRESETS if "multiview" not in name))
+@pytest.mark.parametrize("preset", sorted(PRESETS))
 def test_parameters_are_counted_exactly(preset: str) -> None:
     config = DiTConfig.preset(preset)
     with torch.device("meta"):
@@ -173,6 +175,62 @@ def test_optimizer_and_ema_fall_with_replicas_weights_do_not() -> None:
     assert four.ema == one.ema / 4
     whole = predict_memory(size, Layout(1, 1, 1, 4), ParallelConfig(distributed_optimizer=False), work)
     assert whole.optimizer == one.optimizer
+
+
+def test_a_token_of_several_views_attends_to_the_text_of_its_own() -> None:
+    size = network_size(DiTConfig.preset("predict2-2b-multiview"))
+    one, seven = training_flops(size, 197_120, 512), training_flops(size, 197_120, 7 * 512, 7)
+    keys_and_values = 3 * 28 * 4 * 6 * 512 * 1024 * 2048
+    assert seven - one == pytest.approx(keys_and_values, rel=1e-3)
+    assert seven == pytest.approx(28.6e15, rel=0.01)
+
+
+MULTIVIEW = "experiment=predict2_multiview_training_2b_720p_10fps_7views_29frames_waymo5views"
+
+
+@pytest.mark.parametrize(
+    "words, tokens, shown",
+    [
+        ([], "197,120", "56×88×160, 7 views"),
+        (["views=5"], "140,800", "40×88×160, 5 views"),
+        (["latent=40x60x106", "views=5"], "63,600", "40×60×106, 5 views"),
+        (["latent=84x44x80", "views=12", "model.overrides.num_views=12"], "73,920", "84×44×80, 12 views"),
+    ],
+)
+def test_plan_counts_the_frames_of_all_views(words: list[str], tokens: str, shown: str) -> None:
+    result = CliRunner().invoke(app, ["plan", MULTIVIEW, *words])
+    assert result.exit_code == 0, result.output
+    assert f"{tokens} tokens a sample" in result.output and shown in result.output
+
+
+@pytest.mark.parametrize(
+    "words, message",
+    [
+        (["views=8"], "views=8: the network has 7"),
+        (["latent=41x60x106", "views=5"], "41 frames do not divide into 5 views"),
+        (["views=0"], "views=0: expected a number"),
+    ],
+)
+def test_plan_refuses_views_that_cannot_be(words: list[str], message: str) -> None:
+    assert message in str(CliRunner().invoke(app, ["plan", MULTIVIEW, *words]).exception)
+
+
+def test_plan_takes_the_views_of_the_shards(tmp_path: Path) -> None:
+    shards = write_shards(tmp_path / "shards", shape=(8, 4, 6), rigs=[[4, 5, 0]], count=1)
+    result = CliRunner().invoke(app, ["plan", MULTIVIEW, f"data.path={shards}"])
+    assert result.exit_code == 0 and "24×4×6, 3 views" in result.output
+    other = CliRunner().invoke(app, ["plan", MULTIVIEW, f"data.path={shards}", "views=5"])
+    assert "have 3" in str(other.exception)
+
+
+@pytest.mark.parametrize("name", [name for name in experiment_names() if "multiview" in name])
+def test_shipped_layouts_of_several_views_fit_gpus_of_80_gb(name: str) -> None:
+    config = load_config(TrainConfig, [f"experiment={name}"])
+    latent = (40, 60, 106) if "480p" in name else released_latent(config)
+    size, work = workload_of(config, latent, 5 if "480p" in name else None)
+    split = config.parallel.tensor, config.parallel.pipeline, config.parallel.context
+    memory = predict_memory(size, Layout(*split, data=1), config.parallel, work)
+    assert memory.total + RESERVE_BYTES <= parse_memory("80GB")
 
 
 def test_adapters_need_little_memory_beside_the_weights() -> None:

@@ -11,6 +11,7 @@ from nemo_cosmos.checkpoint.files import save_tensors
 from nemo_cosmos.config import TrainConfig, experiment_names, load_config
 from nemo_cosmos.models.dit import DiTConfig, build_dit
 from nemo_cosmos.models.dit.lora import LoraSpec, add_adapters
+from nemo_cosmos.training.optimizer import learning_rate
 from nemo_cosmos.training.run import train
 from tests.parallel.processes import run_processes
 from tests.parallel.runs import SMALL, losses
@@ -40,7 +41,8 @@ RELEASED = [
 
 
 def spec(config: TrainConfig) -> LoraSpec:
-    return LoraSpec(config.lora.rank, config.lora.alpha, tuple(config.lora.targets))
+    lora = config.lora
+    return LoraSpec(lora.rank, lora.alpha, tuple(lora.targets), tuple(lora.also_train))
 
 
 @pytest.mark.parametrize("name", RELEASED)
@@ -55,7 +57,8 @@ def test_full_size(name: str) -> None:
     if config.lora.enabled:
         trained = sum(parameter.numel() for parameter in net.parameters() if parameter.requires_grad)
         width, text, layers = net.dit_config.hidden_size, net.dit_config.text_width, net.dit_config.num_layers
-        assert trained == layers * config.lora.rank * (24 * width + 2 * text)
+        whole = width * net.dit_config.patch_features if config.lora.also_train else 0
+        assert trained == layers * config.lora.rank * (24 * width + 2 * text) + whole
 
 
 @pytest.fixture(scope="module")
@@ -63,9 +66,23 @@ def shards(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return write_shards(tmp_path_factory.mktemp("data") / "shards", shape=(3, 4, 6))
 
 
+@pytest.fixture(scope="module")
+def shards_with_rays(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_shards(tmp_path_factory.mktemp("data") / "rays", shape=(3, 4, 6), plucker=True)
+
+
+@pytest.fixture(scope="module")
+def shards_of_views(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_shards(tmp_path_factory.mktemp("data") / "views", shape=(2, 4, 6), rigs=[[4, 5, 0, 1, 2]])
+
+
 @pytest.mark.parametrize("name", experiment_names())
-def test_tiny_step(name: str, shards: Path, tmp_path: Path) -> None:
+def test_tiny_step(name: str, shards: Path, shards_with_rays: Path, shards_of_views: Path, tmp_path: Path) -> None:
     config = load_config(TrainConfig, [f"experiment={name}"])
+    if DiTConfig.preset(config.model.preset).plucker_channels:
+        shards = shards_with_rays
+    elif DiTConfig.preset(config.model.preset).multiview:
+        shards = shards_of_views
     overrides = [
         f"experiment={name}", f"model.overrides={SMALL}", f"data.path={shards}", f"output_dir={tmp_path / 'run'}",
         "parallel.tensor=1", "parallel.sequence=false", "parallel.pipeline=1", "parallel.context=1",
@@ -115,6 +132,43 @@ def test_predict2_experiments_have_the_released_values(name: str) -> None:
     assert config.output_dir.endswith(f"/posttraining/{folder}")
     assert config.lora.enabled is ("lora" in name)
     assert config.checkpoint.every_n_steps == (200 if "lora" in name else 500)
+
+
+MULTIVIEW = {
+    "training_2b_720p": ("2b_720p", 8, False),
+    "lora_training_2b_720p": ("lora_2b_720p", 8, True),
+    "training_2b_480p": ("2b_480p", 2, False),
+    "lora_training_2b_480p": ("lora_2b_480p", 2, True),
+}
+"""Beginning of the run's name, context-parallel size, and whether adapters are trained."""
+
+
+@pytest.mark.parametrize("name", MULTIVIEW)
+def test_multiview_experiments_have_the_released_values(name: str) -> None:
+    folder, context, lora = MULTIVIEW[name]
+    config = load_config(TrainConfig, [f"experiment=predict2_multiview_{name}_10fps_7views_29frames_waymo5views"])
+    optimizer, objective = config.optimizer, config.objective
+    assert optimizer.lr == pytest.approx(2**-14.5, rel=1e-12)
+    assert (optimizer.weight_decay, optimizer.f_max, optimizer.f_min) == (0.1, 0.25, 0.1)
+    assert (optimizer.beta1, optimizer.beta2, optimizer.eps, optimizer.clip_grad) == (0.9, 0.99, 1e-8, 1.0)
+    assert (optimizer.warmup_steps, optimizer.cycle_steps, config.trainer.max_steps) == (2000, 40_000, 100_000)
+    assert objective.name == "rectified_flow" and objective.text_dropout == 0.2
+    assert objective.sigma_multiplier == pytest.approx(8**0.5) and objective.high_sigma_probability == 0.05
+    assert (objective.condition.min_frames, objective.condition.max_frames) == (0, 1)
+    assert config.ema.enabled and config.ema.rate == 0.1
+    assert (config.lora.enabled, config.parallel.context, config.checkpoint.every_n_steps) == (lora, context, 500)
+    assert not lora or (config.lora.rank, config.lora.alpha) == (16, 16)
+    assert config.output_dir.endswith(f"/posttraining/multiview/{folder}_10fps_7views_29frames_waymo5views")
+
+
+def test_the_rate_of_multiview_goes_on_beyond_its_cycle() -> None:
+    name = "predict2_multiview_training_2b_720p_10fps_7views_29frames_waymo5views"
+    optimizer = load_config(TrainConfig, [f"experiment={name}"]).optimizer
+    rates = {step: learning_rate(optimizer, step) for step in (0, 2000, 21_000, 40_000, 40_001, 99_999)}
+    assert rates[0] == pytest.approx(1e-6 * optimizer.lr)
+    assert rates[2000] == pytest.approx(1.07896e-5, rel=1e-5)
+    assert rates[21_000] == pytest.approx((rates[2000] + rates[40_000]) / 2)
+    assert rates[40_000] == rates[40_001] == rates[99_999] == pytest.approx(4.31584e-6, rel=1e-5)
 
 
 def test_the_original_words_turn_an_experiment_into_lora() -> None:

@@ -69,14 +69,6 @@ def test_what_cannot_change(overrides: list[str], message: str, shards: Path, ru
 
 
 @pytest.mark.parametrize(
-    "preset", ["predict1-7b-video2world-multiview", "predict2-2b-multiview", "predict1-7b-video2world-camera"]
-)
-def test_networks_that_nobody_can_prepare_samples_for(preset: str, shards: Path, tmp_path: Path) -> None:
-    cfg = small_run(shards, tmp_path / "run", preset=preset)
-    refuse(cfg, "cannot be trained yet")
-
-
-@pytest.mark.parametrize(
     "overrides, message",
     [
         (["objective=edm"], "trained with rectified_flow: choose objective=rectified_flow"),

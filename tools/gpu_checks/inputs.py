@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import wraps
 from pathlib import Path
 from threading import RLock
@@ -94,19 +94,34 @@ def shards(context: Context) -> Path:
 
 @one_at_a_time
 def random_shards(
-    context: Context, folder: Path, identity: TokenizerIdentity, latent_frames: int, text_width: int
+    context: Context,
+    folder: Path,
+    identity: TokenizerIdentity,
+    latent_frames: int,
+    text_width: int,
+    *,
+    size: tuple[int, int] | None = None,
+    rig: Sequence[int] = (),
+    fps: float = 24.0,
 ) -> Path:
-    """Four samples of standard normal latents of the checked size, with 20 tokens of text each."""
+    """Four samples of standard normal latents of the checked size, with 20 tokens of text each.
+
+    With the view ids of a rig the first view alone has text, and ``latent_frames`` are those of each view.
+    """
     if not (folder / "manifest.json").exists():
-        height, width = (int(n) for n in context.size.split("x"))
+        height, width = size or tuple(int(n) for n in context.size.split("x"))
         frames = 1 + (latent_frames - 1) * identity.temporal_compression
-        shape = (16, latent_frames, height // 8, width // 8)
+        shape = (16, latent_frames * len(rig or [0]), height // 8, width // 8)
         generator = torch.Generator().manual_seed(0)
         with ShardWriter(folder, tokenizer=identity, text_encoder="random", samples_per_shard=4) as writer:
             for number in range(4):
                 text = torch.randn(20, text_width, generator=generator)
-                latent, size = torch.randn(shape, generator=generator), (height, width, height, width)
-                writer.write(LatentSample(f"clip-{number}", latent, text, "a clip", 24.0, frames, size))
+                latent, sizes = torch.randn(shape, generator=generator), (height, width, height, width)
+                sample = LatentSample(f"clip-{number}", latent, text, "a clip", fps, frames, sizes)
+                if rig:
+                    sample.view_ids = torch.tensor(rig)
+                    sample.text = torch.cat([text[None], text.new_zeros(len(rig) - 1, *text.shape)])
+                writer.write(sample)
     return folder
 
 

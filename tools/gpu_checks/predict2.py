@@ -102,15 +102,16 @@ def plan_of(context: Context, subject: Subject, settings: Sequence[str]) -> Plan
 
 
 def timing_row(
-    context: Context, title: str, training: Training, plan: Plan, flops: float, timed: int, last: int
+    context: Context, title: str, training: Training, plan: Plan, flops: float, timed: int, last: int, more: str = ""
 ) -> None:
-    """Median seconds of the steps from ``timed`` to ``last``; ``flops`` of one step."""
+    """Median seconds of the steps from ``timed`` to ``last``; ``flops`` of one step on one GPU."""
     steps = training.steps()
     records = [steps[step] for step in range(1, last + 1)]
     seconds = statistics.median(record["seconds"] for record in records[timed - 1 :])
     memory, predicted = training.memory(), plan.chosen.total / GIB
     value = f"{seconds:.3f} s a step, {flops / seconds / 1e12:.0f} TFLOP/s, {plan.parallel.recompute} recomputation; "
-    value += f"predicted {plan.seconds:.3f} s, {predicted:.1f} GiB; step 1 took {records[0]['seconds']:.1f} s; losses "
+    value += f"{more}predicted {plan.seconds:.3f} s, {predicted:.1f} GiB; step 1 took {records[0]['seconds']:.1f} s; "
+    value += "losses "
     value += " ".join(f"{record['loss']:.4f}" for record in records)
     finite = all(math.isfinite(record["loss"]) for record in records)
     context.row(title, training.seconds, memory, value, finite)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, ClassVar
 
 import torch
@@ -110,7 +110,9 @@ class Objective(ABC):
         """Diffused latents are normalised ones times this."""
         return self.preconditioning.sigma_data
 
-    def draw(self, positions: Sequence[int], shape: Sequence[int], *, seed: int, device: torch.device) -> TrainingDraw:
+    def draw(
+        self, positions: Sequence[int], shape: Sequence[int], *, seed: int, device: torch.device, num_views: int = 1
+    ) -> TrainingDraw:
         """All that is random about a batch, the same on every rank that works on it.
 
         Args:
@@ -118,14 +120,16 @@ class Objective(ABC):
             shape: (C, T, H, W) of a whole latent.
             seed: of the run.
             device: where it lies and where large draws are made.
+            num_views: of every sample; the same number of its first frames is given of each.
         """
+        given = self.condition_frames
         return draw_training_noise(
             positions,
             shape,
             seed=seed,
             sigma=self.sigma,
-            condition_frames=self.condition_frames,
-            augment_sigma=self.augment_sigma if self.condition_frames is not None else None,
+            condition_frames=None if given is None else replace(given, num_views=num_views),
+            augment_sigma=None if given is None else self.augment_sigma,
             text_drop_rate=self.text_dropout,
             device=device,
             generator_device=device.type,

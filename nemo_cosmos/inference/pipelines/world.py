@@ -7,6 +7,7 @@ import math
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
+from typing import ClassVar
 
 import torch
 from torch import Tensor
@@ -16,7 +17,7 @@ from nemo_cosmos.diffusion.samplers import Progress
 from nemo_cosmos.errors import InputError
 from nemo_cosmos.inference.config import DEFAULT_FPS, RELEASED_SIZE, GenerationConfig, WeightDefaults
 from nemo_cosmos.inference.inputs import InputFrames
-from nemo_cosmos.inference.pipelines.base import Conditions, GenerationPipeline, plan_size
+from nemo_cosmos.inference.pipelines.base import OF_A_TRAJECTORY, OF_SEVERAL_CAMERAS, Conditions, GenerationPipeline, plan_size
 from nemo_cosmos.inference.requests import GenerationRequest
 from nemo_cosmos.inference.sampling import SamplingInputs
 from nemo_cosmos.models.dit.config import DiTConfig
@@ -120,7 +121,13 @@ class WorldPipeline(GenerationPipeline[VideoPlan]):
     makes = "video"
     text_network = "Text2World"
     released_size = RELEASED_SIZE
-    without_effect = ("image_format", "image_quality")
+    usual_fps: ClassVar[float] = DEFAULT_FPS
+    """Frames per second where neither the user nor an input nor the training data tells."""
+    without_effect: ClassVar[tuple[str, ...]] = (
+        *("image_format", "image_quality"),
+        *OF_SEVERAL_CAMERAS,
+        *OF_A_TRAJECTORY,
+    )
 
     @classmethod
     def takes(cls, dit: DiTConfig) -> bool:
@@ -144,11 +151,18 @@ class WorldPipeline(GenerationPipeline[VideoPlan]):
         plan, seed = conditions.plan, inputs.seed
         for index in range(plan.num_chunks):
             chunk = replace(inputs, seed=(seed + index) % 2**32)
+            chunk = self.chunk_inputs(request, conditions, chunk, index)
             latent = self.sample(request, chunk, _scaled(progress, index, plan.num_chunks))
             is_last = index + 1 == plan.num_chunks
             tail = self.ranks.from_first(partial(self._decode, latent, plan, chunks, is_last))
             inputs = replace(inputs, condition=tail)
         return torch.cat(chunks, dim=1)[:, : plan.num_frames] if self.ranks.is_first else None
+
+    def chunk_inputs(
+        self, request: GenerationRequest, conditions: Conditions[VideoPlan], inputs: SamplingInputs, index: int
+    ) -> SamplingInputs:
+        """What the network is told in one chunk, where that is not the same in all."""
+        return inputs
 
     def write(self, path: Path, frames: Tensor, fps: float) -> None:
         write_mp4(path, frames, fps, self.config.crf)
@@ -174,9 +188,9 @@ class WorldPipeline(GenerationPipeline[VideoPlan]):
             "assumed, --fps names another rate",
             request.name,
             what,
-            DEFAULT_FPS,
+            self.usual_fps,
         )
-        return DEFAULT_FPS
+        return self.usual_fps
 
     def _decode(self, latent: Tensor, plan: VideoPlan, chunks: list[Tensor], is_last: bool) -> Tensor | None:
         """Appends the decoded frames that are new; returns the latent of the overlap for the next chunk."""

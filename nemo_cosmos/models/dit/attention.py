@@ -231,10 +231,13 @@ class CrossAttention(MegatronModule):
         if text_blocks is None:
             out = scaled_dot_product(q, k, v.contiguous())
         else:
+            cuts = [(tokens.stop - tokens.start, words) for tokens, words in text_blocks if tokens.stop > tokens.start]
+            lengths = [length for length, _ in cuts]
+            # Split, not sliced: the gradients of the parts are then joined once, not added as whole tensors of zeros.
+            *own, _ = q.split([*lengths, q.shape[0] - sum(lengths)])
             parts = [
-                scaled_dot_product(q[tokens], k[words], v[words].contiguous())
-                for tokens, words in text_blocks
-                if tokens.stop > tokens.start
+                scaled_dot_product(part, k[words], v[words].contiguous())
+                for part, (_, words) in zip(own, cuts, strict=True)
             ]
             out = ContextParallelAttention._pad(torch.cat(parts) if parts else q[:0], q.shape[0])
         return self.linear_proj(out.flatten(2))[0]

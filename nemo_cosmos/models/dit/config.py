@@ -79,7 +79,7 @@ class DiTConfig:
     position_embedding: Literal["learnable", "sincos", "none"] = "learnable"
     """Absolute embedding added to the tokens at the entrance of every layer."""
     num_views: int = 1
-    """Views of a multiview network: exactly this many for Predict1, at most this many for Predict2."""
+    """Cameras that a multiview network knows; a sample may show any number of them."""
     view_channels: int = 0
     """Width of the vector that marks the view, appended to the channels; 0 for one view."""
     frame_repeat: bool = False
@@ -115,9 +115,21 @@ class DiTConfig:
         return 4 * self.hidden_size
 
     @property
+    def channel_groups(self) -> dict[str, int]:
+        """Channels that enter the patch embedding by name, in their order; what the network lacks is left out."""
+        groups = {
+            "latent": self.in_channels,
+            "condition_mask": int(self.condition_mask),
+            "plucker": self.plucker_channels,
+            "padding_mask": 1,
+            "view": self.view_channels,
+        }
+        return {name: channels for name, channels in groups.items() if channels}
+
+    @property
     def patch_channels(self) -> int:
         """Channels that enter the patch embedding; one of them is the padding mask."""
-        return self.in_channels + int(self.condition_mask) + self.plucker_channels + 1 + self.view_channels
+        return sum(self.channel_groups.values())
 
     @property
     def patch_features(self) -> int:

@@ -61,7 +61,7 @@ class TimeEmbedding(nn.Module):
 
 
 class LearnablePosition(nn.Module):
-    """Sum of three learnable tables, scaled to unit root mean square (Predict1, one view)."""
+    """Sum of three learnable tables, scaled to unit root mean square, restarting in time at every view (Predict1)."""
 
     def __init__(self, config: DiTConfig) -> None:
         super().__init__()
@@ -70,9 +70,11 @@ class LearnablePosition(nn.Module):
         self.h = nn.Parameter(torch.empty(config.max_height // config.patch_size, width))
         self.w = nn.Parameter(torch.empty(config.max_width // config.patch_size, width))
 
-    def forward(self, grid: TokenGrid) -> Tensor:
+    def forward(self, grid: TokenGrid, num_views: int) -> Tensor:
         """(tokens, 1, D) in fp32."""
-        return normalised_position(self.t[: grid.frames], self.h[: grid.rows], self.w[: grid.columns])
+        frames = grid.frames // num_views
+        one = normalised_position(self.t[:frames], self.h[: grid.rows], self.w[: grid.columns])
+        return one if num_views == 1 else one.repeat(num_views, 1, 1)
 
 
 class SinCosPosition(nn.Module):
@@ -81,10 +83,9 @@ class SinCosPosition(nn.Module):
     def __init__(self, config: DiTConfig) -> None:
         super().__init__()
         self.width = config.hidden_size
-        self.num_views = config.num_views
         self.register_buffer("device_marker", torch.empty(0), persistent=False)
 
-    def forward(self, grid: TokenGrid) -> Tensor:
+    def forward(self, grid: TokenGrid, num_views: int) -> Tensor:
         """(tokens, 1, D) in fp32: parts for time, height and width, each sines first."""
         spatial = self.width // 6 * 2
 
@@ -94,13 +95,13 @@ class SinCosPosition(nn.Module):
             angle = torch.arange(count, dtype=torch.float64, device=device)[:, None] * omega
             return torch.cat((angle.sin(), angle.cos()), dim=-1).float()
 
-        frames, rows, columns = grid.frames // self.num_views, grid.rows, grid.columns
+        frames, rows, columns = grid.frames // num_views, grid.rows, grid.columns
         parts = (
             table(frames, self.width - 2 * spatial)[:, None, None].expand(-1, rows, columns, -1),
             table(rows, spatial)[None, :, None].expand(frames, -1, columns, -1),
             table(columns, spatial)[None, None, :].expand(frames, rows, -1, -1),
         )
-        return torch.cat(parts, dim=-1).flatten(0, 2).repeat(self.num_views, 1).unsqueeze(1)
+        return torch.cat(parts, dim=-1).flatten(0, 2).repeat(num_views, 1).unsqueeze(1)
 
 
 class RotaryTable(nn.Module):

@@ -205,6 +205,9 @@ LORA_TARGETS: Names = {
 }
 """Matrices that can have adapters -> what PEFT calls them, within their layer."""
 
+ALSO_TRAINED = ("patch_embedding", "time_embedding", "final_layer")
+"""Parts outside the layers that may be trained whole beside adapters, by the first word of our names."""
+
 FAMILIES: Mapping[str, Family] = {
     "predict1": Family(
         objective="edm",

@@ -34,7 +34,7 @@ from torch import Tensor, nn
 
 from nemo_cosmos.models.dit.config import DiTConfig
 from nemo_cosmos.models.dit.lora_spec import LoraSpec
-from nemo_cosmos.models.dit.parameters import parameters
+from nemo_cosmos.models.dit.parameters import Parameter, parameters
 from nemo_cosmos.models.dit.sharding import global_name
 from nemo_cosmos.models.dit.stage import Stage
 
@@ -67,6 +67,11 @@ def adapter_entries(config: DiTConfig, spec: LoraSpec) -> list[AdapterEntry]:
                 ours = f"{parameter.name.removesuffix('.weight')}{_MARK}{_module_key(target)}"
                 out.append(AdapterEntry(ours, diffusers, original, (parameter.shape[0], parameter.shape[1])))
     return out
+
+
+def whole_parameters(config: DiTConfig, spec: LoraSpec) -> list[Parameter]:
+    """The parameters that are trained whole beside the adapters."""
+    return [parameter for parameter in parameters(config) if spec.trains_whole(parameter.name)]
 
 
 def is_adapter(name: str) -> bool:
@@ -137,17 +142,17 @@ class MatrixAdapters(nn.ModuleDict):
 
 
 def add_adapters(net: Stage, spec: LoraSpec, seed: int) -> None:
-    """Freeze ``net`` and give it adapters, which alone are trained.
+    """Freeze ``net`` and give it adapters, which alone are trained but for ``spec.also_train``.
 
     A is drawn from Kaiming's uniform distribution with a = √5, that is U(-1/√in, 1/√in), and B is zero, as in PEFT: at
     first the network computes what it did. The numbers depend on ``seed`` and the adapter's name alone, not on the
     layout.
     """
     assert net.lora is None, "the network has adapters already"
-    net.requires_grad_(False)
     heads = net.dit_config.num_attention_heads // net.groups.tensor_size
     targets = {one.name: one.lora_targets for one in parameters(net.dit_config) if one.lora_targets is not None}
-    for name, _ in list(net.named_parameters()):
+    for name, parameter in list(net.named_parameters()):
+        parameter.requires_grad_(spec.trains_whole(name))
         parts = targets.get(global_name(net, name), ())
         if any(spec.covers(part) for part in parts):
             linear = net.get_submodule(name.removesuffix(".weight"))

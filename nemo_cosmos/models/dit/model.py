@@ -154,7 +154,7 @@ class CosmosDiT(Stage):
                 nothing is padded.
             condition_mask: (B, 1, T, H, W), 1 on given latent frames; None means none is given.
             plucker: (B, 6, T, H, W) camera rays, for networks with camera control.
-            view_ids: (B, V) for Predict2 multiview, None for all of the network's views in order.
+            view_ids: (B, V) cameras of a multiview network, None for all of the network's views in order.
             frame_repeat: (B, V) for Predict1 multiview.
 
         Returns:
@@ -267,7 +267,9 @@ class CosmosDiT(Stage):
                 times = split.local_chunk(time_index(samples, grids)[:, None])[:, 0]
         position = None
         if self.position is not None:
-            position = split.local_chunk(joined([self.position(grid) for grid in grids]))
+            position = split.local_chunk(
+                joined([self.position(grid, count) for grid, count in zip(grids, views, strict=True)])
+            )
         return Conditioning(
             embedding=F.silu(embedding),
             shared=shared,

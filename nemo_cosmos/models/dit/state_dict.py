@@ -13,6 +13,7 @@ from torch import Tensor
 from nemo_cosmos.errors import InputError
 from nemo_cosmos.models.dit.config import DiTConfig
 from nemo_cosmos.models.dit.families import FAMILIES
+from nemo_cosmos.models.dit.growth import grown_weights
 from nemo_cosmos.models.dit.parameters import parameters
 from nemo_cosmos.models.dit.sharding import global_name
 from nemo_cosmos.models.dit.stage import Stage
@@ -34,6 +35,8 @@ class LoadReport:
     that are no tensors, and the averaged weights of a file whose regular ones are taken, or the reverse."""
     taken: str | None = None
     """Which weights of a file that holds regular and averaged ones."""
+    grown: str | None = None
+    """What was added to weights of a network with fewer input channels."""
 
     @property
     def complete(self) -> bool:
@@ -46,6 +49,8 @@ class LoadReport:
         ]
         if self.taken is not None:
             lines[0] = f"{self.taken}; {lines[0]}"
+        if self.grown is not None:
+            lines.append(f"  grown: {self.grown}")
         for title, names in (
             ("missing", self.missing), ("unexpected", self.unexpected), ("misshapen", self.misshapen)
         ):  # fmt: skip
@@ -89,7 +94,7 @@ def original_buffers(config: DiTConfig) -> dict[str, Tensor]:
 def compare(config: DiTConfig, state_dict: Mapping[str, Tensor]) -> LoadReport:
     """What a load of ``state_dict`` (released names, with or without ``net.``) would find; nothing is read."""
     # A file's tensors know what else it held.
-    report = LoadReport(taken=getattr(state_dict, "taken", None))
+    report = LoadReport(taken=getattr(state_dict, "taken", None), grown=getattr(state_dict, "grown", None))
     report.passed_over = list(getattr(state_dict, "passed_over", ()))
     given = {name.removeprefix("net."): name for name in state_dict}
     shapes, buffers = original_shapes(config), original_buffers(config)
@@ -117,8 +122,18 @@ def check(config: DiTConfig, state_dict: Mapping[str, Tensor], *, strict: bool =
     report = compare(config, state_dict)
     if strict and not report.complete:
         raise InputError(f"the state dict does not fit the network {config.family} ({config.num_layers} layers of "
-                         f"width {config.hidden_size})\n{report}")  # fmt: skip
+                         f"width {config.hidden_size})\n{report}{_how_to_grow(config, state_dict)}")  # fmt: skip
     return report
+
+
+def _how_to_grow(config: DiTConfig, state_dict: Mapping[str, Tensor]) -> str:
+    """What to do about weights that lack input channels alone; nothing for others."""
+    if not compare(config, grown_weights(config, state_dict)).complete:
+        return ""
+    return (
+        "\n  they are of the network without camera rays: train from them (model.init_from), which adds zero columns, "
+        "or make a file of them with `nemo-cosmos convert --preset`"
+    )
 
 
 def load(net: Stage, state_dict: Mapping[str, Tensor], *, strict: bool) -> LoadReport:

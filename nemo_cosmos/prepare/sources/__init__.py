@@ -2,17 +2,30 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 from nemo_cosmos.errors import InputError
-from nemo_cosmos.prepare.sources.base import OpenedSource, Sampling, Source, SourceOptions
+from nemo_cosmos.prepare.sources.base import OpenedSource, Sampling, SceneOptions, Source, SourceOptions
 from nemo_cosmos.prepare.sources.clips import ClipSource
 from nemo_cosmos.prepare.sources.images import ImageSource
 from nemo_cosmos.prepare.sources.rig import RigSource, refuse_clips
+from nemo_cosmos.prepare.sources.scenes import COLMAP, DL3DV, NERFSTUDIO, SCENE_KINDS
 
-__all__ = ["KINDS", "OpenedSource", "Sampling", "Source", "SourceOptions", "open_source", "refuse_clips"]
+__all__ = [
+    "KINDS",
+    "SCENE_KINDS",
+    "OpenedSource",
+    "Sampling",
+    "SceneOptions",
+    "Source",
+    "SourceOptions",
+    "open_source",
+    "refuse_clips",
+]
 
-_ALL: tuple[Source, ...] = (ImageSource(), RigSource("waymo", "waymo"), RigSource("rig"), ClipSource())
+_RIGS = (RigSource("waymo", "waymo"), RigSource("rig"))
+_ALL: tuple[Source, ...] = (DL3DV, NERFSTUDIO, COLMAP, ImageSource(), *_RIGS, ClipSource())
 SOURCES: dict[str, Source] = {source.kind: source for source in _ALL}
 """In the order in which they are asked whether they read a path."""
 KINDS = ("auto", *SOURCES)
@@ -39,12 +52,16 @@ def open_source(
     source = SOURCES[kind] if kind != "auto" else _guess(path, options)
     if not source.has_rig and (given := "--rig" if options.rig else "--captions" if options.captions else None):
         raise InputError(f"{given}: {path} is read as {source.kind}, of one camera each; leave it out, or --layout")
+    if source.kind not in SCENE_KINDS and replace(options.scenes, apart=()) != SceneOptions():
+        raise InputError(f"{path} is read as {source.kind}: chunks, seed, captions and limits of zips are for scenes")
     found = source.open(path, options)
     note = found.note
     if kind == "auto" and (path / "videos").is_dir() and (path / "images").is_dir():
         note = f"{path} holds videos/ and images/: the videos are read, --layout images reads the images"
     unread, problems = source.not_read(path), found.problems
-    return OpenedSource(source.kind, found.clips, source.frames, unread, note, found.sampling, found.rig, problems)
+    return OpenedSource(
+        source.kind, list(found.clips), source.frames, unread, note, found.sampling, found.rig, problems
+    )
 
 
 def _guess(path: Path, options: SourceOptions) -> Source:

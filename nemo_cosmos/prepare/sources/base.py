@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
@@ -10,6 +11,29 @@ from nemo_cosmos.choices import Captions, Fit
 from nemo_cosmos.data.clips import Clip
 from nemo_cosmos.data.rig import Rig
 from nemo_cosmos.data.views import Problem
+
+
+@dataclass(frozen=True)
+class SceneOptions:
+    """What is asked of a source of scenes; what differs from the defaults is asked of others in vain.
+
+    Attributes:
+        captions: file with the dictionary of captions.
+        chunks: samples of each scene.
+        seed: of the chunks' places, and of the scenes where not all are taken.
+        count: scenes taken, -1 for all.
+        max_unpacked_gb: most GiB that the pictures of a zip file may have; None: see ``data.archives``.
+        videos: folder for a video of each scene, None for no videos.
+        apart: folders that are not searched for scenes.
+    """
+
+    captions: Path | None = None
+    chunks: int = 1
+    seed: int = 1234
+    count: int = -1
+    max_unpacked_gb: float | None = None
+    videos: Path | None = None
+    apart: tuple[Path, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -24,6 +48,7 @@ class SourceOptions:
         captions: which cameras have captions, for the same; None: as the rig says.
         list_problems: clips that cannot be used are left out and listed instead of refused, by sources of several
             cameras.
+        scenes: for sources of scenes alone.
     """
 
     use_embeddings: bool = False
@@ -32,6 +57,7 @@ class SourceOptions:
     rig: str | Path | None = None
     captions: Captions | None = None
     list_problems: bool = False
+    scenes: SceneOptions = field(default_factory=SceneOptions)
 
 
 @dataclass(frozen=True)
@@ -56,7 +82,7 @@ class Found:
         note: what else a person should know; empty for nothing.
     """
 
-    clips: list[Clip]
+    clips: Sequence[Clip]
     sampling: Sampling = field(default_factory=Sampling)
     rig: Rig | None = None
     problems: list[Problem] = field(default_factory=list)
