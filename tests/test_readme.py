@@ -29,6 +29,8 @@ OWN = (
     "datasets/hdvila",
     "datasets/cosmos_nemo_assets",
     "datasets/groot",
+    "datasets/drives",
+    "my_rig.yaml",
     "datasets/first_frames",
     "raft_large_C_T_SKHT_V2-ff5fadd5.pth",
 )
