@@ -30,6 +30,8 @@ OWN = (
     "datasets/cosmos_nemo_assets",
     "datasets/groot",
     "datasets/bridge",
+    "datasets/drives",
+    "my_rig.yaml",
     "datasets/first_frames",
     "raft_large_C_T_SKHT_V2-ff5fadd5.pth",
 )

@@ -22,6 +22,7 @@ from torch import Tensor
 import nemo_cosmos as nc
 from nemo_cosmos.commands.preview import preview
 from nemo_cosmos.commands.validate import validate
+from nemo_cosmos.config import DataConfig
 from nemo_cosmos.data.sample import LatentSample, TokenizerIdentity
 from nemo_cosmos.data.shards import ShardDataset, encode_sample
 from nemo_cosmos.data.video import read_frames, write_mp4
@@ -31,6 +32,7 @@ from nemo_cosmos.models.text import load_text_encoder
 from nemo_cosmos.models.tokenizer import load_tokenizer
 from nemo_cosmos.prepare.encode import prepare as encode
 from nemo_cosmos.prepare.sources import SourceOptions, open_source
+from nemo_cosmos.training.online import open_clips
 from tests.inference import runs
 from tests.interface.verbs import command
 
@@ -378,3 +380,9 @@ def test_two_ranks_equal_one(models: Path, tmp_path: Path) -> None:
         assert process.exitcode == 0
     assert list(one) == ["a", "c"] and contents(tmp_path / "one") == contents(tmp_path / "two")
     assert len(ShardDataset(tmp_path / "two").manifest.skipped) == 1
+
+
+def test_online_training_reads_one_camera(tmp_path: Path) -> None:
+    data = DataConfig(path=str(write_rig_folder(tmp_path, 2)), tokenizer_path="t", num_frames=5, size=[32, 48])
+    with pytest.raises(InputError, match=r"holds clips of several cameras, which data\.mode=online does not read"):
+        open_clips(data)
