@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import lru_cache
 
 import numpy as np
 
@@ -16,6 +17,8 @@ BEHIND, AHEAD = 50.0, 70.0
 """Metres of street behind the start and beyond the end of the way."""
 BUILDINGS = ("red brick", "brown brick", "grey concrete", "white plaster", "yellow plaster", "green plaster")
 CARS = ("red", "blue", "green", "yellow", "white", "black", "orange", "purple")
+STYLES = 4
+"""Groups of textures that streets are made with."""
 SKY = (0.52, 0.68, 0.90)
 
 
@@ -39,7 +42,7 @@ def draw_street(random: np.random.Generator, frames: int, fps: float) -> Street:
     times = tuple(number / fps for number in range(frames))
     poses = _drive(random, np.array(times))
     length = float(poses[-1, 0, 3])
-    made = _materials(random)
+    atlas = _materials(int(random.integers(STYLES)))
     first, last = -BEHIND, length + AHEAD
     surfaces = _ground(first, last)
     for side in (-1, 1):
@@ -50,7 +53,7 @@ def draw_street(random: np.random.Generator, frames: int, fps: float) -> Street:
     sun *= 0.5 / np.sqrt((sun * sun).sum())
     light = Light(0.62, sun=(float(sun[0]), float(sun[1]), float(sun[2])))
     sky = tuple(255 * (0.35 * value + 0.65 * 0.93) for value in SKY)
-    return Street(Scene(surfaces, Atlas(made), light, (sky[0], sky[1], sky[2])), poses, times)
+    return Street(Scene(surfaces, atlas, light, (sky[0], sky[1], sky[2])), poses, times)
 
 
 def _drive(random: np.random.Generator, times: np.ndarray) -> np.ndarray:
@@ -69,7 +72,10 @@ def _drive(random: np.random.Generator, times: np.ndarray) -> np.ndarray:
     return poses
 
 
-def _materials(random: np.random.Generator) -> dict[str, np.ndarray]:
+@lru_cache(maxsize=STYLES)
+def _materials(style: int) -> Atlas:
+    """All textures; they take longer to draw than the rest of a street, so that streets have one of a few groups."""
+    random = np.random.default_rng(style)
     made = {
         "asphalt": textures.asphalt(random, (0.36, 0.36, 0.38)),
         "pavement": textures.pavement(random, (0.62, 0.60, 0.57)),
@@ -93,7 +99,7 @@ def _materials(random: np.random.Generator) -> dict[str, np.ndarray]:
         made[f"{colour} cabin"] = textures.glazing(random, COLOURS[colour])
         made[f"{colour} lights"] = textures.lights(random, COLOURS[colour])
         made[f"{colour} paint"] = textures.plain(random, COLOURS[colour])
-    return made
+    return Atlas(made)
 
 
 def _ground(first: float, last: float) -> list[Surface]:
