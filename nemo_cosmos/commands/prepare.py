@@ -88,7 +88,10 @@ def prepare(
         typer.Option(help="Compare the tokenizer with its checksums: all, sizes alone, or all up to 64 GiB."),
     ] = "auto",
     source_kind: Annotated[
-        str, typer.Option("--source", help="What SOURCE is: clips, images, dl3dv, nerfstudio, colmap, or auto by what lies there.")
+        str,
+        typer.Option(
+            "--source", help="What SOURCE is: clips, images, dl3dv, nerfstudio, colmap, or auto by what lies there."
+        ),
     ] = "auto",
     scene_captions: Annotated[
         Path | None,

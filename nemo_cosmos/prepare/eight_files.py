@@ -232,9 +232,7 @@ def describe(window: SceneWindow, clip: SceneClip) -> dict[str, Any]:
     }
 
 
-def _write_parts(
-    out: Path, clip: SceneClip, window: SceneWindow, sample: Mapping[str, Tensor], origin: str
-) -> None:
+def _write_parts(out: Path, clip: SceneClip, window: SceneWindow, sample: Mapping[str, Tensor], origin: str) -> None:
     with finished_folder(out / PARTS_FOLDER / clip.key) as folder:
         for part, tensor in sample.items():
             torch.save(tensor, folder / part)
@@ -257,8 +255,10 @@ def _is_done(out: Path, clip: SceneClip, origin: str, numbers: Mapping[str, Mapp
     if waiting.is_file():
         return bool(read_object(waiting).get("origin") == origin)
     entry = numbers.get(_entry_name(clip))
-    return entry is not None and entry["origin"] == origin and all(
-        part_file(out, entry["number"], part).is_file() for part in PARTS
+    return (
+        entry is not None
+        and entry["origin"] == origin
+        and all(part_file(out, entry["number"], part).is_file() for part in PARTS)
     )
 
 

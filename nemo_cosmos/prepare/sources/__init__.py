@@ -13,7 +13,9 @@ from nemo_cosmos.prepare.sources.scenes import COLMAP, DL3DV, NERFSTUDIO, SCENE_
 
 __all__ = ["KINDS", "OpenedSource", "SCENE_KINDS", "SceneOptions", "Source", "SourceOptions", "open_source"]
 
-SOURCES: dict[str, Source] = {source.kind: source for source in (DL3DV, NERFSTUDIO, COLMAP, ImageSource(), ClipSource())}
+SOURCES: dict[str, Source] = {
+    source.kind: source for source in (DL3DV, NERFSTUDIO, COLMAP, ImageSource(), ClipSource())
+}
 """In the order in which they are asked whether they read a path."""
 KINDS = ("auto", *SOURCES)
 
@@ -38,7 +40,9 @@ def open_source(
         raise InputError(f"source {kind!r}: expected one of {', '.join(KINDS)}")
     source = SOURCES[kind] if kind != "auto" else next(s for s in SOURCES.values() if s.reads(path))
     if source.kind not in SCENE_KINDS and replace(options.scenes, apart=()) != SceneOptions():
-        raise InputError(f"{path}: chunks, seed, captions and limits of zip files are for scenes, not for {source.kind}")
+        raise InputError(
+            f"{path}: chunks, seed, captions and limits of zip files are for scenes, not for {source.kind}"
+        )
     clips = list(source.open(path, options))
     note = ""
     if kind == "auto" and (path / "videos").is_dir() and (path / "images").is_dir():

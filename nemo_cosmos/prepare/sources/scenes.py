@@ -60,9 +60,7 @@ class SceneSource:
             expected = {"colmap": "folders with sparse/0 and images/"}.get(self.kind, "transforms.json and images/")
             raise InputError(f"{path} holds no {self.kind} scene: expected {expected}{' or .zip files' * self.zips}")
         scenes = choose(scenes, asked.count, asked.seed)
-        clips = [
-            self._clip(path, scene, chunk, options) for scene in scenes for chunk in range(asked.chunks)
-        ]
+        clips = [self._clip(path, scene, chunk, options) for scene in scenes for chunk in range(asked.chunks)]
         return _with_captions(clips, options)
 
     def not_read(self, path: Path) -> str:
