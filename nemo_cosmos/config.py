@@ -163,6 +163,11 @@ class DataConfig:
     """Online only: the video tokenizer, a folder or Wan's tokenizer.pth."""
     text_encoder: str | None = None
     """Online only: T5 folder or repository that embeds the captions; none: the pickles in `path`/t5_xxl."""
+    camera_frames: str = choice("last", "first", "middle", "last", "mean")
+    """Of networks with camera rays: which pixel frame's rays a latent frame is given, of those that it stands for."""
+    repair_poses: bool = False
+    """Folders of eight files only: a sample of 56 ray maps for 57 frames, as the original tool writes for a chunk at
+    the end of a scene, is read with its first map doubled; false refuses it."""
     num_frames: int | None = between(1, 2**14, None)
     """Online only: pixel frames of a sample, taken from the beginning of each clip."""
     size: list[int] | None = between(8, 2**14, None)

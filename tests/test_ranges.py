@@ -33,6 +33,9 @@ OPTIONS: list[tuple[tuple[str, ...], str, str]] = [
     *((("bench", "--device", "cpu"), f"--{name}", most) for name, most in (
         ("layers", "1025"), ("steps", HUGE), ("latent", "1x1x20000"),
     )),
+    *((("camera", "show", "dolly_in"), f"--{name}", most) for name, most in (
+        ("frames", HUGE), ("fps", "1001"), ("start", HUGE), ("fov", "176"), ("size", "8x9999"),
+    )),
     *((PLAN, name, most) for name, most in (
         ("gpus", "65537"), ("gpus_per_node", HUGE), ("gpu_memory", f"{HUGE}GB"), ("latent", "1x1x20000"),
     )),

@@ -54,7 +54,7 @@ def trajectory_picture(cameras: Cameras) -> Tensor:
     reach = float(centres.norm(dim=-1).max())
     corners = _frusta(seen, 0.22 * reach if reach > 1e-8 else 1.0)
     views = [_view(title, torch.tensor(axes).double(), centres, corners) for title, axes in VIEWS.items()]
-    return torch.cat([torch.cat(views, dim=2), _caption(_summary(seen, reach), PANEL[1] * len(views))], dim=1)
+    return torch.cat([torch.cat(views, dim=2), _caption(summary(seen), PANEL[1] * len(views))], dim=1)
 
 
 def _frusta(cameras: Cameras, depth: float) -> dict[int, Tensor]:
@@ -77,7 +77,10 @@ def _evenly(count: int, most: int) -> list[int]:
     return sorted({round(i * (count - 1) / max(shown - 1, 1)) for i in range(shown)})
 
 
-def _summary(cameras: Cameras, reach: float) -> str:
+def summary(cameras: Cameras) -> str:
+    """One line: frames, size, width of the view, length of the path, and how far the camera goes and turns."""
+    cameras = relative(cameras)
+    reach = float(cameras.poses[:, :3, 3].norm(dim=-1).max())
     path = float((cameras.poses[1:, :3, 3] - cameras.poses[:-1, :3, 3]).norm(dim=-1).sum())
     trace = cameras.poses[:, :3, :3].diagonal(dim1=1, dim2=2).sum(-1)
     turned = math.degrees(float((((trace - 1) / 2).clamp(-1, 1)).acos().max()))

@@ -80,6 +80,8 @@ def read_trajectory(
     """
     path = Path(spec)
     if not _names_a_file(path, str(spec)):
+        if start:
+            raise InputError(f"start={start}: a trajectory by name has no poses to leave out; give a file, or start=0")
         return fitted(preset_cameras(str(spec), frames, picture or size, fov=fov), size, fit)
     if frames < 1 or start < 0:
         raise InputError(f"frames={frames}, start={start} of a trajectory: expected at least 1 and 0")

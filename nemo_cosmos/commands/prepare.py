@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from nemo_cosmos.choices import Fit, Verify
+from nemo_cosmos.choices import Captions, Fit, Split, Verify
 from nemo_cosmos.commands.options import LARGEST_SEED, LARGEST_SIDE, parse_sizes
 from nemo_cosmos.errors import require_range
 
@@ -17,8 +17,8 @@ def prepare(
         Path,
         typer.Argument(
             help="Folder with videos/ and metas/ (Cosmos layout), folder of videos with *.txt, or .jsonl file; or the "
-            "same with images/ and images; or scenes with camera poses: zips of DL3DV, folders with transforms.json "
-            "or a model of COLMAP."
+            "same with images/ and images; or videos/CAMERA/ and metas/CAMERA/ of several cameras; "
+            "or scenes with camera poses: zips of DL3DV, folders with transforms.json or a model of COLMAP."
         ),
     ],
     out: Annotated[Path, typer.Argument(help="Folder of shards to write; an interrupted call goes on in it.")],
@@ -34,26 +34,27 @@ def prepare(
         int | None,
         typer.Option(
             help="Pixel frames per sample: 1 + k times the temporal compression.",
-            show_default="121, of images 1, of scenes 57",
+            show_default="121, of images 1, of scenes 57, of Waymo 29",
         ),
     ] = None,
     size: Annotated[
-        str,
+        str | None,
         typer.Option(
             help="HEIGHTxWIDTH in pixels; several with commas, for example 704x1280,1280x704,960x960: each clip takes "
-            "the one whose shape is nearest to its own."
+            "the one whose shape is nearest to its own.",
+            show_default="704x1280",
         ),
-    ] = "704x1280",
+    ] = None,
     fit: Annotated[
         Fit | None,
         typer.Option(
             help="How a clip of another shape fills the size: crop (cut the middle), pad (bars), stretch.",
-            show_default="crop, of scenes pad",
+            show_default="crop, of scenes pad, of Waymo stretch",
         ),
     ] = None,
     fps: Annotated[
         float | None,
-        typer.Option(help="Resample to this rate; default: each clip's own. Of scenes: the rate of the pictures, 7."),
+        typer.Option(help="Resample to this rate.", show_default="each clip's own, of scenes 7, of Waymo 10"),
     ] = None,
     step: Annotated[int, typer.Option(help="Take every n-th frame.")] = 1,
     stride: Annotated[
@@ -87,12 +88,37 @@ def prepare(
         Verify,
         typer.Option(help="Compare the tokenizer with its checksums: all, sizes alone, or all up to 64 GiB."),
     ] = "auto",
-    source_kind: Annotated[
+    layout: Annotated[
         str,
         typer.Option(
-            "--source", help="What SOURCE is: clips, images, dl3dv, nerfstudio, colmap, or auto by what lies there."
+            "--layout",
+            "--source",
+            help="What SOURCE is: clips, images, waymo or rig (a folder for each camera), dl3dv, nerfstudio or colmap "
+            "(scenes), or auto by what lies there.",
         ),
     ] = "auto",
+    rig: Annotated[
+        str | None,
+        typer.Option(
+            help="YAML file that says which folders are cameras, in which order, with which view ids; or waymo, av7, "
+            "av6. Default: rig.yaml in SOURCE, or that of the layout."
+        ),
+    ] = None,
+    captions: Annotated[
+        Captions | None,
+        typer.Option(help="Cameras with captions: the front one alone, or all. Default: as the rig says."),
+    ] = None,
+    split: Annotated[
+        Split,
+        typer.Option(help="All clips, or without (train) or only (val) the last tenth by name and one more."),
+    ] = "all",
+    skip_incomplete: Annotated[
+        bool,
+        typer.Option(
+            "--skip-incomplete",
+            help="Leave clips out of which a camera is missing or differs in length or rate; default: refused.",
+        ),
+    ] = False,
     scene_captions: Annotated[
         Path | None,
         typer.Option(help='Of scenes: dictionary {"SCENE/CHUNK": caption}, JSON or pickled.'),
@@ -115,7 +141,7 @@ def prepare(
 
     [bold]Example:[/bold] nemo-cosmos prepare datasets/hdvila datasets/hdvila_shards --tokenizer checkpoints/Cosmos-Tokenize1-CV8x8x8-720p --text-encoder google-t5/t5-11b --frames 121 --size 704x1280
     """  # noqa: E501
-    sizes = parse_sizes(size)
+    sizes = None if size is None else parse_sizes(size)
     require_range("--frames", frames, 1, LARGEST_SIDE)
     require_range("--fps", fps, 0.01, 1000)
     require_range("--step", step, 1, LARGEST_SIDE)
@@ -125,7 +151,7 @@ def prepare(
     require_range("--chunks", chunks, 1, 10_000)
     require_range("--seed", seed, 0, LARGEST_SEED)
     require_range("--num-scenes", num_scenes, -1, 1 << 31)
-    require_range("--max-unpacked-gb", max_unpacked_gb, 0.0, 1e6)
+    require_range("--max-unpacked-gb", max_unpacked_gb, 0, 1e6)
     from nemo_cosmos.data.sample import TEXT_LENGTH
 
     require_range("--text-length", text_length, 1, TEXT_LENGTH)
@@ -153,7 +179,11 @@ def prepare(
         dtype=dtype,
         text_device=text_device,
         verify=verify,
-        source_kind=source_kind,
+        source_kind=layout,
+        rig=rig,
+        captions=captions,
+        split=split,
+        skip_incomplete=skip_incomplete,
         scene_captions=scene_captions,
         chunks=chunks,
         seed=seed,

@@ -23,7 +23,7 @@ WANTED = (*IMAGE_SUFFIXES, ".json")
 LARGEST_UNPACKED = 64 << 30
 """Bytes of all wanted members together, where the user names no limit: a scene of 400 images in 4K has 6 GiB."""
 LARGEST_RATIO = 200
-"""Times that wanted members may be larger than their file, where the user names no limit; images are packed already."""
+"""Times that wanted members may be larger than their file, where the user names no limit: images are packed."""
 SMALL = 256 << 20
 """Bytes of content of which the ratio does not matter."""
 LARGEST_MEMBER = 1 << 30

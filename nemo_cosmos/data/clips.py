@@ -17,6 +17,7 @@ NAME is a path relative to ``videos``. The caption or embedding of ``videos/DAY/
 
 from __future__ import annotations
 
+import hashlib
 from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
@@ -127,7 +128,7 @@ class Clip:
         relative: path of the video below ``videos``, which its caption and embedding share.
         caption_place: where its caption belongs, in words.
         still: the file is an image, a clip of one frame.
-        views: every camera of a rig, ``video`` among them; empty for a single camera.
+        views: every camera of a rig, ``video`` (the front camera's) among them; empty for a single camera.
         poses_file: camera pose of each frame, None where none are known.
     """
 
@@ -145,13 +146,29 @@ class Clip:
     poses_file: Path | None = None
 
     @property
+    def videos(self) -> tuple[Path, ...]:
+        """The file of each view, of a single camera the one file."""
+        return tuple(view.video for view in self.views) or (self.video,)
+
+    @property
+    def embedding_files(self) -> tuple[Path, ...]:
+        """The embeddings of all views that have one."""
+        given = [view.embedding_file for view in self.views] if self.views else [self.embedding_file]
+        return tuple(file for file in given if file is not None)
+
+    def read_captions(self) -> list[str]:
+        """The caption of each view, empty for a view without one; of a single camera the one caption."""
+        return [view.read_caption() for view in self.views] if self.views else [self.read_caption()]
+
+    @property
     def has_caption(self) -> bool:
         """Whether there is a caption, which may be empty."""
         return self.caption is not None or self.caption_file is not None
 
     def digest(self) -> str:
         """SHA-256 that changes with what the clip shows; InputError where it cannot be read."""
-        return file_digest(self.video)
+        digests = [file_digest(video) for video in self.videos]
+        return digests[0] if len(digests) == 1 else hashlib.sha256("\n".join(digests).encode()).hexdigest()
 
     def read_caption(self) -> str:
         """The caption, stripped; may be empty. InputError when it is not UTF-8."""

@@ -15,7 +15,6 @@ import zipfile
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -77,8 +76,8 @@ class EightFileDataset(torch.utils.data.Dataset[LatentSample]):
     Args:
         path: the folder.
         mapping: which pixel frames' rays a latent frame is given; None: samples have no rays.
-        repair_poses: a sample of one ray map too few, as the original tool writes for a chunk at the end of a scene, is
-            read with its first map doubled: its maps are those of the frames that follow the first.
+        repair_poses: a sample of one ray map too few, as the original tool writes for a chunk at the end of a scene,
+            is read with its first map doubled: its maps are those of the frames that follow the first.
         check: look into all samples now, and refuse the folder where one is broken.
 
     Attributes:
@@ -90,8 +89,8 @@ class EightFileDataset(torch.utils.data.Dataset[LatentSample]):
         fps: distinct frame rates.
 
     Raises:
-        InputError: there is no sample, or some are broken: an incomplete set, a wrong shape, another number of ray maps
-            than frames. The message lists them.
+        InputError: there is no sample, or some are broken: an incomplete set, a wrong shape, another number of ray
+            maps than frames. The message lists them.
     """
 
     def __init__(
@@ -138,8 +137,8 @@ class EightFileDataset(torch.utils.data.Dataset[LatentSample]):
             listed = "; ".join(f"{key}: {problem}" for key, problem in list(problems.items())[:SHOWN])
             more = f"; and {len(problems) - SHOWN} more" if len(problems) > SHOWN else ""
             raise InputError(
-                f"{self.path}: {len(problems)} of {len(self)} samples are broken ({listed}{more}): prepare them again, "
-                f"or move their files away; `nemo-cosmos validate {self.path}` lists all"
+                f"{self.path}: {len(problems)} of {len(self)} samples are broken ({listed}{more}): prepare them "
+                f"again, or move their files away; `nemo-cosmos validate {self.path}` lists all"
             )
         if len(widths) > 1:
             raise InputError(f"{self.path}: text embeddings of {sorted(widths)} columns: expected one width")
@@ -188,6 +187,11 @@ class EightFileDataset(torch.utils.data.Dataset[LatentSample]):
     def problems(self, index: int) -> list[str]:
         """What is wrong with a sample, in words; reads no more than the beginnings of its files."""
         return self._look_into(index)[2]
+
+    def is_one_sided(self, index: int) -> bool:
+        """Whether the padding mask of a sample without problems covers one of two sides."""
+        tensors = self._tensors(self.numbers[index])
+        return is_one_sided(tensors[MASK], tensors[SIZE])
 
     def _look_into(self, index: int) -> tuple[dict[str, Tensor] | None, _Info | None, list[str]]:
         """The tensors of a sample, not read yet, what its record says, and what is wrong."""

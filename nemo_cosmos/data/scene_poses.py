@@ -52,8 +52,8 @@ def read_track(scene: Scene, files: Files, image_size: tuple[int, int]) -> Track
     full = (round(2 * cy), round(2 * cx))
     if min(full) < 1 or not alike(image_size, full):
         raise InputError(
-            f"{where}: the keys 'w' and 'h' are missing, and cx={cx:g}, cy={cy:g} is not the middle of the pictures of "
-            f"{image_size[1]} x {image_size[0]} pixels: add the size that the intrinsics are in"
+            f"{where}: the keys 'w' and 'h' are missing, and cx={cx:g}, cy={cy:g} is not the middle of the pictures "
+            f"of {image_size[1]} x {image_size[0]} pixels: add the size that the intrinsics are in"
         )
     return parse_transforms(content, where, full)
 

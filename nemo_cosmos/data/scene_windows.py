@@ -15,12 +15,12 @@ import torch
 from torch import Tensor
 
 from nemo_cosmos.camera.rays import Cameras, fitted, normalise, resized
+from nemo_cosmos.camera.resample import frames_at_rate
+from nemo_cosmos.camera.track import Track, match_images
 from nemo_cosmos.data.archives import look_into
 from nemo_cosmos.data.clips import Clip
 from nemo_cosmos.data.embeddings import file_digest
 from nemo_cosmos.data.resize import geometry, padding_mask, resize
-from nemo_cosmos.camera.resample import frames_at_rate
-from nemo_cosmos.camera.track import Track, match_images
 from nemo_cosmos.data.scene_poses import UNKNOWN, read_track
 from nemo_cosmos.data.scenes import Pictures, Scene, choose_images, open_files, open_pictures, sizes_of
 from nemo_cosmos.data.video import video_writer
@@ -32,7 +32,7 @@ SCENE_FRAMES = 57
 SCENE_FPS = 7.0
 """Frame rate that the pictures of a scene count as."""
 VIDEO_HEIGHT = 720
-"""Rows of a scene's video; its columns follow from the pictures' shape."""
+"""Most rows of a scene's video; its columns follow from the pictures' shape."""
 
 
 @dataclass(frozen=True)
@@ -220,8 +220,9 @@ def stored_cameras(cameras: Cameras) -> dict[str, Tensor]:
 
 
 def video_size(size: Size) -> Size:
-    """(height, width) of a scene's video, both even: the shape is that of the pictures."""
-    return VIDEO_HEIGHT, max(2, round(VIDEO_HEIGHT * size[1] / size[0] / 2) * 2)
+    """(height, width) of a scene's video, both even: the shape is that of the pictures, which are not enlarged."""
+    height = min(VIDEO_HEIGHT, max(2, size[0] // 2 * 2))
+    return height, max(2, round(height * size[1] / size[0] / 2) * 2)
 
 
 def write_scene_video(path: Path, pictures: Pictures, fps: float) -> None:

@@ -1,7 +1,7 @@
 """Scenes: pictures of one place with the pose of each, as a zip file or a folder.
 
-Read are the zips of DL3DV (``HASH/images/*.png`` and ``HASH/transforms.json``, or both without the folder) and what its
-downloader unpacks, folders of nerfstudio (``transforms.json`` and ``images``), and of COLMAP (``sparse/0`` and
+Read are the zips of DL3DV (``HASH/images/*.png`` and ``HASH/transforms.json``, or both without the folder) and what
+its downloader unpacks, folders of nerfstudio (``transforms.json`` and ``images``), and of COLMAP (``sparse/0`` and
 ``images``). Lower resolutions lie in ``images_2``, ``images_4``, ...; of several the smallest is read that is no
 smaller than what is made of it. Nothing of a zip file is unpacked to the disk.
 """
@@ -56,8 +56,8 @@ class Scene:
 class Files(Protocol):
     """The files of a scene by their names below its root, with ``/`` between folders."""
 
-    names: Sequence[str]
-
+    @property
+    def names(self) -> Sequence[str]: ...
     def read(self, name: str) -> bytes: ...
     def stream(self, name: str) -> Any:
         """For reading the beginning."""

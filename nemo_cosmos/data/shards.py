@@ -30,7 +30,8 @@ import torch
 from torch import Tensor
 
 from nemo_cosmos.atomic import put_file, write_json
-from nemo_cosmos.choices import Verify
+from nemo_cosmos.camera.stored import stored_rays
+from nemo_cosmos.choices import TemporalMapping, Verify
 from nemo_cosmos.data.manifest import (
     Manifest,
     ShardIndex,
@@ -266,6 +267,8 @@ class ShardDataset(torch.utils.data.Dataset[LatentSample]):
         path: folder with ``manifest.json``.
         verify: ``full`` hashes every shard now; ``size`` compares sizes; ``auto`` hashes when the shards together are
             at most 1 GiB and compares sizes otherwise. A sample's CRC-32 is checked on every read in all modes.
+        rays: samples with cameras get the rays that the network takes: those of which pixel frames a latent frame is
+            given. None leaves samples as they are stored.
 
     Attributes:
         buckets: the samples by the shape of their latents.
@@ -274,10 +277,10 @@ class ShardDataset(torch.utils.data.Dataset[LatentSample]):
         InputError: manifest or index missing or damaged, or a shard that is missing or differs (the message names it).
     """
 
-    def __init__(self, path: str | Path, *, verify: Verify = "auto") -> None:
+    def __init__(self, path: str | Path, *, verify: Verify = "auto", rays: TemporalMapping | None = None) -> None:
         if verify not in ("auto", "full", "size"):
             raise InputError(f"verify={verify!r}: expected auto, full or size")
-        self.path = Path(path)
+        self.path, self.rays = Path(path), rays
         self.manifest = Manifest.load(self.path)
         total = sum(shard.bytes for shard in self.manifest.shards)
         hash_all = verify == "full" or (verify == "auto" and total <= FULL_VERIFY_BYTES)
@@ -333,7 +336,9 @@ class ShardDataset(torch.utils.data.Dataset[LatentSample]):
         tensors = self._read(index, shard, members[:3])
         record = self._read(index, shard, members[3:])
         file = self.path / self.manifest.shards[shard].file
-        return decode_sample(tensors, record, f"sample {self.keys[index]!r} in shard {file}")
+        where = f"sample {self.keys[index]!r} in shard {file}"
+        sample = decode_sample(tensors, record, where)
+        return sample if self.rays is None else with_rays(sample, self.rays, where)
 
     def tensor_names(self, index: int) -> set[str]:
         """Which tensors a sample holds; they are not read, nor is their checksum compared."""
@@ -489,6 +494,26 @@ def decode_sample(tensors: bytes, record: bytes, where: str = "the sample") -> L
     size = cast(tuple[int, int, int, int], tuple(values.image_size))
     fields: dict[str, Any] = {**vars(values), "image_size": size, **parts}
     return LatentSample(**fields)
+
+
+def with_rays(sample: LatentSample, mapping: TemporalMapping, where: str = "the sample") -> LatentSample:
+    """The sample with ``plucker`` made of its cameras, where it has these and no rays yet.
+
+    Raises:
+        InputError: its cameras are none, or do not fit its latent; ``where`` names the sample.
+    """
+    if sample.plucker is not None or sample.camera_poses is None or sample.camera_intrinsics is None:
+        return sample
+    height, width = sample.image_size[:2]
+    _, *latent_size = sample.latent.shape
+    grid = cast(tuple[int, int, int], tuple(latent_size))
+    try:
+        rays = stored_rays(
+            sample.camera_poses, sample.camera_intrinsics, (height, width), grid, mapping, sample.padding_mask
+        )
+    except InputError as error:
+        raise InputError(f"{where}: {error}; run `nemo-cosmos prepare` again") from error
+    return replace(sample, plucker=rays)
 
 
 def disk_error(error: OSError, path: Path) -> Exception:

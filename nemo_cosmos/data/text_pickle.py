@@ -47,9 +47,9 @@ def load_texts(content: bytes) -> dict[str, str]:
         elif name == "SETITEMS":
             _set(stack, _above_mark(stack))
         elif name in ("MEMOIZE", "PUT", "BINPUT", "LONG_BINPUT"):
-            memo[len(memo) if argument is None else argument] = stack[-1]
+            memo[len(memo) if argument is None else int(argument)] = stack[-1]
         elif name in ("GET", "BINGET", "LONG_BINGET"):
-            stack.append(memo[argument])
+            stack.append(memo[int(str(argument))])
         elif name not in _IGNORED:
             what = f"{name} {str(argument)[:100]}" if argument is not None else name
             raise pickle.UnpicklingError(f"it has {what!a}, which no dictionary of texts needs")

@@ -10,8 +10,9 @@ from typing import Any
 import torch
 
 from nemo_cosmos.checksums import Verify
+from nemo_cosmos.choices import Captions, Fit, Split
 from nemo_cosmos.data.shards import SAMPLES_PER_SHARD
-from nemo_cosmos.data.video import Fit
+from nemo_cosmos.data.views import refuse_problems
 from nemo_cosmos.data.windows import Size, WindowPlan
 from nemo_cosmos.ending import report_to
 from nemo_cosmos.errors import InputError
@@ -21,6 +22,7 @@ from nemo_cosmos.precision import long_name
 from nemo_cosmos.prepare.decode import default_workers
 from nemo_cosmos.prepare.device import resolve_device, resolve_dtype
 from nemo_cosmos.prepare.encode import LITTLE, PrepareResult, Progress, join_ranks, prepare
+from nemo_cosmos.prepare.selection import even_clips, split_clips
 from nemo_cosmos.prepare.sources import SCENE_KINDS, OpenedSource, SceneOptions, SourceOptions, open_source
 from nemo_cosmos.prepare.text_embeddings import recorded_encoder, recorded_length
 from nemo_cosmos.typed import check_arguments
@@ -35,7 +37,7 @@ def prepare_dataset(
     tokenizer: str | Path,
     text_encoder: str | Path | None = None,
     frames: int | None = None,
-    size: tuple[int, int] | Sequence[tuple[int, int]] = (704, 1280),
+    size: tuple[int, int] | Sequence[tuple[int, int]] | None = None,
     fit: Fit | None = None,
     fps: float | None = None,
     step: int = 1,
@@ -52,6 +54,10 @@ def prepare_dataset(
     text_device: str = "auto",
     verify: Verify = "auto",
     source_kind: str = "auto",
+    rig: str | Path | None = None,
+    captions: Captions | None = None,
+    split: Split = "all",
+    skip_incomplete: bool = False,
     scene_captions: str | Path | None = None,
     chunks: int = 1,
     seed: int = 1234,
@@ -65,15 +71,20 @@ def prepare_dataset(
 
     Args:
         source: folder with ``videos/`` and ``metas/``, folder of videos with ``*.txt``, or ``.jsonl`` file; or the
-            same with images; or zips and folders of scenes with camera poses.
+            same with images; or a folder for each camera of a rig (docs/multiview.md); or zips and folders of scenes
+            with camera poses (docs/camera_control.md).
         out: folder of shards to write.
         tokenizer: folder of the video tokenizer, or Wan's tokenizer.pth.
         text_encoder: T5 folder or repository that embeds the captions; None uses the embeddings in
             ``source/t5_xxl``.
-        frames: pixel frames per sample, 1 + k * temporal compression; None: 121, of images 1, of scenes 57.
-        size: (height, width) in pixels, or several: a clip takes the one whose shape is nearest to its own.
-        fit: how a clip of another shape fills the size: "crop", "pad" or "stretch"; None: "crop", of scenes "pad".
-        fps: resample to this rate; None: each clip's own. The pictures of scenes count as taken at it; None: 7.
+        frames: pixel frames per sample, 1 + k * temporal compression; None: 121, of images 1, of scenes 57,
+            else as the rig says.
+        size: (height, width) in pixels, or several: a clip takes the one whose shape is nearest to its own; None:
+            (704, 1280), or as the rig says.
+        fit: how a clip of another shape fills the size: "crop", "pad" or "stretch"; None: "crop", of
+            scenes "pad", or as the rig says.
+        fps: resample to this rate; None: each clip's own, or as the rig says. The pictures of scenes count as taken
+            at it; None: 7.
         step: take every n-th frame.
         stride: frames between the windows of a long clip; 0: its first window alone.
         keep_removed: keep the samples of clips that are no longer in ``source``.
@@ -87,8 +98,12 @@ def prepare_dataset(
         dtype: computation of the tokenizer: "auto" (bf16 on GPUs, fp32 else), "bf16", "fp16" or "fp32".
         text_device: where captions are embedded: "auto" (as ``device``) or "cpu".
         verify: how the tokenizer is compared with its checksums: "auto", "full" or "size".
-        source_kind: what ``source`` is: "clips", "images", "dl3dv", "nerfstudio", "colmap", or "auto" by what lies
-            there.
+        source_kind: what ``source`` is: "clips", "images", "waymo", "rig", "dl3dv", "nerfstudio", "colmap", or "auto"
+            by what lies there.
+        rig: file that says which folders are cameras, or name of one of the package; None: the layout's.
+        captions: cameras with captions, "front" or "all"; None: as the rig says.
+        split: "train" leaves the last tenth of the clips by name out, and one more; "val" takes those alone.
+        skip_incomplete: clips whose cameras are missing or differ in length or rate are left out instead of refused.
         scene_captions: of scenes: file with a dictionary {"SCENE/CHUNK": caption}, JSON or pickled.
         chunks: of scenes: samples of each, at places drawn by ``seed``.
         seed: of scenes: where their chunks lie.
@@ -102,29 +117,38 @@ def prepare_dataset(
         InputError: a value of the wrong type or that does not fit the tokenizer, a missing folder, no usable clip, or
             a folder ``out`` that holds something else or cannot be written.
     """
-    sizes = _sizes(size)
-    check_arguments(prepare_dataset, {**locals(), "size": sizes[0]})
+    sizes = () if size is None else _sizes(size)
+    check_arguments(prepare_dataset, {**locals(), "size": None if size is None else sizes[0]})
     source, out, tokenizer = Path(source), Path(out), Path(tokenizer)
     encoder = None if text_encoder is None else str(text_encoder)
     report_to(out)
     file = None if scene_captions is None else Path(scene_captions)
-    scenes = SceneOptions(file, chunks, seed, num_scenes, max_unpacked_gb=max_unpacked_gb, apart=(out,))
-    opened = open_source(source, source_kind, SourceOptions(encoder is None, default_caption, scenes=scenes))
-    clips, plan = opened.clips, _plan(opened, source, frames, sizes, fit, step, stride, fps, keep_damaged)
-    used_default = any(clip.caption_file is None and clip.caption == default_caption for clip in clips)
+    scenes = SceneOptions(file, chunks, seed, num_scenes, max_unpacked_gb, apart=(out,))
+    asked = SourceOptions(encoder is None, default_caption, True, rig, captions, skip_incomplete, scenes)
+    opened = open_source(source, source_kind, asked)
+    whole = [problem for problem in opened.problems if not problem.clip]
+    refuse_problems(whole, f"{source} does not fit its rig", "complete it, or name another rig with --rig")
+    clips = split_clips(opened.clips, split)
+    plan = _plan(opened, source, frames, sizes, fit, step, stride, fps, keep_damaged)
+    used_default = any(
+        text.caption_file is None and text.caption == default_caption
+        for clip in clips
+        for text in clip.views or [clip]
+    )
     place = resolve_device(device)
     compute_dtype = resolve_dtype(dtype, place)
     video_tokenizer = open_tokenizer(tokenizer, device=place, dtype=compute_dtype, verify_files=verify)
     text_place = place if text_device == "auto" else resolve_device(text_device)
     alone = not torch.distributed.is_initialized()
     rank = join_ranks()
+    clips, left_out = even_clips(clips, opened, source, out, keep_damaged, skip_incomplete)
     if rank.index == 0:
         print(f"tokenizer {video_tokenizer.identity}: {video_tokenizer.origin}", flush=True)
         if opened.not_read:
             print(f"not read, for their suffixes: {opened.not_read}")
         if opened.note:
             print(opened.note)
-    with _bar(rank.index == 0) as on_progress:
+    with progress_bar(rank.index == 0) as on_progress:
         result = prepare(
             clips,
             out,
@@ -142,8 +166,11 @@ def prepare_dataset(
                 "dtype": str(compute_dtype).removeprefix("torch."),
                 "text_length": recorded_length(source) if encoder is None else text_length,
                 "default_caption": default_caption if used_default else None,
+                "split": None if split == "all" else split,
                 "seed": seed if opened.kind in SCENE_KINDS else None,
+                **opened.settings(),
             },
+            left_out=left_out,
             keep_removed=keep_removed,
             on_progress=on_progress,
         )
@@ -168,15 +195,14 @@ def _plan(
     keep_damaged: bool,
 ) -> WindowPlan:
     """The windows of a source's clips; InputError for more frames than its clips have, and choices among them."""
-    usual = opened.defaults
+    usual = opened.sampling
+    sizes, fit, fps = sizes or (usual.size,), fit or usual.fit, usual.fps if fps is None else fps
     count = (opened.frames or usual.frames) if frames is None else frames
-    fit = usual.fit if fit is None else fit
-    fps = usual.fps if fps is None else fps
     plan = WindowPlan(count, sizes[0], fit, step, stride, fps, keep_damaged, sizes[1:])
     if opened.kind in SCENE_KINDS and (stride or keep_damaged):
         raise InputError(
-            f"stride={stride}, keep_damaged={keep_damaged}: {source} holds scenes, of which chunks say how many samples "
-            "are taken; leave them out"
+            f"stride={stride}, keep_damaged={keep_damaged}: {source} holds scenes, of which chunks says how many "
+            "samples are taken; leave them out"
         )
     if opened.frames is None:
         return plan
@@ -204,7 +230,7 @@ def _sizes(size: Any) -> tuple[Size, ...]:
 
 
 @contextlib.contextmanager
-def _bar(shown: bool) -> Iterator[Callable[[Progress], None]]:
+def progress_bar(shown: bool) -> Iterator[Callable[[Progress], None]]:
     """A progress bar with rates; gives the function that moves it."""
     from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
     from rich.progress import Progress as Bar

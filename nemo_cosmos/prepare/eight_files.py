@@ -40,7 +40,7 @@ from nemo_cosmos.data.windows import Tokenizer, WindowPlan, check_plan, normalis
 from nemo_cosmos.errors import InputError
 from nemo_cosmos.models.text import TEXT_LENGTH, TextEncoder
 from nemo_cosmos.prepare.decode import ClipDecoder, Failure, decode_ahead
-from nemo_cosmos.prepare.encode import Progress, Rank, barrier, current_rank, gather, text_embedder, writing
+from nemo_cosmos.prepare.encode import Progress, barrier, current_rank, gather, text_embedder, writing
 from nemo_cosmos.typed import read_object
 
 PARTS_FOLDER = ".parts"

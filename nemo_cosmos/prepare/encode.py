@@ -10,7 +10,7 @@ import contextlib
 import datetime
 import os
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from functools import lru_cache
 from pathlib import Path
@@ -113,6 +113,7 @@ def prepare(
     device: torch.device | str = "cpu",
     options: Mapping[str, Any] | None = None,
     keep_removed: bool = False,
+    left_out: Sequence[Failure] = (),
     on_progress: Callable[[Progress], None] = lambda progress: None,
 ) -> PrepareResult:
     """Encode clips into shards under ``out``; goes on where an earlier call stopped.
@@ -135,6 +136,7 @@ def prepare(
         device: where the tokenizer runs.
         options: what else shapes the samples, by the names of the command's options; None values are left out.
         keep_removed: samples of clips that are gone stay.
+        left_out: clips that are not among ``clips``, recorded with those that turn out to be unusable.
         on_progress: called after every sample and every clip of this rank.
 
     Raises:
@@ -185,7 +187,7 @@ def prepare(
                     sample.latent = sample.latent.to(LATENT_DTYPES[latent_dtype])
                     writer.write(sample)
                     progress.samples += 1
-                    progress.frames += sample.num_frames
+                    progress.frames += sample.num_frames * sample.num_views
                     height, width, *shown = sample.image_size
                     progress.cropped += kept_share((shown[0], shown[1]), (height, width), plan.fit) < LITTLE
                 elif isinstance(sample, Failure):
@@ -196,7 +198,7 @@ def prepare(
                 on_progress(progress)
         everyone = gather(rank, (progress, skipped))
         # Each chunk of a scene fails for what is wrong with the scene.
-        skipped = list(dict.fromkeys(failure for _, failures in everyone for failure in failures))
+        skipped = list(dict.fromkeys([*left_out, *(failure for _, failures in everyone for failure in failures)]))
         if rank.index == 0:
             if not completed_shards(out):
                 if not existed:

@@ -6,7 +6,7 @@ import base64
 import io
 import tempfile
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -14,7 +14,12 @@ import torch
 from torch import Tensor
 
 from nemo_cosmos.atomic import write_bytes
-from nemo_cosmos.data.manifest import Manifest
+from nemo_cosmos.camera.latent_frames import DEFAULT_MAPPING
+from nemo_cosmos.camera.plot import CHANNEL_NAMES, channel_pictures, trajectory_picture
+from nemo_cosmos.camera.rays import Cameras
+from nemo_cosmos.camera.stored import stored_rays
+from nemo_cosmos.data.eight_files import EightFileDataset, is_sample_folder
+from nemo_cosmos.data.manifest import MANIFEST_NAME, Manifest, require_tokenizer
 from nemo_cosmos.data.resize import resize
 from nemo_cosmos.data.sample import TEXT_LENGTH, LatentSample, TokenizerIdentity, collate
 from nemo_cosmos.data.shards import ShardDataset
@@ -44,7 +49,10 @@ class Decoder(Protocol):
 
 @dataclass(frozen=True)
 class Card:
-    """One sample of the gallery; pictures and video are data URIs."""
+    """One sample of the gallery; pictures and video are data URIs.
+
+    ``trajectory`` is empty where a sample has no poses, ``rays`` (name and picture of each channel) where it has none.
+    """
 
     key: str
     caption: str
@@ -55,6 +63,8 @@ class Card:
     mask: str
     stored: list[tuple[str, str]]
     fed: list[tuple[str, str]]
+    trajectory: str = ""
+    rays: list[tuple[str, str]] = field(default_factory=list)
 
 
 def preview(
@@ -75,20 +85,44 @@ def preview(
 
     if limit < 1:
         raise InputError(f"limit={limit}: expected at least 1")
-    dataset = ShardDataset(path, verify="size")
-    dataset.manifest.require_tokenizer(tokenizer.identity, path)
+    dataset, facts = _open(Path(path), tokenizer.identity)
     count = min(limit, len(dataset))
     cards = []
     for number in range(count):
-        cards.append(make_card(dataset[number * len(dataset) // count], tokenizer, text_length))
+        sample = dataset[number * len(dataset) // count]
+        try:
+            cards.append(make_card(sample, tokenizer, text_length))
+        except InputError as error:
+            raise InputError(f"{path}: sample {sample.key!r}: {error}") from error
         on_sample(number + 1, count)
     environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
     template = environment.from_string(TEMPLATE.read_text(encoding="utf-8"))
-    page = template.render(name=Path(path).resolve().name, facts=_facts(dataset.manifest), cards=cards)
+    page = template.render(name=Path(path).resolve().name, facts=facts, cards=cards)
     out = Path(out)
     out.parent.mkdir(parents=True, exist_ok=True)
     write_bytes(out, page.encode("utf-8", "replace"))
     return count
+
+
+def _open(path: Path, tokenizer: TokenizerIdentity) -> tuple[ShardDataset | EightFileDataset, list[tuple[str, str]]]:
+    """The samples, which the tokenizer made, and what is said of all of them."""
+    if not (path / MANIFEST_NAME).is_file() and is_sample_folder(path):
+        folder = EightFileDataset(path)
+        if folder.tokenizer is not None:
+            require_tokenizer(folder.tokenizer, tokenizer, path)
+        return folder, _folder_facts(folder)
+    shards = ShardDataset(path, verify="size", rays=DEFAULT_MAPPING)
+    shards.manifest.require_tokenizer(tokenizer, path)
+    return shards, _facts(shards.manifest)
+
+
+def _folder_facts(folder: EightFileDataset) -> list[tuple[str, str]]:
+    return [
+        ("samples", f"{len(folder)} of eight files each"),
+        ("tokenizer", "not recorded" if folder.tokenizer is None else str(folder.tokenizer)),
+        ("text encoder", folder.text_encoder or "not recorded"),
+        ("latents", ", ".join(str(bucket.shape) for bucket in folder.buckets)),
+    ]
 
 
 def make_card(sample: LatentSample, tokenizer: Decoder, text_length: int = TEXT_LENGTH) -> Card:
@@ -137,7 +171,36 @@ def make_card(sample: LatentSample, tokenizer: Decoder, text_length: int = TEXT_
         mask=_picture_uri((255 - batch.padding_mask[0] * 200).to(torch.uint8).expand(3, -1, -1), "PNG"),
         stored=stored,
         fed=fed,
+        trajectory=_trajectory(sample),
+        rays=_rays(sample),
     )
+
+
+def _trajectory(sample: LatentSample) -> str:
+    """Picture of the cameras that a sample holds; empty where it holds none."""
+    if sample.camera_poses is None or sample.camera_intrinsics is None:
+        return ""
+    cameras = Cameras(sample.camera_poses, sample.camera_intrinsics, sample.image_size[:2])
+    return _picture_uri(trajectory_picture(cameras), "PNG")
+
+
+def _rays(sample: LatentSample) -> list[tuple[str, str]]:
+    """Pictures of the channels of the rays that the network is given; none where the sample has no cameras."""
+    rays = sample.plucker
+    if rays is None and sample.camera_poses is not None and sample.camera_intrinsics is not None:
+        rays = stored_rays(
+            sample.camera_poses,
+            sample.camera_intrinsics,
+            sample.image_size[:2],
+            (sample.latent.shape[1], sample.latent.shape[2], sample.latent.shape[3]),
+            DEFAULT_MAPPING,
+            sample.padding_mask,
+        )
+    if rays is None:
+        return []
+    return [
+        (name, _picture_uri(strip, "PNG")) for name, strip in zip(CHANNEL_NAMES, channel_pictures(rays), strict=True)
+    ]
 
 
 def _facts(manifest: Manifest) -> list[tuple[str, str]]:

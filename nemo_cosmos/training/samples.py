@@ -12,8 +12,9 @@ from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 
-from nemo_cosmos.choices import Verify
+from nemo_cosmos.choices import TemporalMapping, Verify
 from nemo_cosmos.config import DataConfig, TrainConfig
+from nemo_cosmos.data.eight_files import EightFileDataset, is_sample_folder
 from nemo_cosmos.data.listing import is_video_name, walk_files
 from nemo_cosmos.data.manifest import MANIFEST_NAME
 from nemo_cosmos.data.positions import Bucket, LatentShape, SampleSource
@@ -75,7 +76,7 @@ def open_samples(cfg: TrainConfig, dit: DiTConfig) -> Samples:
     check_mode(cfg.data)
     samples, tokenizer, text_width = (_open_online if cfg.data.mode == "online" else _open_cached)(cfg.data)
     path = cfg.data.path
-    if cfg.data.tokenizer is not None and tokenizer.name != cfg.data.tokenizer:
+    if cfg.data.tokenizer is not None and tokenizer is not None and tokenizer.name != cfg.data.tokenizer:
         made = (
             f"data.tokenizer_path={cfg.data.tokenizer_path} holds"
             if samples.encoder
@@ -168,7 +169,7 @@ def refuse_packing(cfg: TrainConfig) -> None:
         )
 
 
-def _open_cached(data: DataConfig) -> tuple[Samples, TokenizerIdentity, int]:
+def _open_cached(data: DataConfig) -> tuple[Samples, TokenizerIdentity | None, int]:
     path = Path(data.path)
     if not (path / MANIFEST_NAME).is_file() and (
         path.suffix == ".jsonl"
@@ -179,7 +180,12 @@ def _open_cached(data: DataConfig) -> tuple[Samples, TokenizerIdentity, int]:
             f"data.path={path} holds videos, not shards: run `nemo-cosmos prepare {path} OUT ...` and name OUT, or "
             "set data.mode=online"
         )
-    shards = ShardDataset(data.path, verify=cast(Verify, data.verify))
+    if not (path / MANIFEST_NAME).is_file() and is_sample_folder(path):
+        return _open_folder(data)
+    if data.repair_poses:
+        raise InputError("data.repair_poses=true has no effect on shards: it is for folders of eight files per sample")
+    rays = cast(TemporalMapping, data.camera_frames)
+    shards = ShardDataset(data.path, verify=cast(Verify, data.verify), rays=rays)
     manifest = shards.manifest
     record = DataRecord(str(path.absolute()), shards.digest, len(shards), manifest.fps)
     if not shards.buckets:
@@ -187,6 +193,17 @@ def _open_cached(data: DataConfig) -> tuple[Samples, TokenizerIdentity, int]:
     largest = max(shards.buckets, key=lambda bucket: math.prod(bucket.shape)).shape
     samples = Samples(shards, largest, record, buckets=shards.buckets if len(shards.buckets) > 1 else ())
     return samples, manifest.tokenizer, manifest.text_width
+
+
+def _open_folder(data: DataConfig) -> tuple[Samples, TokenizerIdentity | None, int]:
+    path, mapping = Path(data.path), cast(TemporalMapping, data.camera_frames)
+    folder = EightFileDataset(path, mapping=mapping, repair_poses=data.repair_poses)
+    record = DataRecord(str(path.absolute()), folder.digest, len(folder), folder.fps)
+    largest = max(folder.buckets, key=lambda bucket: math.prod(bucket.shape)).shape
+    if folder.tokenizer is None:
+        logger.warning("%s does not record which tokenizer made it: that is not compared with the experiment's", path)
+    samples = Samples(folder, largest, record, buckets=folder.buckets if len(folder.buckets) > 1 else ())
+    return samples, folder.tokenizer, folder.text_width
 
 
 def _open_online(data: DataConfig) -> tuple[Samples, TokenizerIdentity, int]:

@@ -7,6 +7,9 @@ import av
 import pytest
 import torch
 
+from nemo_cosmos.camera.latent_frames import to_latent_frames
+from nemo_cosmos.camera.presets import preset_cameras
+from nemo_cosmos.camera.rays import normalise, plucker
 from nemo_cosmos.data.sample import LatentSample, TokenizerIdentity
 from nemo_cosmos.data.shards import ShardWriter
 from nemo_cosmos.errors import InputError
@@ -93,3 +96,31 @@ def test_another_tokenizer_is_refused(shards, tmp_path):
     with pytest.raises(InputError, match="made with tokenizer"):
         preview(shards, tmp_path / "page.html", Decoder(other))
     assert not (tmp_path / "page.html").exists()
+
+
+def test_cameras_are_drawn_and_their_rays_shown(tmp_path):
+    """Of samples with poses, with rays alone, and with neither; what the network is given is what is drawn."""
+    cameras, _ = normalise(preset_cameras("orbit_left", 9, (32, 48)))
+    rays = to_latent_frames(plucker(cameras, (4, 6)), "last", 4)
+    poses = {"camera_poses": cameras.poses.float(), "camera_intrinsics": cameras.intrinsics.float()}
+    given = {"a": poses, "b": {"plucker": rays}, "c": {}}
+    latent, text = torch.randn(4, 3, 4, 6), torch.randn(3, 8)
+    with ShardWriter(tmp_path / "s", tokenizer=IDENTITY, text_encoder="t5") as writer:
+        for key, tensors in given.items():
+            writer.write(LatentSample(key, latent, text, key, 7.0, 9, (32, 48, 64, 96), **tensors))
+    preview(tmp_path / "s", tmp_path / "page.html", Decoder())
+    page = (tmp_path / "page.html").read_text()
+    assert page.count("trajectory with frusta") == 1 and page.count('alt="channel m z"') == 2
+    first, second = re.findall(r'src="data:image/png;base64,([^"]+)" alt="channel d x"', page)
+    assert first == second
+
+
+def test_cameras_that_are_none_are_refused_by_the_samples_name(tmp_path):
+    poses = torch.eye(4).repeat(9, 1, 1)
+    poses[3, 0, 0] = 4
+    with ShardWriter(tmp_path / "s", tokenizer=IDENTITY, text_encoder="t5") as writer:
+        tensors = {"camera_poses": poses, "camera_intrinsics": torch.ones(9, 4)}
+        sample = LatentSample("a", torch.randn(4, 3, 4, 6), torch.randn(3, 8), "", 7.0, 9, (32, 48, 64, 96), **tensors)
+        writer.write(sample)
+    with pytest.raises(InputError, match="sample 'a': pose 3 is no rotation"):
+        preview(tmp_path / "s", tmp_path / "page.html", Decoder())

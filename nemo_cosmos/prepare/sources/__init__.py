@@ -9,13 +9,22 @@ from nemo_cosmos.errors import InputError
 from nemo_cosmos.prepare.sources.base import OpenedSource, SceneOptions, Source, SourceOptions
 from nemo_cosmos.prepare.sources.clips import ClipSource
 from nemo_cosmos.prepare.sources.images import ImageSource
+from nemo_cosmos.prepare.sources.rig import RigSource
 from nemo_cosmos.prepare.sources.scenes import COLMAP, DL3DV, NERFSTUDIO, SCENE_KINDS
 
-__all__ = ["KINDS", "OpenedSource", "SCENE_KINDS", "SceneOptions", "Source", "SourceOptions", "open_source"]
+__all__ = [
+    "KINDS",
+    "SCENE_KINDS",
+    "OpenedSource",
+    "SceneOptions",
+    "Source",
+    "SourceOptions",
+    "open_source",
+]
 
-SOURCES: dict[str, Source] = {
-    source.kind: source for source in (DL3DV, NERFSTUDIO, COLMAP, ImageSource(), ClipSource())
-}
+_RIGS = (RigSource("waymo", "waymo"), RigSource("rig"))
+_ALL: tuple[Source, ...] = (DL3DV, NERFSTUDIO, COLMAP, ImageSource(), *_RIGS, ClipSource())
+SOURCES: dict[str, Source] = {source.kind: source for source in _ALL}
 """In the order in which they are asked whether they read a path."""
 KINDS = ("auto", *SOURCES)
 
@@ -37,14 +46,24 @@ def open_source(
     """
     path = Path(path)
     if kind not in KINDS:
-        raise InputError(f"source {kind!r}: expected one of {', '.join(KINDS)}")
-    source = SOURCES[kind] if kind != "auto" else next(s for s in SOURCES.values() if s.reads(path))
+        raise InputError(f"layout {kind!r}: expected one of {', '.join(KINDS)}")
+    source = SOURCES[kind] if kind != "auto" else _guess(path, options)
+    if not source.has_rig and (given := "--rig" if options.rig else "--captions" if options.captions else None):
+        raise InputError(f"{given}: {path} is read as {source.kind}, of one camera each; leave it out, or --layout")
     if source.kind not in SCENE_KINDS and replace(options.scenes, apart=()) != SceneOptions():
-        raise InputError(
-            f"{path}: chunks, seed, captions and limits of zip files are for scenes, not for {source.kind}"
-        )
-    clips = list(source.open(path, options))
-    note = ""
+        raise InputError(f"{path} is read as {source.kind}: chunks, seed, captions and limits of zips are for scenes")
+    found = source.open(path, options)
+    note = found.note
     if kind == "auto" and (path / "videos").is_dir() and (path / "images").is_dir():
-        note = f"{path} holds videos/ and images/: the videos are read, --source images reads the images"
-    return OpenedSource(source.kind, clips, source.frames, source.not_read(path), note, source.defaults)
+        note = f"{path} holds videos/ and images/: the videos are read, --layout images reads the images"
+    unread, problems = source.not_read(path), found.problems
+    return OpenedSource(
+        source.kind, list(found.clips), source.frames, unread, note, found.sampling, found.rig, problems
+    )
+
+
+def _guess(path: Path, options: SourceOptions) -> Source:
+    """The source of what lies at a path; a rig that is given says it."""
+    if options.rig is not None:
+        return SOURCES["rig"]
+    return next(source for source in SOURCES.values() if source.reads(path))

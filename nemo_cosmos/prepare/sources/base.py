@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
-from nemo_cosmos.choices import Fit
+from nemo_cosmos.choices import Captions, Fit
 from nemo_cosmos.data.clips import Clip
+from nemo_cosmos.data.rig import Rig
+from nemo_cosmos.data.views import Problem
 
 
 @dataclass(frozen=True)
@@ -35,16 +37,6 @@ class SceneOptions:
 
 
 @dataclass(frozen=True)
-class SourceDefaults:
-    """What a sample is where the user does not say: pixel frames, how a clip fills the size, and frame rate (None for
-    that of each clip)."""
-
-    frames: int = 121
-    fit: Fit = "crop"
-    fps: float | None = None
-
-
-@dataclass(frozen=True)
 class SourceOptions:
     """What is asked of a source.
 
@@ -52,13 +44,49 @@ class SourceOptions:
         use_embeddings: every clip needs a text embedding of its own, made from the caption that it has now.
         default_caption: caption of clips that have none.
         captions_needed: a clip without a caption is an error; otherwise such clips are given as they are.
+        rig: rig file or name of one, for sources of several cameras.
+        captions: which cameras have captions, for the same; None: as the rig says.
+        list_problems: clips that cannot be used are left out and listed instead of refused, by sources of several
+            cameras.
         scenes: for sources of scenes alone.
     """
 
     use_embeddings: bool = False
     default_caption: str | None = None
     captions_needed: bool = True
-    scenes: SceneOptions = SceneOptions()
+    rig: str | Path | None = None
+    captions: Captions | None = None
+    list_problems: bool = False
+    scenes: SceneOptions = field(default_factory=SceneOptions)
+
+
+@dataclass(frozen=True)
+class Sampling:
+    """What is taken of a clip where the user does not say."""
+
+    frames: int = 121
+    size: tuple[int, int] = (704, 1280)
+    fit: Fit = "crop"
+    fps: float | None = None
+
+
+@dataclass(frozen=True)
+class Found:
+    """What a source found.
+
+    Attributes:
+        clips: sorted by key: files, captions, embeddings, and what else the kind has of views and poses.
+        sampling: what is taken of each where the user does not say.
+        rig: their cameras; None: one each.
+        problems: of clips that are left out.
+        note: what else a person should know; empty for nothing.
+    """
+
+    clips: Sequence[Clip]
+    sampling: Sampling = field(default_factory=Sampling)
+    rig: Rig | None = None
+    problems: list[Problem] = field(default_factory=list)
+    note: str = ""
 
 
 class Source(Protocol):
@@ -66,21 +94,21 @@ class Source(Protocol):
 
     @property
     def kind(self) -> str:
-        """Its name, as ``prepare --source`` takes it."""
+        """Its name, as ``prepare --layout`` takes it."""
 
     @property
     def frames(self) -> int | None:
         """Pixel frames of every sample where the kind says so, None where the user does."""
 
     @property
-    def defaults(self) -> SourceDefaults:
-        """What a sample is where the user does not say."""
+    def has_rig(self) -> bool:
+        """Whether clips have several cameras, and options about them an effect."""
 
     def reads(self, path: Path) -> bool:
         """Whether what lies at ``path`` looks like its own; reads no video or image."""
 
-    def open(self, path: Path, options: SourceOptions) -> Sequence[Clip]:
-        """The clips, sorted by key: files, captions, embeddings, and what else the kind has of views and poses.
+    def open(self, path: Path, options: SourceOptions) -> Found:
+        """The clips.
 
         Raises:
             InputError: no clips, a clip without what ``options`` ask for, the same clip twice, or a malformed list.
@@ -100,7 +128,9 @@ class OpenedSource:
         frames: pixel frames of every sample, None where the user says.
         not_read: what lies among the clips and is not read, counted by suffix.
         note: what else a person should know about the choice of the source; empty for nothing.
-        defaults: what a sample is where the user does not say.
+        sampling: what is taken of each clip where the user does not say.
+        rig: the cameras of the clips, None for one each.
+        problems: clips that are left out, and why.
     """
 
     kind: str
@@ -108,4 +138,13 @@ class OpenedSource:
     frames: int | None
     not_read: str
     note: str = ""
-    defaults: SourceDefaults = SourceDefaults()
+    sampling: Sampling = field(default_factory=Sampling)
+    rig: Rig | None = None
+    problems: list[Problem] = field(default_factory=list)
+
+    def settings(self) -> dict[str, Any]:
+        """What of the source shapes samples, by the names of the command's options."""
+        if self.rig is None:
+            return {}
+        front = f"{self.rig.captions}, front {self.rig.front}"
+        return {"rig": self.rig.described(), "captions": front}

@@ -12,8 +12,10 @@ from nemo_cosmos.data.scene_windows import SCENE_FPS, SCENE_FRAMES, SceneClip, d
 from nemo_cosmos.data.scenes import Scene, find_scenes, is_colmap_scene, is_transforms_scene
 from nemo_cosmos.data.shards import safe_key
 from nemo_cosmos.errors import InputError, require_text
-from nemo_cosmos.prepare.sources.base import SourceDefaults, SourceOptions
+from nemo_cosmos.prepare.sources.base import Found, Sampling, SourceOptions
 from nemo_cosmos.prepare.sources.scene_captions import caption_of, read_scene_captions
+
+SAMPLING = Sampling(frames=SCENE_FRAMES, fit="pad", fps=SCENE_FPS)
 
 SHOWN = 5
 LOOKED_AT = 50
@@ -35,7 +37,7 @@ class SceneSource:
     zips: bool = False
     colmap: bool = False
     frames: int | None = None
-    defaults: SourceDefaults = SourceDefaults(frames=SCENE_FRAMES, fit="pad", fps=SCENE_FPS)
+    has_rig: bool = False
 
     def reads(self, path: Path) -> bool:
         """A scene, or a folder with one right below it or below a folder of it."""
@@ -49,7 +51,7 @@ class SceneSource:
             self.zips and any(any(folder.glob("*.zip")) for folder in near)
         )
 
-    def open(self, path: Path, options: SourceOptions) -> list[SceneClip]:
+    def open(self, path: Path, options: SourceOptions) -> Found:
         """A clip for each chunk, sorted by the scenes' names."""
         if options.use_embeddings:
             raise InputError(f"{path}: captions of {self.kind} scenes are embedded here: name a text encoder")
@@ -61,7 +63,7 @@ class SceneSource:
             raise InputError(f"{path} holds no {self.kind} scene: expected {expected}{' or .zip files' * self.zips}")
         scenes = choose(scenes, asked.count, asked.seed)
         clips = [self._clip(path, scene, chunk, options) for scene in scenes for chunk in range(asked.chunks)]
-        return _with_captions(clips, options)
+        return Found(_with_captions(clips, options), SAMPLING)
 
     def not_read(self, path: Path) -> str:
         return ""
@@ -119,3 +121,8 @@ def _with_captions(clips: list[SceneClip], options: SourceOptions) -> list[Scene
 DL3DV = SceneSource("dl3dv", zips=True)
 NERFSTUDIO = SceneSource("nerfstudio")
 COLMAP = SceneSource("colmap", colmap=True)
+
+
+def scene_layout(path: Path) -> str:
+    """The layout of a folder of scenes by what lies there; DL3DV's, which says what is missing, where none fits."""
+    return next((source.kind for source in (DL3DV, NERFSTUDIO, COLMAP) if source.reads(path)), DL3DV.kind)
