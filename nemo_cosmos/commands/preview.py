@@ -12,7 +12,9 @@ from nemo_cosmos.errors import require_range, require_replaceable
 
 
 def preview(
-    shards: Annotated[Path, typer.Argument(help="Folder of shards made by `nemo-cosmos prepare`.")],
+    shards: Annotated[
+        Path, typer.Argument(help="Folder of shards from `nemo-cosmos prepare`, or of eight files a sample.")
+    ],
     tokenizer: Annotated[Path, typer.Option(help="The tokenizer that made the shards; decodes the latents.")],
     out: Annotated[Path | None, typer.Option(help="HTML file to write. Default: preview.html in SHARDS.")] = None,
     limit: Annotated[int, typer.Option(help="Samples shown, spread over the shards.")] = 24,

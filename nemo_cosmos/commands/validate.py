@@ -13,7 +13,10 @@ SHOWN = 20
 
 def validate(
     shards: Annotated[
-        Path, typer.Argument(help="Folder of shards made by `nemo-cosmos prepare`; with --layout a raw dataset.")
+        Path,
+        typer.Argument(
+            help="Folder of shards from `nemo-cosmos prepare`, or of eight files a sample; with --layout a raw dataset."
+        ),
     ],
     layout: Annotated[
         str | None,
@@ -82,29 +85,42 @@ def _list(title: str, found: list[str]) -> None:
 def _validate_shards(shards: Path) -> None:
     from rich.progress import Progress
 
+    from nemo_cosmos.data.eight_files import EightFileDataset, is_sample_folder
     from nemo_cosmos.data.manifest import MANIFEST_NAME, Manifest
     from nemo_cosmos.errors import InputError
     from nemo_cosmos.precision import short_name
     from nemo_cosmos.prepare.validate import validate as run
 
-    raw = not (shards / MANIFEST_NAME).is_file() and any((shards / name).is_dir() for name in ("videos", "images"))
-    if raw:
-        raise InputError(
-            f"{shards} holds no shards but a raw dataset: check it with --layout auto, or prepare it first"
-        )
-    manifest = Manifest.load(shards)
+    folder = None
+    if not (shards / MANIFEST_NAME).is_file():
+        if is_sample_folder(shards):
+            folder = EightFileDataset(shards, check=False)
+        elif any((shards / name).is_dir() for name in ("videos", "images")):
+            raise InputError(
+                f"{shards} holds no shards but a raw dataset: check it with --layout auto, or prepare it first"
+            )
+    manifest = Manifest.load(shards) if folder is None else None
     with Progress(transient=True) as progress:
-        task = progress.add_task("validating", total=manifest.samples)
+        task = progress.add_task("validating", total=None)
         report = run(shards, lambda done, total: progress.update(task, completed=done, total=total))
-    print(
-        f"{shards}: {report.samples} samples in {len(manifest.shards)} shards, {len(manifest.skipped)} clips skipped"
-    )
-    print(f"tokenizer {manifest.tokenizer}, text encoder {manifest.text_encoder}")
+    if manifest is not None:
+        print(
+            f"{shards}: {report.samples} samples in {len(manifest.shards)} shards, {len(manifest.skipped)} clips "
+            "skipped"
+        )
+        print(f"tokenizer {manifest.tokenizer}, text encoder {manifest.text_encoder}")
+    elif folder is not None:
+        print(f"{shards}: {report.samples} samples of eight files each")
+        made_by = folder.tokenizer or "not recorded"
+        print(f"tokenizer {made_by}, text encoder {folder.text_encoder or 'not recorded'}")
     several = len(report.shapes) > 1
     shapes = ", ".join(f"{shape}" + f" ({count})" * several for shape, count in sorted(report.shapes.items()))
     rates = ", ".join(f"{rate:g} ({count})" for rate, count in sorted(report.fps.items()))
-    precisions = ", ".join(map(short_name, manifest.latent_dtypes))
-    print(f"latents {shapes} {precisions}; frames {manifest.num_frames}; fps {rates}")
+    if manifest is not None:
+        precisions = ", ".join(map(short_name, manifest.latent_dtypes))
+        print(f"latents {shapes} {precisions}; frames {manifest.num_frames}; fps {rates}")
+    else:
+        print(f"latents {shapes}; fps {rates}")
     if report.views:
         views = ", ".join(f"{list(ids)} ({count})" for ids, count in report.views.most_common())
         print(f"views {views}")

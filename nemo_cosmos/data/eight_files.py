@@ -188,6 +188,11 @@ class EightFileDataset(torch.utils.data.Dataset[LatentSample]):
         """What is wrong with a sample, in words; reads no more than the beginnings of its files."""
         return self._look_into(index)[2]
 
+    def is_one_sided(self, index: int) -> bool:
+        """Whether the padding mask of a sample without problems covers one of two sides."""
+        tensors = self._tensors(self.numbers[index])
+        return is_one_sided(tensors[MASK], tensors[SIZE])
+
     def _look_into(self, index: int) -> tuple[dict[str, Tensor] | None, _Info | None, list[str]]:
         """The tensors of a sample, not read yet, what its record says, and what is wrong."""
         number = self.numbers[index]

@@ -143,11 +143,7 @@ class Manifest:
 
     def require_tokenizer(self, expected: TokenizerIdentity, path: str | Path = "") -> None:
         """InputError when the latents were made by another tokenizer than ``expected``."""
-        if self.tokenizer != expected:
-            raise InputError(
-                f"shards {path} were made with tokenizer {self.tokenizer}, but the experiment names {expected}; "
-                "run `nemo-cosmos prepare` again with that tokenizer, or name the one that made the shards"
-            )
+        require_tokenizer(self.tokenizer, expected, path)
 
     def require_indices(self, indices: Sequence[ShardIndex], path: str | Path) -> None:
         """InputError unless the manifest says what the indices of its shards say, each under its own checksum.
@@ -205,6 +201,15 @@ class Manifest:
     def save(self, path: str | Path) -> None:
         """Write ``path/manifest.json`` through a temporary name."""
         write_json(Path(path) / MANIFEST_NAME, {"format": FORMAT_NAME, "version": FORMAT_VERSION, **asdict(self)})
+
+
+def require_tokenizer(found: TokenizerIdentity, expected: TokenizerIdentity, path: str | Path) -> None:
+    """InputError when the latents under a path were made by another tokenizer than ``expected``."""
+    if found != expected:
+        raise InputError(
+            f"shards {path} were made with tokenizer {found}, but the experiment names {expected}; "
+            "run `nemo-cosmos prepare` again with that tokenizer, or name the one that made the shards"
+        )
 
 
 def one_rate(rates: Sequence[float]) -> float | None:

@@ -32,7 +32,7 @@ SCENE_FRAMES = 57
 SCENE_FPS = 7.0
 """Frame rate that the pictures of a scene count as."""
 VIDEO_HEIGHT = 720
-"""Rows of a scene's video; its columns follow from the pictures' shape."""
+"""Most rows of a scene's video; its columns follow from the pictures' shape."""
 
 
 @dataclass(frozen=True)
@@ -220,8 +220,9 @@ def stored_cameras(cameras: Cameras) -> dict[str, Tensor]:
 
 
 def video_size(size: Size) -> Size:
-    """(height, width) of a scene's video, both even: the shape is that of the pictures."""
-    return VIDEO_HEIGHT, max(2, round(VIDEO_HEIGHT * size[1] / size[0] / 2) * 2)
+    """(height, width) of a scene's video, both even: the shape is that of the pictures, which are not enlarged."""
+    height = min(VIDEO_HEIGHT, max(2, size[0] // 2 * 2))
+    return height, max(2, round(height * size[1] / size[0] / 2) * 2)
 
 
 def write_scene_video(path: Path, pictures: Pictures, fps: float) -> None:

@@ -284,9 +284,7 @@ class ShardDataset(torch.utils.data.Dataset[LatentSample]):
         InputError: manifest or index missing or damaged, or a shard that is missing or differs (the message names it).
     """
 
-    def __init__(
-        self, path: str | Path, *, verify: Verify = "auto", rays: TemporalMapping | None = None
-    ) -> None:
+    def __init__(self, path: str | Path, *, verify: Verify = "auto", rays: TemporalMapping | None = None) -> None:
         if verify not in ("auto", "full", "size"):
             raise InputError(f"verify={verify!r}: expected auto, full or size")
         self.path, self.rays = Path(path), rays

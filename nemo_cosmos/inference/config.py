@@ -8,9 +8,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, get_args
 
-from nemo_cosmos.checkpoint.files import JOINT
 from nemo_cosmos.camera.csv_poses import DEFAULT_FOV
 from nemo_cosmos.camera.latent_frames import DEFAULT_MAPPING
+from nemo_cosmos.checkpoint.files import JOINT
 from nemo_cosmos.choices import Fit, InputFrom, Sampler, Stacking, TemporalMapping
 from nemo_cosmos.data.images import IMAGE_FORMATS
 from nemo_cosmos.data.manifest import Manifest, one_rate

@@ -15,7 +15,7 @@ from nemo_cosmos.data.windows import WindowPlan
 from nemo_cosmos.ending import report_to
 from nemo_cosmos.errors import InputError
 from nemo_cosmos.models.text import load_text_encoder, save_tiny_text_encoder, text_encoder_name
-from nemo_cosmos.models.tokenizer import build_tokenizer
+from nemo_cosmos.models.tokenizer import CosmosTokenizer, build_tokenizer
 from nemo_cosmos.models.tokenizer.pretrained import save_tokenizer
 from nemo_cosmos.models.video_tokenizer import open_tokenizer
 from nemo_cosmos.prepare.dataset import prepare_dataset, progress_bar, scenes_per_hour
@@ -106,9 +106,13 @@ def save_tiny_models(folder: Path) -> tuple[Path, Path]:
     if not (tokenizer / "config.json").is_file():
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(0)
-            module = build_tokenizer("CV8x8x8-720p", channels=8, num_res_blocks=1, channels_mult=(1, 1, 1))
+            module = build_tokenizer("CV8x8x8-720p", channels=8, num_res_blocks=1, channels_mult=(1, 1, 1)).eval()
+            noise = torch.nn.functional.interpolate(torch.rand(1, 3, 5, 8, 8) * 2 - 1, (17, 64, 64), mode="trilinear")
         folder.mkdir(parents=True, exist_ok=True)
-        save_tokenizer(tokenizer, module, name="tiny-CV8x8x8")
+        raw = CosmosTokenizer(module)
+        latent = raw.encode(noise)[0].flatten(1)
+        mean, std = (value[:, None].expand_as(raw.mean) for value in (latent.mean(1), latent.std(1).clamp(min=1e-3)))
+        save_tokenizer(tokenizer, module, name="tiny-CV8x8x8", mean=mean, std=std)
     if not (text_encoder / "config.json").is_file():
         save_tiny_text_encoder(text_encoder, width=TINY_WIDTH)
     return tokenizer, text_encoder

@@ -18,7 +18,8 @@ from nemo_cosmos.camera.latent_frames import DEFAULT_MAPPING
 from nemo_cosmos.camera.plot import CHANNEL_NAMES, channel_pictures, trajectory_picture
 from nemo_cosmos.camera.rays import Cameras
 from nemo_cosmos.camera.stored import stored_rays
-from nemo_cosmos.data.manifest import Manifest
+from nemo_cosmos.data.eight_files import EightFileDataset, is_sample_folder
+from nemo_cosmos.data.manifest import MANIFEST_NAME, Manifest, require_tokenizer
 from nemo_cosmos.data.resize import resize
 from nemo_cosmos.data.sample import TEXT_LENGTH, LatentSample, TokenizerIdentity, collate
 from nemo_cosmos.data.shards import ShardDataset
@@ -93,8 +94,7 @@ def preview(
 
     if limit < 1:
         raise InputError(f"limit={limit}: expected at least 1")
-    dataset = ShardDataset(path, verify="size")
-    dataset.manifest.require_tokenizer(tokenizer.identity, path)
+    dataset, facts = _open(Path(path), tokenizer.identity)
     count = min(limit, len(dataset))
     cards = []
     for number in range(count):
@@ -106,11 +106,32 @@ def preview(
         on_sample(number + 1, count)
     environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
     template = environment.from_string(TEMPLATE.read_text(encoding="utf-8"))
-    page = template.render(name=Path(path).resolve().name, facts=_facts(dataset.manifest), cards=cards)
+    page = template.render(name=Path(path).resolve().name, facts=facts, cards=cards)
     out = Path(out)
     out.parent.mkdir(parents=True, exist_ok=True)
     write_bytes(out, page.encode("utf-8", "replace"))
     return count
+
+
+def _open(path: Path, tokenizer: TokenizerIdentity) -> tuple[ShardDataset | EightFileDataset, list[tuple[str, str]]]:
+    """The samples, which the tokenizer made, and what is said of all of them."""
+    if not (path / MANIFEST_NAME).is_file() and is_sample_folder(path):
+        folder = EightFileDataset(path)
+        if folder.tokenizer is not None:
+            require_tokenizer(folder.tokenizer, tokenizer, path)
+        return folder, _folder_facts(folder)
+    shards = ShardDataset(path, verify="size", rays=DEFAULT_MAPPING)
+    shards.manifest.require_tokenizer(tokenizer, path)
+    return shards, _facts(shards.manifest)
+
+
+def _folder_facts(folder: EightFileDataset) -> list[tuple[str, str]]:
+    return [
+        ("samples", f"{len(folder)} of eight files each"),
+        ("tokenizer", "not recorded" if folder.tokenizer is None else str(folder.tokenizer)),
+        ("text encoder", folder.text_encoder or "not recorded"),
+        ("latents", ", ".join(str(bucket.shape) for bucket in folder.buckets)),
+    ]
 
 
 def make_card(sample: LatentSample, tokenizer: Decoder, text_length: int = TEXT_LENGTH) -> Card:

@@ -11,10 +11,13 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from nemo_cosmos.data.manifest import Manifest, ShardIndex, ShardInfo
+from nemo_cosmos.camera.latent_frames import DEFAULT_MAPPING
+from nemo_cosmos.camera.stored import temporal_compression
+from nemo_cosmos.data.eight_files import EightFileDataset, is_sample_folder
+from nemo_cosmos.data.manifest import MANIFEST_NAME, Manifest, ShardIndex, ShardInfo
 from nemo_cosmos.data.network_inputs import RULES, SAMPLE_RULES
-from nemo_cosmos.data.sample import TEXT_LENGTH, LatentSample
-from nemo_cosmos.data.shards import decode_sample, read_member, verify_shard
+from nemo_cosmos.data.sample import TEXT_LENGTH, LatentSample, TokenizerIdentity
+from nemo_cosmos.data.shards import decode_sample, read_member, verify_shard, with_rays
 from nemo_cosmos.errors import InputError
 from nemo_cosmos.precision import shown_dtype
 
@@ -84,13 +87,15 @@ def validate(path: str | Path, on_sample: Callable[[int, int], None] = lambda do
     """Check every shard and sample under ``path``; goes on after an error, so that one call finds all.
 
     Args:
-        path: folder of shards.
+        path: folder of shards, or of eight files per sample.
         on_sample: called with (samples done, samples in all).
 
     Raises:
         InputError: there is no readable manifest. Everything else is in the report.
     """
     path, report = Path(path), Report()
+    if not (path / MANIFEST_NAME).is_file() and is_sample_folder(path):
+        return validate_folder(path, on_sample)
     manifest = Manifest.load(path)
     keys: Counter[str] = Counter()
     captions: set[int] = set()
@@ -99,7 +104,7 @@ def validate(path: str | Path, on_sample: Callable[[int, int], None] = lambda do
             keys[sample.key] += 1
             captions.add(hash(sample.caption))
             where = f"{shard.file} sample {sample.key!r}"
-            report.errors.extend(f"{where}: {problem}" for problem in check_sample(sample, manifest))
+            report.errors.extend(f"{where}: {problem}" for problem in check_sample(sample, manifest.tokenizer))
             _count(sample, report)
             on_sample(report.samples, manifest.samples)
     report.errors.extend(f"sample key {key!r} occurs {n} times" for key, n in keys.items() if n > 1)
@@ -114,9 +119,39 @@ def validate(path: str | Path, on_sample: Callable[[int, int], None] = lambda do
     return report
 
 
-def check_sample(sample: LatentSample, manifest: Manifest) -> list[str]:
+def validate_folder(path: Path, on_sample: Callable[[int, int], None] = lambda done, total: None) -> Report:
+    """:func:`validate` of a folder of eight files per sample."""
+    report, folder = Report(), EightFileDataset(path, check=False)
+    captions: set[int] = set()
+    one_sided = 0
+    for index, key in enumerate(folder.keys):
+        if problems := folder.problems(index):
+            report.errors.extend(f"sample {key}: {problem}" for problem in problems)
+        else:
+            sample = folder[index]
+            captions.add(hash(sample.caption))
+            tokenizer = folder.tokenizer or _fitting_tokenizer(sample)
+            report.errors.extend(f"sample {key}: {problem}" for problem in check_sample(sample, tokenizer))
+            one_sided += folder.is_one_sided(index)
+            _count(sample, report)
+        on_sample(index + 1, len(folder))
+    if one_sided:
+        report.warnings.append(f"the padding mask of {one_sided} samples covers one of two sides: prepare again")
+    report.distinct_captions = len(captions)
+    _judge(report)
+    return report
+
+
+def _fitting_tokenizer(sample: LatentSample) -> TokenizerIdentity:
+    """What is known of a tokenizer that is not recorded."""
+    channels, frames, height, _ = sample.latent.shape
+    compression = temporal_compression(sample.num_frames, frames)
+    return TokenizerIdentity("unknown", "", compression, sample.image_size[0] // height, channels)
+
+
+def check_sample(sample: LatentSample, tokenizer: TokenizerIdentity) -> list[str]:
     """Everything that is wrong with one sample, in words."""
-    tokenizer, problems = manifest.tokenizer, []
+    problems = []
     latent, text = sample.latent, sample.text
     if latent.ndim != 4 or latent.shape[0] != tokenizer.latent_channels or not latent.is_floating_point():
         return [
@@ -152,7 +187,23 @@ def check_sample(sample: LatentSample, manifest: Manifest) -> list[str]:
         if mask.shape[0] not in (1, sample.num_views):
             problems.append(f"padding_mask has {mask.shape[0]} masks for {sample.num_views} views")
     problems.extend(_view_problems(sample))
+    problems.extend(_camera_problems(sample))
     return problems
+
+
+def _camera_problems(sample: LatentSample) -> list[str]:
+    """What is wrong with the cameras of a sample, in words."""
+    if (sample.camera_poses is None) != (sample.camera_intrinsics is None):
+        return ["camera_poses without camera_intrinsics, or the other way round"]
+    if sample.camera_poses is None:
+        return []
+    if len(sample.camera_poses) != sample.num_frames:
+        return [f"{len(sample.camera_poses)} poses for {sample.num_frames} frames"]
+    try:
+        with_rays(sample, DEFAULT_MAPPING)
+    except InputError as error:
+        return [f"cameras: {error}"]
+    return []
 
 
 def _view_problems(sample: LatentSample) -> list[str]:

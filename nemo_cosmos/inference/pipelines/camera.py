@@ -16,7 +16,6 @@ from nemo_cosmos.camera.rays import Cameras, normalise
 from nemo_cosmos.camera.stored import stored_rays
 from nemo_cosmos.camera.trajectories import FRAMES, read_trajectory
 from nemo_cosmos.data.images import write_image
-from nemo_cosmos.diffusion.samplers import Progress
 from nemo_cosmos.errors import InputError
 from nemo_cosmos.inference.config import GenerationConfig, WeightDefaults, weight_defaults
 from nemo_cosmos.inference.inputs import InputFrames, picture_size, read_input
@@ -131,7 +130,11 @@ def cameras_of(request: GenerationRequest, config: GenerationConfig, defaults: W
     assert config.num_frames is not None, "settled before"
     size = (config.height or defaults.size[0], config.width or defaults.size[1])
     fit = config.fit or defaults.fit
-    options: dict[str, Any] = {"fps": rate_of(config, defaults), "fov": config.fov, "resample": config.resample_trajectory}
+    options: dict[str, Any] = {
+        "fps": rate_of(config, defaults),
+        "fov": config.fov,
+        "resample": config.resample_trajectory,
+    }
     picture = size if request.given is None else picture_size(request.given)
     try:
         return read_trajectory(request.trajectory, config.num_frames, size, fit=fit, picture=picture, **options)

@@ -17,7 +17,13 @@ from nemo_cosmos.diffusion.samplers import Progress
 from nemo_cosmos.errors import InputError
 from nemo_cosmos.inference.config import DEFAULT_FPS, RELEASED_SIZE, GenerationConfig, WeightDefaults
 from nemo_cosmos.inference.inputs import InputFrames
-from nemo_cosmos.inference.pipelines.base import OF_A_TRAJECTORY, OF_SEVERAL_CAMERAS, Conditions, GenerationPipeline, plan_size
+from nemo_cosmos.inference.pipelines.base import (
+    OF_A_TRAJECTORY,
+    OF_SEVERAL_CAMERAS,
+    Conditions,
+    GenerationPipeline,
+    plan_size,
+)
 from nemo_cosmos.inference.requests import GenerationRequest
 from nemo_cosmos.inference.sampling import SamplingInputs
 from nemo_cosmos.models.dit.config import DiTConfig
