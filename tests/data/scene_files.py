@@ -17,14 +17,14 @@ SIZE = (18, 32)
 
 
 def colour(number: int) -> tuple[int, int, int]:
-    """Of a picture: red counts in fours, green in steps of 64."""
-    return number % 60 * 4, number // 60 * 64, 128
+    """Of a picture: red counts in steps of 8, which JPEG keeps, green in steps of 64."""
+    return number % 30 * 8, number // 30 * 64, 128
 
 
 def number_of(pixel: Any) -> int:
     """The picture whose colour a pixel has."""
     red, green, _ = (int(value) for value in pixel)
-    return round(red / 4) + 60 * round(green / 64)
+    return round(red / 8) + 30 * round(green / 64)
 
 
 def picture(number: int, size: tuple[int, int] = SIZE, kind: str = "PNG") -> bytes:
