@@ -61,7 +61,9 @@ def test_poses_are_those_of_exactly_the_frames_that_are_shown(tmp_path: Path) ->
 def test_the_last_chunk_has_all_its_poses(tmp_path: Path) -> None:
     found = window(write_zip(tmp_path / "s.zip", scene(5)))
     assert found.start == 0 and len(found.cameras) == found.frames.shape[1] == 5
-    with pytest.raises(InputError, match="5 pictures with poses that follow each other, of 5 pictures: a sample takes 9"):
+    with pytest.raises(
+        InputError, match="5 pictures with poses that follow each other, of 5 pictures: a sample takes 9"
+    ):
         window(tmp_path / "s.zip", replace(PLAN, frames=9))
 
 
@@ -75,7 +77,9 @@ def test_57_frames_and_no_fewer(tmp_path: Path) -> None:
 def test_places_depend_on_seed_scene_and_chunk_alone(tmp_path: Path) -> None:
     one, other = (write_zip(tmp_path / f"{name}.zip", scene(60)) for name in "ab")
     moved = write_zip(tmp_path / "elsewhere" / "a.zip", scene(60))
-    starts = [[window(path, chunk=c, seed=s).start for c in range(4) for s in range(2)] for path in (one, other, moved)]
+    starts = [
+        [window(path, chunk=c, seed=s).start for c in range(4) for s in range(2)] for path in (one, other, moved)
+    ]
     assert starts[0] == starts[2] != starts[1]
     assert len(set(starts[0])) > 2 and all(0 <= start <= 55 for start in starts[0])
 
@@ -146,7 +150,9 @@ def test_portrait_scenes_are_padded_and_not_squashed(tmp_path: Path) -> None:
     assert found.padding_mask is not None
     assert found.padding_mask[0, 0].tolist() == [1] * 6 + [0] * 5 + [1] * 5  # 46 columns left and right
     rays = plucker(found.cameras, (8, 16), padding_mask=found.padding_mask)
-    assert not rays[:, :, found.padding_mask[0] == 1].any() and rays[:3, 0, :, 6:11].norm(dim=0).allclose(torch.ones(1))
+    assert not rays[:, :, found.padding_mask[0] == 1].any() and rays[:3, 0, :, 6:11].norm(dim=0).allclose(
+        torch.ones(1)
+    )
 
 
 def test_bars_are_mirrored_however_wide_they_are() -> None:

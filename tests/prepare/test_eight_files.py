@@ -16,7 +16,6 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
-from nemo_cosmos.camera.latent_frames import to_latent_frames
 from nemo_cosmos.data.eight_files import PARTS, EightFileDataset
 from nemo_cosmos.data.sample import TokenizerIdentity
 from nemo_cosmos.data.shards import ShardDataset
@@ -24,8 +23,8 @@ from nemo_cosmos.data.video import probe, read_frames
 from nemo_cosmos.data.windows import WindowPlan
 from nemo_cosmos.errors import InputError
 from nemo_cosmos.models.text import load_text_encoder, save_tiny_text_encoder
-from nemo_cosmos.prepare.encode import prepare
 from nemo_cosmos.prepare.eight_files import FolderResult, prepare_eight_files, read_numbers
+from nemo_cosmos.prepare.encode import prepare
 from nemo_cosmos.prepare.sources import SceneOptions, SourceOptions, open_source
 from tests.data.scene_files import number_of, picture, scene, write_folder, write_zip
 
