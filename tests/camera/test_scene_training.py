@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from pathlib import Path
 from typing import Any
 
@@ -79,15 +80,12 @@ def test_the_choice_of_frames_reaches_the_samples(work: Path, tmp_path: Path) ->
     assert torch.equal(rays["first"][:, 0], rays["last"][:, 0]) and not torch.equal(rays["first"], rays["last"])
 
 
-def test_a_run_on_a_folder_goes_on_where_it_was(work: Path, tmp_path: Path) -> None:
-    whole, parted = tmp_path / "whole", tmp_path / "parted"
-    common = ("checkpoint.export=false", "data.micro_batch=2", "data.global_batch=2")
-    run_processes(1, train, config(work / "folder", whole, "trainer.max_steps=2", *common), log=whole / "logs")
-    for steps in (1, 2):
-        cfg = config(work / "folder", parted, f"trainer.max_steps={steps}", *common)
-        run_processes(1, train, cfg, log=parted / "logs")
-    assert losses(parted) == losses(whole) and len(losses(whole)) == 2
-    record = read_data_record(whole)
+def test_a_run_on_a_folder_records_its_samples(work: Path, tmp_path: Path) -> None:
+    output = tmp_path / "run"
+    words = ("checkpoint.export=false", "data.micro_batch=2", "data.global_batch=2", "trainer.max_steps=2")
+    run_processes(1, train, config(work / "folder", output, *words), log=output / "logs")
+    assert len(losses(output)) == 2 and all(map(math.isfinite, losses(output)))
+    record = read_data_record(output)
     assert record is not None and record.samples == 4 and record.fps == [7.0]
 
 
@@ -100,12 +98,8 @@ def test_the_repair_is_for_folders_alone(work: Path, tmp_path: Path) -> None:
 def test_options_of_scenes_are_refused_for_clips(work: Path, tmp_path: Path) -> None:
     (tmp_path / "clips" / "videos").mkdir(parents=True)
     (tmp_path / "clips" / "videos" / "a.mp4").write_bytes(b"")
-    models = (
-        "--tokenizer",
-        work / "cache/tiny_models/tokenizer",
-        "--text-encoder",
-        work / "cache/tiny_models/text_encoder",
-    )
+    tiny = work / "cache" / "tiny_models"
+    models = ("--tokenizer", tiny / "tokenizer", "--text-encoder", tiny / "text_encoder")
     for words, reason in (
         ((tmp_path / "clips", tmp_path / "o", *models, "--chunks", 2), "read as clips: chunks, seed"),
         ((work / "scenes", tmp_path / "o", *models, "--default-caption", "x", "--stride", 2), "holds scenes"),
@@ -118,12 +112,8 @@ def test_options_of_scenes_are_refused_for_clips(work: Path, tmp_path: Path) -> 
 
 
 def test_own_captures_are_told_by_what_lies_there(work: Path, tmp_path: Path) -> None:
-    models = (
-        "--tokenizer",
-        work / "cache/tiny_models/tokenizer",
-        "--text-encoder",
-        work / "cache/tiny_models/text_encoder",
-    )
+    tiny = work / "cache" / "tiny_models"
+    models = ("--tokenizer", tiny / "tokenizer", "--text-encoder", tiny / "text_encoder")
     write_folder(tmp_path / "nerfstudio" / "garden", scene(18))
     write_folder(tmp_path / "colmap" / "garden", colmap(18))
     for kind in ("nerfstudio", "colmap"):

@@ -70,7 +70,7 @@ def test_the_last_chunk_has_all_its_poses(tmp_path: Path) -> None:
 def test_57_frames_and_no_fewer(tmp_path: Path) -> None:
     plan = WindowPlan(57, (16, 32), "pad", fps=7.0)
     assert shown(window(write_zip(tmp_path / "whole.zip", scene(57)), plan)) == list(range(57))
-    with pytest.raises(InputError, match="has 56 pictures.*takes 57"):
+    with pytest.raises(InputError, match=r"has 56 pictures.*takes 57"):
         window(write_zip(tmp_path / "short.zip", scene(56)), plan)
 
 

@@ -237,7 +237,7 @@ def test_new_scenes_follow_and_changed_ones_keep_their_numbers(text_folder: Path
 
 def test_missing_captions_are_found_before_anything_is_made(source: Path, text_folder: Path, tmp_path: Path) -> None:
     (tmp_path / "c.json").write_text('{"aa": "x"}')
-    with pytest.raises(InputError, match="3 scenes have no caption .*: bb, cc, dd; expected the key bb/0"):
+    with pytest.raises(InputError, match=r"3 scenes have no caption .*: bb, cc, dd; expected the key bb/0"):
         run(source, tmp_path / "out", text_folder, captions=tmp_path / "c.json", videos=tmp_path / "v")
     assert [p.name for p in tmp_path.iterdir()] == ["c.json"]
 
@@ -254,7 +254,7 @@ def test_a_seed_chooses_among_the_scenes(source: Path) -> None:
 def test_no_usable_scene_is_an_error_that_leaves_nothing(text_folder: Path, tmp_path: Path) -> None:
     write_zip(tmp_path / "in" / "a.zip", scene(3))
     (tmp_path / "in" / "captions.json").write_text('{"a": "x"}')
-    with pytest.raises(InputError, match="none of 2 chunks of scenes could be prepared: .*has 3 pictures"):
+    with pytest.raises(InputError, match=r"none of 2 chunks of scenes could be prepared: .*has 3 pictures"):
         run(tmp_path / "in", tmp_path / "out", text_folder)
     assert not (tmp_path / "out").exists()
 
