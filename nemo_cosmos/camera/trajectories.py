@@ -73,8 +73,6 @@ def read_trajectory(
     """
     path = Path(spec)
     if not _names_a_file(path, str(spec)):
-        if start:
-            raise InputError(f"start={start}: a trajectory by name has no poses to leave out; give a file, or start=0")
         return preset_cameras(str(spec), frames, size, fov=fov)
     if frames < 1 or start < 0:
         raise InputError(f"frames={frames}, start={start} of a trajectory: expected at least 1 and 0")
