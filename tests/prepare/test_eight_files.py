@@ -303,3 +303,16 @@ def test_the_tool_tries_it_with_tiny_models(tmp_path: Path) -> None:
     assert not list(tmp_path.rglob("out.png")) and len(json.loads((out / "skipped.json").read_text())) == 2
     wrong = tool(tmp_path, "--dataset_path", "in", "--tokenizer_dir", "nowhere", "--default_caption", "x")
     assert wrong.returncode == 2 and wrong.stderr.startswith("error: ") and wrong.stderr.count("\n") == 1
+
+
+def test_a_video_is_made_again_when_its_scene_changed(text_folder: Path, tmp_path: Path) -> None:
+    (tmp_path / "in").mkdir()
+    (tmp_path / "in" / "captions.json").write_text('{"a": "x"}')
+    videos = tmp_path / "videos"
+    for count in (9, 12):
+        write_zip(tmp_path / "in" / "a.zip", scene(count))
+        run(tmp_path / "in", tmp_path / "out", text_folder, videos=videos, chunks=2)
+        assert round(probe(videos / "a.mp4").duration * 7) == count
+    before = (videos / "a.mp4").stat().st_mtime_ns
+    run(tmp_path / "in", tmp_path / "again", text_folder, videos=videos, chunks=1)
+    assert (videos / "a.mp4").stat().st_mtime_ns == before
