@@ -19,10 +19,10 @@ ScenePacking = Literal["zip", "flat", "folder"]
 """How a rendered scene is packed: a zip file with a folder in it, without one, or unpacked."""
 Split = Literal["all", "train", "val"]
 """``val``: the last tenth of the clips by name, rounded down, and one more; ``train``: the others."""
-TemporalMapping = Literal["first", "middle", "last", "mean"]
-"""Which rays of the pixel frames of a latent frame stand for it."""
 Stacking = Literal["time", "vertical"]
 """How one video holds the views of several cameras: one after another, or in every frame one below the other."""
+TemporalMapping = Literal["first", "middle", "last", "mean"]
+"""Which rays of the pixel frames of a latent frame stand for it."""
 TokenizerForm = Literal["folder", "jit", "diffusers"]
 """What `tokenizer export` writes."""
 Verify = Literal["auto", "full", "size"]

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from nemo_cosmos.camera.rays import Cameras, check_intrinsics, check_poses
+from nemo_cosmos.data.images import IMAGE_SUFFIXES
 from nemo_cosmos.errors import InputError
 
 SIDES = (1, 1 << 16)
@@ -131,20 +132,25 @@ def match_images(track: Track, images: Sequence[str], where: str = "the pose fil
     paths = {PurePosixPath(name).as_posix(): i for i, name in enumerate(track.names)}
     stems: dict[str, list[int]] = {}
     for i, name in enumerate(track.names):
-        stems.setdefault(PurePosixPath(name).stem, []).append(i)
+        stems.setdefault(_stem(name), []).append(i)
     found: list[int | None] = []
+    taken: dict[int, str] = {}
     for image in images:
-        path = PurePosixPath(image.replace("\\", "/"))
-        same = [paths[path.as_posix()]] if path.as_posix() in paths else stems.get(path.stem, [])
+        path = PurePosixPath(image.replace("\\", "/")).as_posix()
+        same = [paths[path]] if path in paths else stems.get(_stem(path), [])
         if len(same) > 1:
             both = " and ".join(repr(track.names[i]) for i in same[:2])
             raise InputError(f"{where}: {both} both fit the image {image!r}; leave one of them out")
+        if same and same[0] in taken:
+            both = f"{taken[same[0]]!r} and {image!r}"
+            pose = track.names[same[0]]
+            raise InputError(f"{where}: the images {both} have the same pose {pose!r}; leave one of them out")
+        taken.update(dict.fromkeys(same, image))
         found.append(same[0] if same else None)
-    taken = [i for i in found if i is not None]
-    if len(set(taken)) < len(taken):
-        twice = next(i for i in taken if taken.count(i) > 1)
-        both = " and ".join(repr(name) for name, i in zip(images, found, strict=True) if i == twice)
-        raise InputError(
-            f"{where}: the images {both} have the same pose {track.names[twice]!r}; leave one of them out"
-        )
     return found
+
+
+def _stem(name: str) -> str:
+    """Name of a picture without folders and suffix; names in pose files may have none, and points of their own."""
+    path = PurePosixPath(name)
+    return path.stem if path.suffix.lower() in IMAGE_SUFFIXES else path.name

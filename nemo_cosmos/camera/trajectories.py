@@ -6,11 +6,13 @@ import logging
 import re
 from pathlib import Path
 
+import torch
+
 from nemo_cosmos.camera.colmap import model_folder, read_colmap
 from nemo_cosmos.camera.csv_poses import DEFAULT_FOV, read_csv_poses
 from nemo_cosmos.camera.presets import PRESETS, preset_cameras
 from nemo_cosmos.camera.rays import Cameras, fitted
-from nemo_cosmos.camera.resample import at_rate
+from nemo_cosmos.camera.resample import at_rate, interpolate
 from nemo_cosmos.camera.track import Track
 from nemo_cosmos.camera.transforms import read_transforms
 from nemo_cosmos.choices import Fit
@@ -56,6 +58,8 @@ def read_trajectory(
     fps: float | None = None,
     start: int = 0,
     fov: float = DEFAULT_FOV,
+    picture: tuple[int, int] | None = None,
+    resample: bool = False,
 ) -> Cameras:
     """Cameras for every frame of a clip that is to be made.
 
@@ -67,25 +71,36 @@ def read_trajectory(
         fps: of the clip, where the poses have times: they are interpolated. None: a pose of the file for each frame.
         start: the first pose that is taken.
         fov: degrees from left to right, for presets and tables without intrinsics.
+        picture: height and width of the picture that these degrees are of, which ``fit`` brings to ``size``; None:
+            ``size``.
+        resample: spread all poses from ``start`` on over the clip, however many they are.
 
     Raises:
         InputError: as :func:`read_track` and ``preset_cameras``, or fewer poses than frames.
     """
     path = Path(spec)
     if not _names_a_file(path, str(spec)):
-        return preset_cameras(str(spec), frames, size, fov=fov)
+        if start:
+            raise InputError(f"start={start}: a trajectory by name has no poses to leave out; give a file, or start=0")
+        return fitted(preset_cameras(str(spec), frames, picture or size, fov=fov), size, fit)
     if frames < 1 or start < 0:
         raise InputError(f"frames={frames}, start={start} of a trajectory: expected at least 1 and 0")
-    track = read_track(path, size, fov=fov)
-    if fps is not None and track.times is not None:
+    track = read_track(path, picture or size, fov=fov)
+    if fps is not None and track.times is not None and not resample:
         track = at_rate(track, fps)
-    if start + frames > len(track):
+    needed = 1 if resample else frames
+    if start + needed > len(track):
         after = f" from pose {start} on" if start else ""
         raise InputError(
-            f"{path} has {len(track)} poses, but the clip has {frames} frames{after}: make a shorter clip"
+            f"{path} has {len(track)} poses, but the clip has {frames} frames{after}: make a shorter clip, or spread "
+            "the poses over it (resample_trajectory)"
         )
     if track.distorted:
         log.warning("%s names lens distortion: the rays are those of a camera without it", path)
+    if resample:
+        places = torch.arange(len(track) - start, dtype=torch.float64)
+        wanted = torch.linspace(0, len(places) - 1, frames, dtype=torch.float64)
+        return fitted(interpolate(track.cameras[start:], places, wanted), size, fit)
     return fitted(track.cameras[start : start + frames], size, fit)
 
 

@@ -15,6 +15,7 @@ import torch
 
 from nemo_cosmos.camera.rays import swap_axes
 from nemo_cosmos.camera.track import Track, make_track
+from nemo_cosmos.data.images import IMAGE_SUFFIXES, read_image
 from nemo_cosmos.errors import InputError
 from nemo_cosmos.typed import parse_json, read_text
 
@@ -127,10 +128,11 @@ def _has_size(values: Mapping[str, Any]) -> bool:
 
 def _size_of_image(folder: Path | None, name: str) -> tuple[int, int] | None:
     """Height and width of a picture beside the file, None where it is not there."""
-    from nemo_cosmos.data.images import read_image
-
-    place = None if folder is None else folder / name
-    if place is None or not place.is_file():
+    if folder is None:
+        return None
+    # Blender's exports leave the suffix out.
+    place = next((place for s in ("", *IMAGE_SUFFIXES) if (place := folder / f"{name}{s}").is_file()), None)
+    if place is None:
         return None
     height, width = read_image(place).shape[1:]
     return height, width

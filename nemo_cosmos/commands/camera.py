@@ -51,8 +51,6 @@ def show(
     require_range("--fov", fov, 1, 175)
     if sides[0] % MULTIPLE or sides[1] % MULTIPLE or max(sides) > LARGEST_SIDE:
         raise InputError(f"--size {size}: expected multiples of {MULTIPLE} up to {LARGEST_SIDE}, for example 704x1280")
-    if start and not Path(trajectory).exists():
-        raise InputError(f"--start {start}: {trajectory[:60]!r} is no file, which alone has poses to leave out")
     require_replaceable(out)
     from nemo_cosmos.camera.latent_frames import num_latent_frames
     from nemo_cosmos.camera.plot import summary, write_plot

@@ -66,7 +66,7 @@ def generate(
     batch: Annotated[
         Path | None,
         typer.Option(
-            help="JSONL file, one video or image a line: prompt, visual_input, optionally name and seed.",
+            help="JSONL file, one video or image a line: prompt, visual_input, optionally name, seed and trajectory.",
             show_default="none",
             rich_help_panel=_INPUT,
         ),
@@ -210,6 +210,31 @@ def generate(
             rich_help_panel=_VIDEO,
         ),
     ] = None,
+    trajectory: Annotated[
+        str | None,
+        typer.Option(
+            help="Of the camera, for networks with camera control: a transforms.json, a CSV file, a folder of COLMAP, "
+            "or a move and its amount such as orbit_left:0.3; the first pose belongs to the first frame.",
+            show_default="none",
+            rich_help_panel=_VIDEO,
+        ),
+    ] = None,
+    fov: Annotated[
+        float | None,
+        typer.Option(
+            help="Degrees from left to right that the camera shows, where the trajectory does not tell.",
+            show_default="90",
+            rich_help_panel=_VIDEO,
+        ),
+    ] = None,
+    resample_trajectory: Annotated[
+        bool,
+        typer.Option(
+            "--resample-trajectory",
+            help="Spread all poses of a file over the frames of the video.",
+            rich_help_panel=_VIDEO,
+        ),
+    ] = False,
     fps: Annotated[
         float | None,
         typer.Option(
@@ -293,6 +318,9 @@ def generate(
         "crf": crf,
         "image_format": image_format,
         "image_quality": image_quality,
+        "trajectory": trajectory,
+        "fov": fov,
+        "resample_trajectory": resample_trajectory or None,
     }
     # Before a model is downloaded.
     GenerationConfig(**{key: value for key, value in settings.items() if value is not None})

@@ -25,7 +25,7 @@ _OFFLOAD: dict[str, Part] = {
     "offload_prompt_upsampler": "upsampler",
     "offload_guardrail_models": "guardrail",
 }
-_UPSAMPLERS: dict[Kind, str] = {
+UPSAMPLERS: dict[Kind, str] = {
     "Video2World": "Pixtral-12B",
     "Text2World": "Cosmos-UpsamplePrompt1-12B-Text2World",
 }
@@ -47,7 +47,7 @@ def build_parser(kind: Kind, description: str) -> argparse.ArgumentParser:
     add("--text_encoder_dir", help=f"T5 encoder (checkpoint_dir/{DEFAULT_TEXT_ENCODER}, else that repository)")
     add(
         "--prompt_upsampler_dir",
-        default=_UPSAMPLERS[kind],
+        default=UPSAMPLERS[kind],
         help="transformers image-text-to-text model: below checkpoint_dir, a path or a repository (%(default)s)",
     )
     add("--disable_prompt_upsampler", action="store_true", help="use the prompts as they are")
@@ -91,7 +91,7 @@ def run_script(kind: Kind, arguments: argparse.Namespace) -> JobSummary:
     report_to(arguments.video_save_folder)
     root = Path(arguments.checkpoint_dir)
     requests = _requests(kind, arguments)
-    weights = _below(root, arguments.diffusion_transformer_dir, "--diffusion_transformer_dir")
+    weights = below(root, arguments.diffusion_transformer_dir, "--diffusion_transformer_dir")
     preset = arguments.preset
     if (weights / "model.pt").is_file():
         preset = preset or preset_of(weights.name)
@@ -112,12 +112,12 @@ def run_script(kind: Kind, arguments: argparse.Namespace) -> JobSummary:
     )
     job = GenerationJob(
         weights=weights,
-        tokenizer=_below(root, arguments.tokenizer_dir, "--tokenizer_dir"),
+        tokenizer=below(root, arguments.tokenizer_dir, "--tokenizer_dir"),
         output=arguments.video_save_folder,
         config=config,
         preset=preset,
-        text_encoder=_text_encoder(root, arguments.text_encoder_dir),
-        upsampler=None if arguments.disable_prompt_upsampler else _upsampler(root, arguments.prompt_upsampler_dir),
+        text_encoder=text_encoder_in(root, arguments.text_encoder_dir),
+        upsampler=None if arguments.disable_prompt_upsampler else upsampler_in(root, arguments.prompt_upsampler_dir),
         upsampler_word_limit=None if is_video else arguments.word_limit_to_skip_upsampler,
         guardrail=False if arguments.disable_guardrail else None,
         offload=frozenset(part for flag, part in _OFFLOAD.items() if getattr(arguments, flag)),
@@ -149,21 +149,23 @@ def _requests(kind: Kind, arguments: argparse.Namespace) -> list[GenerationReque
     return requests
 
 
-def _below(root: Path, name: str, flag: str) -> Path:
+def below(root: Path, name: str, flag: str) -> Path:
+    """The path of this name below ``root``, or the name as a path; InputError names the flag where neither exists."""
     for path in (root / name, Path(name)):
         if path.exists():
             return path
     raise InputError(f"{flag} {name}: neither {root / name} nor {name} exists")
 
 
-def _text_encoder(root: Path, name: str | None) -> str:
+def text_encoder_in(root: Path, name: str | None, flag: str = "--text_encoder_dir") -> str:
+    """The text encoder of this name, below ``root`` or a path; by default the one there, else a repository."""
     if name is not None:
-        return str(_below(root, name, "--text_encoder_dir"))
+        return str(below(root, name, flag))
     local = root / DEFAULT_TEXT_ENCODER
     return str(local) if local.is_dir() else DEFAULT_TEXT_ENCODER
 
 
-def _upsampler(root: Path, name: str) -> str:
+def upsampler_in(root: Path, name: str) -> str:
     """A folder below ``root``, a folder, or a repository (which has a slash in its name)."""
     for path in (root / name, Path(name)):
         if path.is_dir():

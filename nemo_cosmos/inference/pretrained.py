@@ -31,7 +31,8 @@ if TYPE_CHECKING:
 
 
 class Pipeline:
-    """Generation as the network does it, Text2World, Video2World or Text2Image: a prompt and frames in, frames out.
+    """Generation as the network does it, Text2World, Video2World with or without a trajectory of the camera, or
+    Text2Image: a prompt and frames in, frames out.
 
     The same job as `nemo-cosmos generate`: settings have the names, defaults and limits of its flags, and the same
     settings and seed give the same frames. Made by :meth:`from_pretrained`.
@@ -135,6 +136,9 @@ class Pipeline:
         sampler: Sampler | None = None,
         seed: int = 1,
         aspect_ratio: str | None = None,
+        trajectory: str | Path | None = None,
+        fov: float | None = None,
+        resample_trajectory: bool = False,
     ) -> np.ndarray:
         """One video or image. Settings left at None take the run's value, else that of the released models.
 
@@ -160,6 +164,10 @@ class Pipeline:
             sampler: "edm-euler" (default for Predict1) or "res-2ab" (default for Predict2).
             seed: of the noise.
             aspect_ratio: size of an image instead of ``height`` and ``width``: "16:9", "9:16", "4:3", "3:4" or "1:1".
+            trajectory: of the camera, for a network with camera control: a transforms.json, a CSV file, a folder of
+                COLMAP, or a move and its amount such as "orbit_left:0.3"; the first pose belongs to the first frame.
+            fov: degrees from left to right that the camera shows, where the trajectory does not tell; None: 90.
+            resample_trajectory: spread all poses of a file over the frames of the video.
 
         Returns:
             (T, H, W, 3) uint8 RGB frames, T = 1 for an image; under torchrun on every rank.
@@ -184,10 +192,14 @@ class Pipeline:
             "batched_guidance": batched_guidance,
             "negative_prompt": negative_prompt,
             "seed": seed,
+            "trajectory": None if trajectory is None else str(trajectory),
+            "fov": fov,
+            "resample_trajectory": resample_trajectory or None,
         }
         request = _request(self.kind.makes, prompt, image, video)
         self.kind.check_inputs(self.models.dit, [request])
         config = self.kind.configure(settings, aspect_ratio)
+        [request], config = self.kind.complete(self.models.dit, [request], config, self.job.weights)
         with log_shown(), progress_bars(1, enabled=self.ranks.is_first) as bars:
             pipeline = open_pipeline(self.job, config, self.models, self.ranks)
             [text] = pipeline.prepare_texts([request])

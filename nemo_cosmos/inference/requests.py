@@ -126,8 +126,8 @@ def collect_requests(
 
 def requests_from_jsonl(path: Path) -> list[GenerationRequest]:
     """One request a line: an object with ``prompt`` and/or ``visual_input`` (relative to the working directory or to
-    the file), optionally ``name`` (default: the line's number from 0), ``seed`` and ``trajectory`` (a path likewise, or
-    a move of the camera). Blank lines count as lines.
+    the file), optionally ``name`` (default: the line's number from 0), ``seed`` and ``trajectory`` (a path likewise,
+    or a move of the camera). Blank lines count as lines.
 
     Raises:
         InputError: the file is missing or empty, or a line is no such object; the message names the line.

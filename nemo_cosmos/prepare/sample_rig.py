@@ -1,7 +1,7 @@
 """Render clips of several cameras on a car that drives along a street, in the folders of the public Waymo conversion.
 
-``videos/CAMERA/CLIP.mp4`` and ``metas/CAMERA/CLIP.txt``; ``cameras/CLIP.json`` has what the cameras were in truth. Rigs
-other than Waymo's have their ``rig.yaml``.
+``videos/CAMERA/CLIP.mp4`` and ``metas/CAMERA/CLIP.txt``; ``cameras/CLIP.json`` has intrinsics and poses. Rigs other
+than Waymo's have their ``rig.yaml``.
 """
 
 from __future__ import annotations

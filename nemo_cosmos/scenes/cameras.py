@@ -52,7 +52,8 @@ class Pinhole:
         return np.stack([*np.meshgrid(x, y), np.ones((self.height, self.width))], -1)
 
     def points(self, depth: np.ndarray, pose: np.ndarray) -> np.ndarray:
-        """(H, W) depths along the axis -> (H, W, 3) points of the world."""
+        """(H, W) depths along the axis -> (H, W, 3) points of the world; NaN where a depth is infinite."""
+        depth = np.where(np.isfinite(depth), depth, np.nan)
         return (self.rays() * depth[..., None]) @ pose[:3, :3].T + pose[:3, 3]
 
     def project(self, points: np.ndarray, pose: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

@@ -40,10 +40,12 @@ class Atlas:
     def __init__(self, textures: dict[str, np.ndarray]) -> None:
         self.ids = {name: number for number, name in enumerate(textures)}
         # Whole levels of brightness: the last bit of a sine, which differs between machines, does not matter then.
-        level = np.stack([np.round(np.clip(texture, 0, 1) * 255) for texture in textures.values()]).astype(np.float32)
+        level: np.ndarray = np.stack([texture.astype(np.float32) for texture in textures.values()])
+        level = np.rint(np.clip(level, 0, 1) * np.float32(255))
         self._levels = [level]
         while level.shape[1] > 1:
-            level = level.reshape(len(level), level.shape[1] // 2, 2, level.shape[2] // 2, 2, 3).mean((2, 4))
+            rows = level[:, 0::2] + level[:, 1::2]
+            level = (rows[:, :, 0::2] + rows[:, :, 1::2]) / np.float32(4)
             self._levels.append(level)
 
     @cached_property

@@ -144,8 +144,8 @@ class CheckpointCallback(pl.Callback):
                 folder, spec = adapter_folder(self.folder, step, weights), self.lora
                 adapters = run_adapters(checkpoint, self.network, spec, weights)
                 whole = run_whole(checkpoint, self.network, spec, weights)
-                save = partial(save_adapter, folder, spec, adapters, whole=whole, base=self.base)
-                together(save, ranks=1)
+                write = partial(save_adapter, folder, spec, adapters, whole=whole, base=self.base)
+                together(write, ranks=1)
 
 
 def write_together(path: Path, tensors: Mapping[str, Tensor]) -> None:

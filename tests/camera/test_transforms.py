@@ -96,6 +96,9 @@ def test_without_a_size_the_image_beside_the_file_is_asked(tmp_path: Path) -> No
     Image.new("RGB", (96, 64)).save(tmp_path / "images/frame_00001.png")
     assert read_transforms(tmp_path / "t.json").cameras.size == (64, 96)
     assert read_transforms(tmp_path / "t.json", (32, 48)).cameras.size == (32, 48)
+    values["frames"][0]["file_path"] = "images/frame_00001"
+    (tmp_path / "t.json").write_text(json.dumps(values))
+    assert read_transforms(tmp_path / "t.json").cameras.size == (64, 96)
 
 
 def test_frames_with_times_of_their_own_are_in_that_order() -> None:
@@ -113,6 +116,12 @@ def test_images_are_matched_by_name_not_by_order() -> None:
     assert match_images(track, images) == [2, None, 0]
     with pytest.raises(InputError, match=r"'a/frame_00001.png' and 'b/frame_00001.png' have the same pose"):
         match_images(track, ["a/frame_00001.png", "b/frame_00001.png"])
+
+
+def test_names_without_a_suffix_and_with_points_are_matched() -> None:
+    values = transforms(walk(2))
+    values["frames"][0]["file_path"], values["frames"][1]["file_path"] = "./train/t_0.5", "./train/t_0.25"
+    assert match_images(parsed(values), ["t_0.25.png", "t_0.5.JPG", "t_0.png"]) == [1, 0, None]
 
 
 def test_folders_tell_equal_names_apart_where_they_can() -> None:

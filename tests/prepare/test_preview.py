@@ -122,5 +122,5 @@ def test_cameras_that_are_none_are_refused_by_the_samples_name(tmp_path):
         tensors = {"camera_poses": poses, "camera_intrinsics": torch.ones(9, 4)}
         sample = LatentSample("a", torch.randn(4, 3, 4, 6), torch.randn(3, 8), "", 7.0, 9, (32, 48, 64, 96), **tensors)
         writer.write(sample)
-    with pytest.raises(InputError, match="sample 'a': pose 3 is no rotation"):
+    with pytest.raises(InputError, match=r"sample 'a'.*pose 3 is no rotation"):
         preview(tmp_path / "s", tmp_path / "page.html", Decoder())

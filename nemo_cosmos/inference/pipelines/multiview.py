@@ -20,7 +20,7 @@ from nemo_cosmos.errors import InputError
 from nemo_cosmos.inference.config import GenerationConfig, weight_defaults
 from nemo_cosmos.inference.inputs import InputFrames, read_input
 from nemo_cosmos.inference.mosaic import camera_file, grid_file, write_cameras, write_grid, write_stacked
-from nemo_cosmos.inference.pipelines.base import Conditions
+from nemo_cosmos.inference.pipelines.base import OF_A_TRAJECTORY, Conditions
 from nemo_cosmos.inference.pipelines.texts import PreparedText, TextPreparation
 from nemo_cosmos.inference.pipelines.world import VideoPlan, WorldPipeline, plan_video
 from nemo_cosmos.inference.requests import GenerationRequest
@@ -59,7 +59,7 @@ class MultiviewPipeline(WorldPipeline):
     makes = "multiview video"
     text_network = "Text2World multiview"
     upsamples = False
-    without_effect = ("image_format", "image_quality", "chunk_frames", "overlap_frames")
+    without_effect = ("image_format", "image_quality", "chunk_frames", "overlap_frames", *OF_A_TRAJECTORY)
     usual_fps = 10.0
     released_rig: ClassVar[str] = "av7"
     """Cameras of weights that say none."""

@@ -1,0 +1,1 @@
+"""What ``tools/camera_checks.py`` measures: one file a figure."""
