@@ -9,6 +9,7 @@ from nemo_cosmos.camera.track import Track
 from nemo_cosmos.camera.transforms import parse_transforms
 from nemo_cosmos.data.scenes import TRANSFORMS, Files, Scene, alike, sparse_folder
 from nemo_cosmos.errors import InputError
+from nemo_cosmos.typed import LARGEST_FILE
 
 UNKNOWN = (1, 1)
 MIDDLE = (0.25, 0.75)
@@ -41,6 +42,8 @@ def read_track(scene: Scene, files: Files, image_size: tuple[int, int]) -> Track
     if TRANSFORMS not in files.names:
         raise InputError(f"{scene.path} holds no {TRANSFORMS}: there are no poses")
     content, where = files.read(TRANSFORMS), files.where(TRANSFORMS)
+    if len(content) > LARGEST_FILE:
+        raise InputError(f"{where} has {len(content) >> 20} MiB: it is something else")
     told = parse_transforms(content, where, UNKNOWN)
     if image_size == UNKNOWN or told.cameras.size != UNKNOWN:
         return told

@@ -25,7 +25,7 @@ from nemo_cosmos.data.scene_poses import UNKNOWN, read_track
 from nemo_cosmos.data.scenes import Pictures, Scene, choose_images, open_files, open_pictures, sizes_of
 from nemo_cosmos.data.video import video_writer
 from nemo_cosmos.data.windows import Size, Window, WindowPlan
-from nemo_cosmos.errors import InputError
+from nemo_cosmos.errors import InputError, explain_os_error
 
 SCENE_FRAMES = 57
 """Frames of a chunk of the released networks' tokenizer with 8 latent frames."""
@@ -184,20 +184,27 @@ def scene_windows(
     clip: SceneClip, plan: WindowPlan, compression: int, done: frozenset[str] = frozenset()
 ) -> Iterator[SceneWindow]:
     """The one window of a chunk, unless it is named in ``done``; see ``windows.windows_of``."""
-    if clip.key in done:
-        return
+    if clip.key not in done:
+        try:
+            yield _window(clip, plan, compression)
+        except OSError as error:
+            raise InputError(explain_os_error(error, clip.scene.path) or f"{clip.scene.path}: {error}") from error
+
+
+def _window(clip: SceneClip, plan: WindowPlan, compression: int) -> SceneWindow:
     caption = clip.read_caption()
     with open_scene(clip.scene, max(plan.sizes), plan.fps or SCENE_FPS) as scene:
         size = scene.pictures.size
         plan = plan.for_source(size)
         span = (plan.frames - 1) * plan.step + 1
         start = scene.start(clip.scene.name, clip.chunk, clip.seed, span)
-        if clip.video_file is not None and not clip.video_file.exists():
+        # One chunk alone: those of a scene may be read by several processes at once.
+        if clip.video_file is not None and clip.chunk == 0 and not is_newer(clip.video_file, clip.video):
             write_scene_video(clip.video_file, scene.pictures, plan.fps or SCENE_FPS)
         taken = range(start, start + span, plan.step)
         frames = torch.stack([resize(scene.pictures[n], plan.size, plan.fit, mirror=True) for n in taken], dim=1)
         cameras, scale = normalise(fitted(scene.cameras_of(taken), plan.size, plan.fit))
-    yield SceneWindow(
+    return SceneWindow(
         key=clip.key,
         name=f"{clip.name} from frame {start}",
         frames=frames,
@@ -217,6 +224,11 @@ def scene_windows(
 def stored_cameras(cameras: Cameras) -> dict[str, Tensor]:
     """Cameras of a chunk as tensors of a sample."""
     return {"camera_poses": cameras.poses.float(), "camera_intrinsics": cameras.intrinsics.float()}
+
+
+def is_newer(video: Path, source: Path) -> bool:
+    """Whether a video is there and was made after the last change of what it is made of."""
+    return video.is_file() and video.stat().st_mtime_ns >= source.stat().st_mtime_ns
 
 
 def video_size(size: Size) -> Size:

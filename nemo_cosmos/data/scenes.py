@@ -20,7 +20,7 @@ from typing import Any, Protocol
 from torch import Tensor
 
 from nemo_cosmos.camera.track import natural_order
-from nemo_cosmos.data.archives import OpenArchive, look_into
+from nemo_cosmos.data.archives import LARGEST_MEMBER, OpenArchive, look_into
 from nemo_cosmos.data.images import IMAGE_SUFFIXES, image_of, image_sizes
 from nemo_cosmos.data.listing import walk_files
 from nemo_cosmos.errors import InputError, require_file
@@ -75,6 +75,8 @@ class _Unpacked:
 
     def read(self, name: str) -> bytes:
         require_file(self.root / name)
+        if (self.root / name).stat().st_size > LARGEST_MEMBER:
+            raise InputError(f"{self.root / name} is larger than any picture")
         return (self.root / name).read_bytes()
 
     def stream(self, name: str) -> Any:
@@ -136,7 +138,7 @@ def find_scenes(
     if root.is_file() and root.suffix.lower() == ".zip" and zips:
         return [Scene(root.stem, root, max_unpacked)]
     if not root.is_dir():
-        raise InputError(f"{root} is no folder of scenes{' and no .zip file' if zips else ''}")
+        raise InputError(f"{root} is neither a folder nor a file of scenes")
     paths = _search(root, is_colmap_scene if colmap else is_transforms_scene, zips, apart)
     found = [Scene(_name(path), path, max_unpacked, colmap and path.is_dir()) for path in paths]
     packed = {scene.path.with_suffix("") for scene in found if scene.packed}

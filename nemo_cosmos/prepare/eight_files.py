@@ -28,6 +28,7 @@ from nemo_cosmos.data.eight_files import (
     MASK,
     PARTS,
     RAYS,
+    SETTINGS_NAME,
     SIZE,
     TEXT,
     TEXT_MASK,
@@ -109,7 +110,7 @@ def prepare_eight_files(
     }
     with writing(out, record, rank) as existed:
         if rank.index == 0:
-            write_json(out / "prepare.json", record)
+            write_json(out / SETTINGS_NAME, record)
             _publish(out, clips)
         barrier(rank)
         numbers = read_numbers(out)
@@ -127,7 +128,7 @@ def prepare_eight_files(
             write_json(out / REPORT, [asdict(failure) for failure in failures])
             if not read_numbers(out):
                 if not existed:
-                    for name in ("prepare.json", REPORT):
+                    for name in (SETTINGS_NAME, REPORT):
                         (out / name).unlink(missing_ok=True)
                 reasons = "; ".join(failure.reason for failure in failures[:3])
                 raise InputError(f"none of {len(clips)} chunks of scenes could be prepared: {reasons}")

@@ -120,7 +120,7 @@ def _open(path: Path, tokenizer: TokenizerIdentity) -> tuple[ShardDataset | Eigh
         if folder.tokenizer is not None:
             require_tokenizer(folder.tokenizer, tokenizer, path)
         return folder, _folder_facts(folder)
-    shards = ShardDataset(path, verify="size", rays=DEFAULT_MAPPING)
+    shards = ShardDataset(path, verify="size")
     shards.manifest.require_tokenizer(tokenizer, path)
     return shards, _facts(shards.manifest)
 

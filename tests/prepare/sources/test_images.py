@@ -134,7 +134,7 @@ def test_embeddings_of_the_folder(folder: Path, images: Path, tmp_path: Path) ->
         (("--stride", 4), "stride=4"),
         (("--keep-damaged",), "keep_damaged=True"),
         (("--source", "clips"), "images holds no video|data holds no video"),
-        (("--source", "zip"), "layout 'zip': expected one of auto, images"),
+        (("--source", "zip"), "layout 'zip': expected one of auto, dl3dv"),
         (("--layout", "waymo"), "has no folder videos: expected videos/CAMERA"),
         (("--rig", "waymo", "--layout", "images"), "--rig: .*read as images"),
     ],
