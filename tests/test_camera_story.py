@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import re
 import runpy
-import subprocess
 import sys
 from pathlib import Path
 
@@ -108,8 +107,9 @@ def _transforms(rooms: Path) -> str:
         (["controllability", "--size", "smoke", "--workers", "1"], r"controllability: 2 held-out .* margin -?\d"),
     ],
 )
-def test_figures(words: list[str], pattern: str) -> None:
-    command = [sys.executable, ROOT / "tools" / "camera_checks.py", *words, "--device", "cpu"]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=300)
-    assert done.returncode == 0, done.stdout + done.stderr
-    assert re.search(pattern, done.stdout), done.stdout
+def test_figures(
+    words: list[str], pattern: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.syspath_prepend(ROOT / "tools")
+    script(monkeypatch, "tools/camera_checks.py", *words, "--device", "cpu")
+    assert re.search(pattern, shown := capsys.readouterr().out), shown

@@ -34,6 +34,14 @@ def test_predict2_is_trained_and_generates_beside_diffusers(tmp_path: Path) -> N
         assert "ours takes" in rows[f"Predict2 denoising, diffusers {form}"]
 
 
+def test_camera_control_is_saved_killed_and_resumed(tmp_path: Path) -> None:
+    done = check("--rehearse", "--only", "camera", "--work", str(tmp_path / "check"))
+    rows = {line.split("|")[1].strip(): line for line in done.stdout.splitlines() if line.startswith("| ")}
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "began with zero columns for the rays: True" in rows["camera control LoRA, 7B"]
+    assert "losses differ by 0.0e+00" in rows["camera control kill -9 and resume"]
+
+
 def test_a_folder_of_others_is_not_emptied(tmp_path: Path) -> None:
     (tmp_path / "mine").write_text("dear")
     done = check("--rehearse", "--work", str(tmp_path))

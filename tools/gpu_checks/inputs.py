@@ -6,6 +6,7 @@ import json
 import shutil
 import time
 from collections.abc import Callable, Iterator, Mapping
+from dataclasses import replace
 from functools import wraps
 from pathlib import Path
 from threading import RLock
@@ -94,9 +95,15 @@ def shards(context: Context) -> Path:
 
 @one_at_a_time
 def random_shards(
-    context: Context, folder: Path, identity: TokenizerIdentity, latent_frames: int, text_width: int
+    context: Context,
+    folder: Path,
+    identity: TokenizerIdentity,
+    latent_frames: int,
+    text_width: int,
+    *,
+    rays: bool = False,
 ) -> Path:
-    """Four samples of standard normal latents of the checked size, with 20 tokens of text each."""
+    """Four samples of standard normal latents of the checked size, with 20 tokens of text and, if asked, rays each."""
     if not (folder / "manifest.json").exists():
         height, width = (int(n) for n in context.size.split("x"))
         frames = 1 + (latent_frames - 1) * identity.temporal_compression
@@ -106,7 +113,9 @@ def random_shards(
             for number in range(4):
                 text = torch.randn(20, text_width, generator=generator)
                 latent, size = torch.randn(shape, generator=generator), (height, width, height, width)
-                writer.write(LatentSample(f"clip-{number}", latent, text, "a clip", 24.0, frames, size))
+                plucker = torch.randn(6, *shape[1:], generator=generator) if rays else None
+                sample = LatentSample(f"clip-{number}", latent, text, "a clip", 24.0, frames, size)
+                writer.write(replace(sample, plucker=plucker))
     return folder
 
 
