@@ -170,7 +170,7 @@ def _fits(value: Any, hint: Any) -> bool:
         return len(kinds) == len(value) and all(map(_fits, value, kinds))
     if hint in (int, float):
         return isinstance(value, (int, float) if hint is float else int) and not isinstance(value, bool)
-    return isinstance(value, hint)
+    return isinstance(value, origin or hint)
 
 
 def _expected(hint: Any) -> str:

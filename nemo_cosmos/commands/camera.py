@@ -51,6 +51,8 @@ def show(
     require_range("--fov", fov, 1, 175)
     if sides[0] % MULTIPLE or sides[1] % MULTIPLE or max(sides) > LARGEST_SIDE:
         raise InputError(f"--size {size}: expected multiples of {MULTIPLE} up to {LARGEST_SIDE}, for example 704x1280")
+    if start and not Path(trajectory).exists():
+        raise InputError(f"--start {start}: {trajectory[:60]!r} is no file, which alone has poses to leave out")
     require_replaceable(out)
     from nemo_cosmos.camera.latent_frames import num_latent_frames
     from nemo_cosmos.camera.plot import summary, write_plot
@@ -89,3 +91,29 @@ def presets() -> None:
         table.add_row(name, preset.about, units[preset.kind], default, options)
     Console(width=140).print(table)
     print(f"every one also takes ease={'|'.join(EASINGS)}")
+
+
+@app.command()
+def check(
+    rooms: Annotated[int, typer.Option(help="Ray-cast rooms to measure, each with another way through it.")] = 6,
+    frames: Annotated[int, typer.Option(help="Frames of each way.")] = 57,
+    seed: Annotated[int, typer.Option(help="Of rooms and ways.")] = 0,
+) -> None:
+    """Measure rays against rooms of known shape: how far points seen in two frames are from the rays of both.
+
+    Exit status 1 where a distance is over 1e-4 of the point's distance.
+
+    [bold]Example:[/bold] nemo-cosmos camera check --rooms 6
+    """
+    from nemo_cosmos.bench.reprojection import REQUIRED, reprojection
+
+    results = reprojection(rooms, frames, seed)
+    for number, found in enumerate(results):
+        print(
+            f"room {number}, {found.kind}, {found.fit}: {found.points} points seen in two frames, "
+            f"distance from both rays at most {found.largest:.1e}, mean {found.mean:.1e}"
+        )
+    largest = max(found.largest for found in results)
+    print(f"largest distance / distance from the camera: {largest:.1e} (required: {REQUIRED:g})")
+    if largest > REQUIRED:
+        raise typer.Exit(1)

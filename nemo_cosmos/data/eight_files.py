@@ -243,7 +243,8 @@ def _shape_problems(tensors: dict[str, Tensor], info: _Info, *, repair: bool) ->
         return [f"{LATENT} has shape {tuple(latent.shape)}, expected (channels, frames, height, width)"]
     _, frames, height, width = latent.shape
     rays = len(tensors[RAYS]) if tensors[RAYS].ndim else 0
-    count = info.num_frames - 1 if repair and rays == info.num_frames - 1 else info.num_frames
+    shifted = rays == info.num_frames - 1
+    count = rays if shifted else info.num_frames
     expected: dict[str, Sequence[int | str]] = {
         GIVEN_LATENT: tuple(latent.shape),
         MASK: (1, height, width),
@@ -258,7 +259,7 @@ def _shape_problems(tensors: dict[str, Tensor], info: _Info, *, repair: bool) ->
             isinstance(size, int) and size != side for size, side in zip(shape, found, strict=True)
         ):
             problems.append(f"{part} has shape {found}, expected ({', '.join(map(str, shape))})")
-    if rays == info.num_frames - 1 and not repair:
+    if shifted and not repair:
         problems.append(
             f"{rays} ray maps for {info.num_frames} frames: the original tool takes the poses of the frames after "
             "those of the video; prepare again, or set data.repair_poses=true to double the first"
@@ -267,8 +268,7 @@ def _shape_problems(tensors: dict[str, Tensor], info: _Info, *, repair: bool) ->
         temporal_compression(info.num_frames, frames)
     except InputError:
         problems.append(f"{LATENT} of {frames} latent frames does not fit {info.num_frames} frames")
-    # The explanation rather than the shape that follows from it.
-    return problems[::-1] if problems and "ray maps" in problems[-1] else problems
+    return problems
 
 
 def true_tokens(text: Tensor) -> Tensor:

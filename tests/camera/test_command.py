@@ -50,7 +50,7 @@ def test_every_name_is_listed(monkeypatch: pytest.MonkeyPatch, capsys: pytest.Ca
         (["dolly_in", "--size", "60x96"], "multiples of 8"),
         (["dolly_in", "--out", "plot.svg"], ".png or .jpg"),
         (["dolly_in", "--out", "folder"], "folder is a folder"),
-        (["dolly_in", "--start", "3"], "start=3"),
+        (["dolly_in", "--start", "3"], "--start 3"),
         (["few.json", "--frames", "9"], "has 8 poses"),
         (["broken.json"], "broken.json is damaged"),
         (["absent.json"], "absent.json does not exist"),

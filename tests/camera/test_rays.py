@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+import re
+from pathlib import Path
 
 import pytest
 import torch
@@ -21,6 +23,8 @@ from nemo_cosmos.camera.rays import (
     swap_axes,
 )
 from nemo_cosmos.errors import InputError
+
+PAGE = Path(__file__).parents[2] / "docs/camera_control.md"
 
 
 def rotation_y(angle: float) -> Tensor:
@@ -65,12 +69,18 @@ def test_worked_example() -> None:
     torch.testing.assert_close(found, torch.tensor([0.691561, 0, 0.722318], dtype=torch.float64), atol=1e-6, rtol=0)
     embedding = plucker(cameras, (88, 160))
     assert embedding.shape == (6, 2, 88, 160) and embedding.dtype == torch.float32
-    for frame, row, column, numbers in [
-        (0, 0, 0, [-0.681821, -0.373204, 0.629157, 0, 0, 0]),
-        (1, 0, 0, [-0.793224, -0.373204, 0.481159, 0.269572, -0.905711, -0.258094]),
-        (1, 87, 159, [0.543236, 0.373204, 0.752073, -0.269572, -0.127715, 0.258094]),
-    ]:
+    page = {}
+    for place, *numbers in re.findall(r"^\| (\d+, \d+, \d+) \| (.+) \| (.+) \|$", PAGE.read_text("utf-8"), re.M):
+        page[place] = [float(number) for part in numbers for number in part.split(",")]
+    for place, numbers in {
+        "0, 0, 0": [-0.681821, -0.373204, 0.629157, 0, 0, 0],
+        "1, 0, 0": [-0.793224, -0.373204, 0.481159, 0.269572, -0.905711, -0.258094],
+        "1, 87, 159": [0.543236, 0.373204, 0.752073, -0.269572, -0.127715, 0.258094],
+    }.items():
+        frame, row, column = map(int, place.split(","))
         torch.testing.assert_close(embedding[:, frame, row, column], torch.tensor(numbers), atol=1e-6, rtol=0)
+        assert page.pop(place) == numbers
+    assert not page
 
 
 def test_rays_are_lines_and_start_at_the_first_camera() -> None:

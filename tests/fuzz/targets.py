@@ -16,6 +16,8 @@ import torch
 import torch.distributed.checkpoint as dcp
 from safetensors.torch import save_file
 
+from nemo_cosmos.camera.colmap import read_colmap
+from nemo_cosmos.camera.trajectories import read_trajectory
 from nemo_cosmos.checkpoint.diffusers import DiffusersWeights, config_from_diffusers
 from nemo_cosmos.checkpoint.distributed import DistributedCheckpoint
 from nemo_cosmos.checkpoint.files import latest_step, read_tensors
@@ -38,6 +40,8 @@ from nemo_cosmos.models.tokenizer.pretrained import _read_config, _read_statisti
 from nemo_cosmos.models.tokenizer.weights import read_weights
 from nemo_cosmos.models.video_tokenizer import open_tokenizer
 from nemo_cosmos.typed import read_object
+from tests.camera.pose_files import write_colmap_binary, write_colmap_text, write_transforms
+from tests.camera.test_rays import walk
 from tests.models.wan import save_tiny_wan_vae, synthetic_weights
 from tests.training.shards import write_shards
 
@@ -181,7 +185,29 @@ def _generation(folder: Path) -> None:
     (folder / "config.yaml").write_text(settings.replace("path: shards", f"path: {folder / 'shards'}"))
 
 
+def _poses(folder: Path) -> None:
+    cameras = walk(5)
+    write_transforms(folder / "transforms.json", cameras, k1=0.01)
+    lines = ["# axes: opengl", "time,x,y,z,qw,qx,qy,qz,fx,fy,cx,cy,width,height"]
+    lines += [f"{i / 7},{i},0,-1.5,1,0,0,0,80,75,40,36,96,64" for i in range(5)]
+    (folder / "poses.csv").write_text("\n".join(lines))
+    write_colmap_text(folder / "text", cameras)
+    write_colmap_binary(folder / "binary", cameras)
+
+
 TARGETS: dict[str, Target] = {
+    "poses": Target(
+        _poses,
+        ("transforms.json", "poses.csv"),
+        lambda folder: [
+            read_trajectory(folder / name, 3, (32, 48), fps=7) for name in ("transforms.json", "poses.csv")
+        ],
+    ),
+    "colmap": Target(
+        _poses,
+        ("text/cameras.txt", "text/images.txt", "binary/cameras.bin", "binary/images.bin"),
+        lambda folder: [read_colmap(folder / name) for name in ("text", "binary")],
+    ),
     "checksums": Target(_sealed, ("checksums.json",), _verify_changed_manifest),
     "generation": Target(
         _generation,
