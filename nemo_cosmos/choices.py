@@ -21,8 +21,6 @@ Split = Literal["all", "train", "val"]
 """``val``: the last tenth of the clips by name, rounded down, and one more; ``train``: the others."""
 TemporalMapping = Literal["first", "middle", "last", "mean"]
 """Which rays of the pixel frames of a latent frame stand for it."""
-Split = Literal["all", "train", "val"]
-"""``val``: the last tenth of the clips by name, rounded down, and one more; ``train``: the others."""
 Stacking = Literal["time", "vertical"]
 """How one video holds the views of several cameras: one after another, or in every frame one below the other."""
 TokenizerForm = Literal["folder", "jit", "diffusers"]
