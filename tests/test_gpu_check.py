@@ -45,6 +45,14 @@ def test_several_views_are_trained_saved_killed_and_resumed(tmp_path: Path) -> N
     assert "predicted" in rows["Predict2 2B Multiview, 480p, 5 views, LoRA"]
 
 
+def test_camera_control_is_saved_killed_and_resumed(tmp_path: Path) -> None:
+    done = check("--rehearse", "--only", "camera", "--work", str(tmp_path / "check"))
+    rows = {line.split("|")[1].strip(): line for line in done.stdout.splitlines() if line.startswith("| ")}
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "began with zero columns for the rays: True" in rows["camera control LoRA, 7B"]
+    assert "losses differ by 0.0e+00" in rows["camera control kill -9 and resume"]
+
+
 def test_a_folder_of_others_is_not_emptied(tmp_path: Path) -> None:
     (tmp_path / "mine").write_text("dear")
     done = check("--rehearse", "--work", str(tmp_path))

@@ -32,6 +32,7 @@ OWN = (
     "datasets/bridge",
     "datasets/drives",
     "my_rig.yaml",
+    "datasets/DL3DV-ALL-4K",
     "datasets/first_frames",
     "raft_large_C_T_SKHT_V2-ff5fadd5.pth",
 )
@@ -53,6 +54,8 @@ SCRIPT_INPUTS = {
     "get_t5_embeddings_from_groot_dataset.py": ["dataset_path", "meta_csv"],
     "extract_images_from_videos.py": ["input_dataset_dir"],
     "prepare_batch_input_json.py": ["dataset_path"],
+    "prepare_dataset.py": ["dataset_path", "tokenizer_dir"],
+    "camera_control.py": ["checkpoint_dir", "nemo_checkpoint", "conditioned_image_or_video_path"],
     "video2world.py": ["checkpoint_dir", "input_image_or_video_path"],
     "text2world.py": ["checkpoint_dir"],
     "text2image.py": ["checkpoint_dir"],
@@ -65,7 +68,10 @@ SCRIPT_OUTPUTS = {
     "download_predict2_checkpoints.py": "checkpoints",
     "extract_images_from_videos.py": "datasets/cosmos_nemo_assets_images",
     "prepare_batch_input_json.py": "outputs/batch.json",
+    "prepare_dataset.py": "camera_ctrl_dataset_cached",
 }  # fmt: skip
+SCRIPT_OUTPUT_FLAGS = {"prepare_dataset.py": "output_path"}
+"""By which another place is named."""
 
 
 @pytest.mark.parametrize("command", COMMANDS, ids=lambda command: f"{command.page}-{command.text[:60]}")
@@ -164,6 +170,9 @@ def files_of(command: Command) -> tuple[set[str], set[str]]:
     name = Path(program).name if program.endswith(".py") else program
     needed = {arguments[arguments.index(f"--{flag}") + 1] for flag in SCRIPT_INPUTS.get(name, [])
               if f"--{flag}" in arguments}  # fmt: skip
+    flag = f"--{SCRIPT_OUTPUT_FLAGS.get(name, '')}"
+    if flag in arguments:
+        return needed, {arguments[arguments.index(flag) + 1]}
     return needed, {SCRIPT_OUTPUTS[name]} if name in SCRIPT_OUTPUTS else set()
 
 

@@ -7,6 +7,9 @@
 Weights are random and all data is made on the spot, so nothing is downloaded. All weights are trained and, where they
 fit (2 x 141 GB, 4 x 80 GB), all 28 layers of the 7B. Exit status 1 when a step fails.
 
+camera takes the 7B with camera rays, from weights without: adapters and patch embedding on 57 frames of 704 x 1280,
+saved and resumed, on one GPU of 80 GB.
+
 predict2_text2image, predict2_lora and predict2_generation take the whole 2B, and one GPU of 80 GB: all weights on 1
 and 4 images a step, saved and resumed; adapters on 93 frames of 704 x 1280; a video of 35 steps with guidance, and
 such a step beside diffusers'.
@@ -26,6 +29,7 @@ from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
 
+from gpu_checks.camera import camera
 from gpu_checks.commands import Context, Failure
 from gpu_checks.inputs import SHARED
 from gpu_checks.machine import NAN, GpuMonitor, Machine
@@ -43,6 +47,7 @@ STEPS: dict[str, Callable[[Context, Sequence[int]], None]] = {
     "post_training": post_training,
     "adapters": adapters,
     "generation": generation,
+    "camera": camera,
     "predict2_text2image": predict2_text2image,
     "predict2_lora": predict2_lora,
     "predict2_generation": predict2_generation,
@@ -52,6 +57,7 @@ ROUNDS = (
     ("prepare", "tokenizer", "adapters"),
     ("post_training",),
     ("generation",),
+    ("camera",),
     ("predict2_text2image", "predict2_lora", "predict2_generation"),
     ("multiview",),
 )

@@ -3,8 +3,8 @@
 
 Reads zips and unpacked folders of DL3DV, folders of nerfstudio (transforms.json) and of COLMAP (sparse/0).
 
-Example: python tools/prepare_dataset.py --dataset_path dl3dv --path_to_caption_dict captions.pkl --output_path camera_ctrl_dataset_cached --tokenizer_dir checkpoints/Cosmos-Tokenize1-CV8x8x8-720p
-Example: torchrun --nproc_per_node=8 tools/prepare_dataset.py --dataset_path dl3dv --path_to_caption_dict captions.pkl --tokenizer_dir checkpoints/Cosmos-Tokenize1-CV8x8x8-720p
+Example: python tools/prepare_dataset.py --dataset_path datasets/DL3DV-ALL-4K --path_to_caption_dict captions.pkl --output_path camera_ctrl_dataset_cached --tokenizer_dir checkpoints/Cosmos-Tokenize1-CV8x8x8-720p
+Example: torchrun --nproc_per_node=8 tools/prepare_dataset.py --dataset_path datasets/DL3DV-ALL-4K --path_to_caption_dict captions.pkl --tokenizer_dir checkpoints/Cosmos-Tokenize1-CV8x8x8-720p
 """  # noqa: E501
 
 from __future__ import annotations

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, get_args
 
@@ -12,6 +12,7 @@ from nemo_cosmos.camera.csv_poses import DEFAULT_FOV
 from nemo_cosmos.camera.latent_frames import DEFAULT_MAPPING
 from nemo_cosmos.checkpoint.files import JOINT
 from nemo_cosmos.choices import Fit, InputFrom, Sampler, Stacking, TemporalMapping
+from nemo_cosmos.data.eight_files import EightFileDataset, is_sample_folder
 from nemo_cosmos.data.images import IMAGE_FORMATS
 from nemo_cosmos.data.manifest import Manifest, one_rate
 from nemo_cosmos.data.record import recorded_rates
@@ -192,7 +193,15 @@ def weight_defaults(
     if folder is None:
         return WeightDefaults(size=released_size)
     try:
-        return _run_defaults(folder, read_yaml(folder / "config.yaml"), config)
+        values = read_yaml(folder / "config.yaml")
+        defaults = _run_defaults(folder, values, config)
+        mapping = _select(values, "data.camera_frames", DEFAULT_MAPPING)
+        if mapping not in get_args(TemporalMapping):
+            raise InputError(
+                f"{folder / 'config.yaml'}: data.camera_frames={str(mapping)[:80]}: expected "
+                f"{' or '.join(get_args(TemporalMapping))}"
+            )
+        return replace(defaults, camera_frames=mapping)
     except (TypeError, LookupError) as error:
         raise InputError(f"{folder / 'config.yaml'}: not the settings of a run ({error})") from error
 
@@ -211,6 +220,8 @@ def _run_defaults(folder: Path, values: Any, config: GenerationConfig) -> Weight
             fps=one_rate(recorded_rates(folder)),
         )
     manifest = Path(str(_select(values, "data.path", ""))) / "manifest.json"
+    if not os.path.isfile(manifest) and is_sample_folder(manifest.parent):
+        return _folder_defaults(manifest.parent, folder, text_length, sigma_data)
     if not os.path.isfile(manifest):
         open_settings = [n for n in ("height", "width", "num_frames") if getattr(config, n) is None]
         if open_settings:
@@ -247,6 +258,22 @@ def _run_defaults(folder: Path, values: Any, config: GenerationConfig) -> Weight
         input_fps=fps,
         input_step=step or 1,
         fps=_training_rate(shards, folder),
+    )
+
+
+def _folder_defaults(path: Path, folder: Path, text_length: int, sigma_data: float | None) -> WeightDefaults:
+    """Of a run on a folder of eight files per sample: those of its first sample."""
+    samples = EightFileDataset(path, mapping=None, check=False)
+    sample = samples[0]
+    return WeightDefaults(
+        size=(sample.image_size[0], sample.image_size[1]),
+        num_frames=sample.num_frames,
+        text_length=text_length,
+        sigma_data=sigma_data,
+        tokenizer=samples.tokenizer,
+        text_encoder=samples.text_encoder or None,
+        fit="pad",
+        fps=one_rate(recorded_rates(folder)) or sample.fps,
     )
 
 

@@ -1,7 +1,7 @@
 """Whether a generated video follows its trajectory: a small network learns rooms, and is asked for ways it never saw.
 
 The network, its objective, the rays and the sampler are those of the package. A clip begins with its true first
-frame; the rest is generated once with its own poses and once with those of a clip of another room, from the same noise.
+frame; the rest is generated once with its own poses, once with those of a clip of another room, from the same noise.
 """
 
 from __future__ import annotations
@@ -64,8 +64,9 @@ class Controllability:
     def __str__(self) -> str:
         return (
             f"{self.clips} held-out trajectories: {self.true_poses:.2f} dB with the true poses, "
-            f"{self.other_poses:.2f} dB with another scene's poses, margin {self.margin:.2f} +- {self.margin_error:.2f} "
-            f"dB (first frame repeated {self.frozen:.2f} dB, codec alone {self.codec:.2f} dB)"
+            f"{self.other_poses:.2f} dB with another scene's poses, margin {self.margin:.2f} "
+            f"+- {self.margin_error:.2f} dB (first frame repeated {self.frozen:.2f} dB, "
+            f"codec alone {self.codec:.2f} dB)"
         )
 
 

@@ -12,7 +12,7 @@ from nemo_cosmos.scenes.render import trace
 from nemo_cosmos.scenes.room import draw_room
 from nemo_cosmos.scenes.trajectories import WAYS, draw_trajectory
 
-SIZE, FRAMES, POINTS = (176, 320), 57, 500
+SIZE, FRAMES, POINTS = (88, 160), 57, 500
 ALLOWED = 1e-4
 """Distance of a point from a ray, over its distance from the camera."""
 

@@ -6,6 +6,7 @@ import json
 import shutil
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from functools import wraps
 from pathlib import Path
 from threading import RLock
@@ -103,8 +104,9 @@ def random_shards(
     size: tuple[int, int] | None = None,
     rig: Sequence[int] = (),
     fps: float = 24.0,
+    rays: bool = False,
 ) -> Path:
-    """Four samples of standard normal latents of the checked size, with 20 tokens of text each.
+    """Four samples of standard normal latents of the checked size, with 20 tokens of text and, if asked, rays each.
 
     With the view ids of a rig the first view alone has text, and ``latent_frames`` are those of each view.
     """
@@ -117,11 +119,12 @@ def random_shards(
             for number in range(4):
                 text = torch.randn(20, text_width, generator=generator)
                 latent, sizes = torch.randn(shape, generator=generator), (height, width, height, width)
+                plucker = torch.randn(6, *shape[1:], generator=generator) if rays else None
                 sample = LatentSample(f"clip-{number}", latent, text, "a clip", fps, frames, sizes)
                 if rig:
                     sample.view_ids = torch.tensor(rig)
                     sample.text = torch.cat([text[None], text.new_zeros(len(rig) - 1, *text.shape)])
-                writer.write(sample)
+                writer.write(replace(sample, plucker=plucker))
     return folder
 
 
