@@ -17,6 +17,8 @@ Precision = Literal["bf16", "fp32"]
 Sampler = Literal["edm-euler", "res-2ab"]
 Split = Literal["all", "train", "val"]
 """``val``: the last tenth of the clips by name, rounded down, and one more; ``train``: the others."""
+Stacking = Literal["time", "vertical"]
+"""How one video holds the views of several cameras: one after another, or in every frame one below the other."""
 TokenizerForm = Literal["folder", "jit", "diffusers"]
 """What `tokenizer export` writes."""
 Verify = Literal["auto", "full", "size"]

@@ -9,10 +9,11 @@ from pathlib import Path
 from typing import Any, get_args
 
 from nemo_cosmos.checkpoint.files import JOINT
-from nemo_cosmos.choices import Fit, InputFrom, Sampler
+from nemo_cosmos.choices import Fit, InputFrom, Sampler, Stacking
 from nemo_cosmos.data.images import IMAGE_FORMATS
 from nemo_cosmos.data.manifest import Manifest, one_rate
 from nemo_cosmos.data.record import recorded_rates
+from nemo_cosmos.data.rig import MOST_CAMERAS, Rig
 from nemo_cosmos.data.sample import TokenizerIdentity
 from nemo_cosmos.data.video import FITS
 from nemo_cosmos.errors import InputError
@@ -52,6 +53,11 @@ class GenerationConfig:
         crf: constant rate factor of the H.264 file, 0 (lossless) to 51.
         image_format: of an image file, "jpg", "jpeg" or "png"; its suffix.
         image_quality: of a JPEG file, 1 to 100; None: 85.
+        rig: cameras of a video of several views; None: those that the network was trained on.
+        num_views: how many cameras, where no rig names them.
+        rope_fps: frame rate that a network of several views is told; None: that of the file.
+        input_stacking: how one input video holds all views.
+        output_stacking: how the video that is written does; None: "vertical" for Predict2, "time" for Predict1.
     """
 
     height: int | None = None
@@ -72,6 +78,11 @@ class GenerationConfig:
     crf: int = 18
     image_format: str = "jpg"
     image_quality: int | None = None
+    rig: Rig | None = None
+    num_views: int | None = None
+    rope_fps: float | None = None
+    input_stacking: Stacking = "time"
+    output_stacking: Stacking | None = None
 
     def __post_init__(self) -> None:
         check_fields(self, {}, "")
@@ -85,7 +96,11 @@ class GenerationConfig:
             require(name, value is None or 1 <= value <= most, f"at least 1 and at most {most}")
         require("num_steps", 2 <= self.num_steps <= MOST_STEPS, f"at least 2 and at most {MOST_STEPS}")
         require("guidance", math.isfinite(self.guidance) and abs(self.guidance) <= 1000, "a number from -1000 to 1000")
-        require("fps", self.fps is None or 0 < self.fps <= MOST_FPS, f"a positive frame rate of at most {MOST_FPS}")
+        for name in ("fps", "rope_fps"):
+            rate = getattr(self, name)
+            require(name, rate is None or 0 < rate <= MOST_FPS, f"a positive frame rate of at most {MOST_FPS}")
+        views = self.num_views
+        require("num_views", views is None or 1 <= views <= MOST_CAMERAS, f"at least 1 and at most {MOST_CAMERAS}")
         require("seed", 0 <= self.seed < 2**32, "0 up to 2^32 - 1")
         require("crf", 0 <= self.crf <= 51, "0 up to 51")
         require("image_format", self.image_format.lower() in IMAGE_FORMATS, " or ".join(IMAGE_FORMATS))
@@ -113,6 +128,7 @@ class WeightDefaults:
         input_fps: constant rate that source videos were resampled to, None for their own.
         input_step: distance between the frames taken from a source video.
         fps: frame rate of all training samples, None where they differ or it is unknown.
+        rig: cameras of the training samples, None where they had one or it is unknown.
     """
 
     size: tuple[int, int] = RELEASED_SIZE
@@ -125,6 +141,7 @@ class WeightDefaults:
     input_fps: float | None = None
     input_step: int = 1
     fps: float | None = None
+    rig: Rig | None = None
 
 
 def trained_text_length(path: str | Path) -> int:

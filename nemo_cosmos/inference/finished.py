@@ -12,6 +12,7 @@ import torch
 from nemo_cosmos.checkpoint.adapters import choices
 from nemo_cosmos.checkpoint.files import JOINT, LATEST, MODEL_CONFIG
 from nemo_cosmos.data.embeddings import file_digest
+from nemo_cosmos.inference.inputs import GivenFrames
 from nemo_cosmos.inference.job_settings import GenerationJob
 from nemo_cosmos.inference.requests import GenerationRequest
 from nemo_cosmos.models.wan_vae import find_wan_vae
@@ -54,23 +55,37 @@ def job_record(job: GenerationJob, dtype: torch.dtype) -> dict[str, Any]:
 
 def request_record(request: GenerationRequest, settings: dict[str, Any], shared: dict[str, Any]) -> dict[str, Any]:
     """What decides what one result looks like; ``settings`` and ``shared`` are the job's part."""
-    given = request.visual_input
     if request.seed is not None:
         settings = {**settings, "seed": request.seed}
+    views = [
+        {"camera": view.camera.folder, "prompt": view.prompt, "visual_input": _file_record(view.given)}
+        for view in request.views
+    ]
     return {
         "prompt": request.prompt,
-        "visual_input": None
-        if given is None
-        else {"path": str(given), "bytes": given.stat().st_size, "sha256": file_digest(given)},
+        "visual_input": _file_record(request.visual_input),
+        **({"views": views, "embedding": _file_record(request.embedding)} if views else {}),
         **shared,
         "settings": settings,
     }
 
 
-def is_finished(result: Path, record: dict[str, Any]) -> bool:
-    """Whether a video or image is there, made as the record says; says what differs."""
+def _file_record(file: Path | GivenFrames | None) -> dict[str, Any] | None:
+    if not isinstance(file, Path):
+        return None
+    return {"path": str(file), "bytes": file.stat().st_size, "sha256": file_digest(file)}
+
+
+def is_finished(files: list[Path], record: dict[str, Any]) -> bool:
+    """Whether a result is there, made as the record says; says what differs.
+
+    Args:
+        files: of the result; the record lies beside the last one.
+        record: what it shall be made of.
+    """
+    *_, result = files
     file = result.with_suffix(".json")
-    if not file.is_file() or not result.is_file():
+    if not file.is_file() or not all(part.is_file() for part in files):
         return False
     try:
         found = parse_json(file.read_text(encoding="utf-8"))

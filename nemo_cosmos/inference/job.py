@@ -14,7 +14,7 @@ import torch
 
 from nemo_cosmos.atomic import write_bytes, write_json
 from nemo_cosmos.diffusion.samplers import Progress
-from nemo_cosmos.errors import InputError, explain_os_error, require_file, require_writable
+from nemo_cosmos.errors import InputError, explain_os_error, require_replaceable, require_writable
 from nemo_cosmos.inference.components import free_memory
 from nemo_cosmos.inference.finished import is_finished, job_record, request_record
 from nemo_cosmos.inference.job_settings import GenerationJob
@@ -60,9 +60,6 @@ def run_job(job: GenerationJob, requests: list[GenerationRequest]) -> JobSummary
         InputError: a missing model or input, a network that no pipeline runs, settings that do not fit, or an output
             folder that cannot be written.
     """
-    for request in requests:
-        if request.visual_input is not None:
-            require_file(request.visual_input, f"{request.name}: input ")
     ranks = start_ranks(job.num_gpus)
     try:
         if not ranks.is_first:
@@ -70,24 +67,25 @@ def run_job(job: GenerationJob, requests: list[GenerationRequest]) -> JobSummary
         dit = describe_network(job.weights, job.preset)
         kind = pipeline_for(dit)
         kind.check_settings(job.config)
+        requests, config = kind.complete(dit, requests, job.config, job.weights)
         kind.check_inputs(dit, requests)
-        suffix, summary = kind.suffix(job.config), JobSummary(makes=kind.makes)
-        settings, shared = kind.settings_record(job.config), job_record(job, compute_dtype(job, ranks))
+        summary = JobSummary(makes=kind.makes)
+        results = {r.name: kind.files(job.output / f"{r.name}{kind.suffix(config)}", config) for r in requests}
+        settings, shared = kind.settings_record(config), job_record(job, compute_dtype(job, ranks))
         records = {request.name: request_record(request, settings, shared) for request in requests}
         summary.finished_before = ranks.from_first(
-            lambda: (
-                []
-                if job.overwrite
-                else [name for name in records if is_finished(job.output / f"{name}{suffix}", records[name])]
-            )
+            lambda: [] if job.overwrite else [name for name in records if is_finished(results[name], records[name])]
         )
         pending = [request for request in requests if request.name not in summary.finished_before]
         for name in summary.finished_before:
-            logger.info("%s is finished: skipped", job.output / f"{name}{suffix}")
+            logger.info("%s is finished: skipped", results[name][-1])
         if pending:
             require_writable(job.output)
+            for file in (file for request in pending for file in results[request.name]):
+                require_replaceable(file)
+                require_writable(file.parent)
             models = build_models(job, ranks)
-            pipeline = open_pipeline(job, job.config, models, ranks)
+            pipeline = open_pipeline(job, config, models, ranks)
             run_requests(pipeline, pending, job.output, records, summary)
         logger.info("%s: %s", job.output, summary)
         return summary
@@ -111,7 +109,8 @@ def run_requests(
     with ExitStack() as stack:
         if ranks.is_first:
             output.mkdir(parents=True, exist_ok=True)
-            stack.enter_context(share_folder(output, lambda: remove_unfinished(output, requests)))
+            files = [file for request in requests for file in _files(pipeline, request, output)]
+            stack.enter_context(share_folder(output, lambda: remove_unfinished(files)))
         bars = stack.enter_context(progress_bars(len(requests), enabled=ranks.is_first))
         for request, text in zip(requests, prepared, strict=True):
             bars.begin(request.name)
@@ -123,11 +122,16 @@ def run_requests(
             bars.end()
 
 
-def remove_unfinished(output: Path, requests: list[GenerationRequest]) -> None:
-    """Delete the temporary files that a killed job left of these requests."""
-    for request in requests:
+def _files(pipeline: GenerationPipeline[Any], request: GenerationRequest, output: Path) -> list[Path]:
+    """Every file of a request's result; the video or image itself is the last."""
+    return pipeline.files(output / f"{request.name}{pipeline.suffix(pipeline.config)}", pipeline.config)
+
+
+def remove_unfinished(files: list[Path]) -> None:
+    """Delete the temporary files that a killed job left of these results, their texts and records."""
+    for result in files:
         # What is being written begins with a dot and the first characters of its name.
-        for file in output.glob(f".{escape(request.name[:36])}*.tmp"):
+        for file in result.parent.glob(f".{escape(result.stem[:36])}*.tmp"):
             file.unlink(missing_ok=True)
 
 
@@ -152,8 +156,8 @@ def _generate_one(
         logger.warning("%s: the guardrail refused the %s", request.name, pipeline.makes)
         summary.refused.append(request.name)
         return
-    measured: dict[str, Any] = {"seconds": round(seconds, 3), "frames": frames.shape[1], "fps": fps}
-    result = output / f"{request.name}{pipeline.suffix(pipeline.config)}"
+    measured: dict[str, Any] = {"seconds": round(seconds, 3), "frames": frames.shape[-3], "fps": fps}
+    *_, result = _files(pipeline, request, output)
     if device.type == "cuda":
         measured["peak_memory_bytes"] = torch.cuda.max_memory_allocated(device)
     try:

@@ -5,11 +5,13 @@ from __future__ import annotations
 import logging
 import os
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from nemo_cosmos.data.listing import numbered_lines, require_path
+from nemo_cosmos.data.rig import Camera
 from nemo_cosmos.errors import InputError, require_text
 from nemo_cosmos.prepare.sources import SourceOptions, open_source
 from nemo_cosmos.typed import parse_json
@@ -18,21 +20,44 @@ if TYPE_CHECKING:
     from nemo_cosmos.inference.inputs import GivenFrames
 
 logger = logging.getLogger(__name__)
+CAMERA = "{camera}"
+"""In a path: stands for the folder of each camera."""
 LONGEST_NAME = 230
 """Bytes; suffixes and the marks of temporary files come to it, and file systems take 255."""
 
 
 @dataclass(frozen=True)
+class View:
+    """One camera of a request, once the cameras are known.
+
+    Attributes:
+        camera: which.
+        prompt: its caption, None where it has none.
+        given: image or video that it starts from; None for none, or where one video holds all views.
+    """
+
+    camera: Camera
+    prompt: str | None = None
+    given: Path | GivenFrames | None = None
+
+
+@dataclass(frozen=True)
 class GenerationRequest:
-    """One video to make.
+    """One video to make, or one of several cameras.
 
     Attributes:
         name: stem of the output files.
-        prompt: text, may be empty where the prompt upsampler writes it from the input.
-        visual_input: image or video the video starts from; None for text alone.
+        prompt: text, may be empty where the prompt upsampler writes it from the input. With several cameras: text, or
+            a file or folder of captions.
+        visual_input: image or video the video starts from; None for text alone. With several cameras: one that holds
+            all views, a folder with one for each camera, or a path with ``{camera}`` in it.
         seed: overrides the seed of the settings.
         has_prompt: the prompt was given although it is empty, as captions may be; it is used as it is.
         frames: image or video in memory, instead of ``visual_input``.
+        prompts: instead of ``prompt``, captions by camera, or of all views in order.
+        visual_inputs: instead of ``visual_input``, image or video of each camera, or in memory of all views in order.
+        views: the cameras in the order of their ids, filled in once they are known.
+        embedding: file with the text embedding of all views, filled in likewise.
     """
 
     name: str
@@ -41,11 +66,16 @@ class GenerationRequest:
     seed: int | None = None
     has_prompt: bool = False
     frames: GivenFrames | None = None
+    prompts: Mapping[str, str] | tuple[str, ...] | None = None
+    visual_inputs: Mapping[str, Path | GivenFrames] | tuple[GivenFrames, ...] | None = None
+    views: tuple[View, ...] = ()
+    embedding: Path | None = None
 
     @property
     def given(self) -> Path | GivenFrames | None:
-        """What the video starts from."""
-        return self.visual_input if self.frames is None else self.frames
+        """What the video starts from; of several cameras, the first one's."""
+        own = self.visual_input if self.frames is None else self.frames
+        return own if own is not None else next((view.given for view in self.views if view.given is not None), None)
 
     def __post_init__(self) -> None:
         if not re.fullmatch(r"[^/\\\0]+", self.name) or self.name.startswith("."):
@@ -58,7 +88,9 @@ class GenerationRequest:
             raise InputError(f"output name {self.name[:40]!r}… has {length} bytes; expected at most {LONGEST_NAME}")
         if self.seed is not None and not 0 <= self.seed < 2**63:
             raise InputError(f"{self.name}: the seed is out of range; expected 0 to 2^63-1")
-        require_text(self.prompt, f"{self.name}: the prompt")
+        texts = self.prompts.values() if isinstance(self.prompts, Mapping) else self.prompts or ()
+        for text in (self.prompt, *texts):
+            require_text(text, f"{self.name}: the prompt")
 
 
 def collect_requests(

@@ -27,11 +27,13 @@ class SamplingInputs:
     """What one latent is sampled from.
 
     Attributes:
-        shape: (C, T, h, w) of the latent.
+        shape: (C, T, h, w) of the latent; of V views T = V x latent frames of one, one view after another.
         network: what the network is told, for a batch of one.
         negative_text: (1, M, width) embedding of the unconditional branch.
         seed: of the noise.
-        condition: (1, C, n, h, w) normalised latent of the given frames, None without.
+        condition: (1, C, n, h, w) normalised latent of the given frames, None without; of V views n = V x latent
+            frames given to each.
+        num_views: V.
     """
 
     shape: tuple[int, int, int, int]
@@ -39,6 +41,7 @@ class SamplingInputs:
     negative_text: Tensor
     seed: int
     condition: Tensor | None = None
+    num_views: int = 1
 
 
 def sampling_objective(dit: DiTConfig, sigma_data: float | None = None) -> Objective:
@@ -85,10 +88,11 @@ class GuidedDenoiser:
         self.told, self.negative_text = inputs.network.to(device), inputs.negative_text.to(device)
         self.given: Given | None = None
         if inputs.condition is not None:
-            clean = torch.zeros((1, *inputs.shape), device=device)
-            count = inputs.condition.shape[2]
-            clean[:, :, :count] = objective.clean(inputs.condition.to(device))
-            indicator = frame_indicator(torch.tensor([count], device=device), inputs.shape[1])
+            clean, views = torch.zeros((1, *inputs.shape), device=device), inputs.num_views
+            count = inputs.condition.shape[2] // views
+            given = objective.clean(inputs.condition.to(device))
+            clean.unflatten(2, (views, -1))[:, :, :, :count] = given.unflatten(2, (views, -1))
+            indicator = frame_indicator(torch.tensor([count], device=device), inputs.shape[1], num_views=views)
             self.given = Given(clean, indicator, noise)
 
     def __call__(self, x: Tensor, sigma: Tensor) -> Prediction:

@@ -7,7 +7,7 @@ deinterlaced, in the colours of BT.709 and SDR. What cannot be shown so is refus
 from nemo_cosmos.data.resize import FITS, Fit, padding_mask, resize
 from nemo_cosmos.data.video.cut import cut
 from nemo_cosmos.data.video.frames import DamagedError
-from nemo_cosmos.data.video.read import VideoInfo, iter_windows, probe, read_frames, stated_frames
+from nemo_cosmos.data.video.read import VideoInfo, frames_of, iter_windows, probe, read_frames, stated_frames
 from nemo_cosmos.data.video.write import CONTAINERS, video_writer, write_mp4
 
 __all__ = [
@@ -17,6 +17,7 @@ __all__ = [
     "Fit",
     "VideoInfo",
     "cut",
+    "frames_of",
     "iter_windows",
     "padding_mask",
     "probe",

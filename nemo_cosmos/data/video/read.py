@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -131,6 +131,21 @@ def read_frames(
                 f"{path} is too short: {len(picked)} of the frames from {start} on, {needed} frames needed"
             )
     return torch.stack(picked, dim=1)
+
+
+def frames_of(path: str | Path, numbers: Sequence[int]) -> Tensor:
+    """The frames of rising ``numbers``, as stored and at the displayed size, in one pass: (3, n, H, W) uint8.
+
+    Raises:
+        InputError: undecodable or damaged file, or fewer frames.
+    """
+    wanted, picked = set(numbers), []
+    for number, frame in enumerate(resampled(path, None)):
+        if number in wanted:
+            picked.append(frame.image())
+            if len(picked) == len(wanted):
+                return torch.stack(picked, dim=1)
+    raise InputError(f"{path} is too short: {max(numbers) + 1} frames needed")
 
 
 def iter_windows(

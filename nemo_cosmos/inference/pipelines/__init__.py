@@ -6,11 +6,17 @@ from typing import Any
 
 from nemo_cosmos.errors import InputError
 from nemo_cosmos.inference.pipelines.base import GenerationPipeline
+from nemo_cosmos.inference.pipelines.multiview import MultiviewPipeline, SixViewPipeline
 from nemo_cosmos.inference.pipelines.text2image import Text2ImagePipeline
 from nemo_cosmos.inference.pipelines.world import WorldPipeline
 from nemo_cosmos.models.dit.config import DiTConfig
 
-PIPELINES: tuple[type[GenerationPipeline[Any]], ...] = (WorldPipeline, Text2ImagePipeline)
+PIPELINES: tuple[type[GenerationPipeline[Any]], ...] = (
+    WorldPipeline,
+    Text2ImagePipeline,
+    MultiviewPipeline,
+    SixViewPipeline,
+)
 
 
 def pipeline_for(dit: DiTConfig) -> type[GenerationPipeline[Any]]:
@@ -22,5 +28,4 @@ def pipeline_for(dit: DiTConfig) -> type[GenerationPipeline[Any]]:
     for pipeline in PIPELINES:
         if pipeline.takes(dit):
             return pipeline
-    kind = "camera control" if dit.plucker_channels else "multiview"
-    raise InputError(f"the weights are a {kind} network, which takes more than a prompt and an input video")
+    raise InputError("the weights are a camera control network, which takes more than a prompt and an input video")

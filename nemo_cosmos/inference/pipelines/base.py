@@ -5,7 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from functools import partial
 from pathlib import Path
 from typing import Any, ClassVar, Generic, Protocol, TypeVar
@@ -16,7 +16,7 @@ from torch import Tensor
 from nemo_cosmos.data.network_inputs import NetworkInputs
 from nemo_cosmos.data.sample import pad_text
 from nemo_cosmos.diffusion.samplers import Progress
-from nemo_cosmos.errors import InputError
+from nemo_cosmos.errors import InputError, require_file
 from nemo_cosmos.inference.config import GenerationConfig, WeightDefaults
 from nemo_cosmos.inference.inputs import InputFrames, read_input
 from nemo_cosmos.inference.models import Models
@@ -38,6 +38,8 @@ class Plan(Protocol):
 
 
 PlanT = TypeVar("PlanT", bound=Plan)
+OF_SEVERAL_CAMERAS = ("rig", "num_views", "rope_fps", "input_stacking", "output_stacking")
+"""Settings that pipelines of one camera do not read."""
 
 
 @dataclass(frozen=True)
@@ -47,13 +49,15 @@ class Conditions(Generic[PlanT]):
     Attributes:
         plan: sizes.
         latent_shape: (C, T, h, w) of one sampler run.
-        given: the frames to start from, None without.
-        latent: (1, C, n, h, w) normalised latent of these frames.
+        given: the frames to start from, None without; of several views, those of the first.
+        padding_mask: (1, h, w) of these, or (V, h, w) of several views; None when nothing is padded.
+        latent: (1, C, n, h, w) normalised latent of these frames; of several views, of one after another.
     """
 
     plan: PlanT
     latent_shape: tuple[int, int, int, int]
     given: InputFrames | None = None
+    padding_mask: Tensor | None = None
     latent: Tensor | None = None
 
 
@@ -99,7 +103,9 @@ class GenerationPipeline(ABC, Generic[PlanT]):
     ) -> None:
         self.check_settings(config)
         if models.upsampler is not None and not self.upsamples:
-            raise InputError(f"a prompt upsampler describes videos, and the weights make {self.makes}s: leave it out")
+            raise InputError(
+                f"a prompt upsampler describes videos of one camera, and the weights make {self.makes}s: leave it out"
+            )
         self.models, self.config, self.defaults = models, config, defaults
         self.ranks = ranks or Ranks()
         self.upsampler_word_limit = upsampler_word_limit
@@ -153,6 +159,24 @@ class GenerationPipeline(ABC, Generic[PlanT]):
                 raise InputError(f"{field.name}={value}: has no effect, the weights make {cls.makes}s: leave it out")
 
     @classmethod
+    def complete(
+        cls, dit: DiTConfig, requests: list[GenerationRequest], config: GenerationConfig, weights: Path
+    ) -> tuple[list[GenerationRequest], GenerationConfig]:
+        """Requests and settings with what the network and its weights add to them; before any model is loaded.
+
+        Raises:
+            InputError: an input that is not there, or that a network of one camera does not take.
+        """
+        for request in requests:
+            if request.prompts is not None or request.visual_inputs is not None:
+                raise InputError(
+                    f"{request.name}: texts or inputs for several cameras, but the weights make {cls.makes}s of one"
+                )
+            if request.visual_input is not None:
+                require_file(request.visual_input, f"{request.name}: input ")
+        return requests, config
+
+    @classmethod
     def check_inputs(cls, dit: DiTConfig, requests: Iterable[GenerationRequest]) -> None:
         """InputError for a request with an input that the network does not take; before any model is loaded."""
         for request in requests:
@@ -177,11 +201,19 @@ class GenerationPipeline(ABC, Generic[PlanT]):
         inputs: SamplingInputs,
         progress: Progress | None,
     ) -> Tensor | None:
-        """Samples and decodes: (3, T, H, W) uint8 frames on the first rank, None on the others."""
+        """Samples and decodes: (3, T, H, W) uint8 frames on the first rank, None on the others.
+
+        Of V views (V, 3, T, H, W), in the order of the rig.
+        """
 
     @abstractmethod
     def write(self, path: Path, frames: Tensor, fps: float) -> None:
-        """Writes (3, T, H, W) uint8 frames to a file of :meth:`suffix`, which appears when it is complete."""
+        """Writes what :meth:`render` gives to the files of :meth:`files`; each appears when it is complete."""
+
+    @classmethod
+    def files(cls, path: Path, config: GenerationConfig) -> list[Path]:
+        """Every file that is a part of the result at ``path``, a name with :meth:`suffix`; it is the last."""
+        return [path]
 
     def frame_rate(self, request: GenerationRequest, given: InputFrames | None) -> float:
         """Frames per second that the network is told, and the file gets; 0 for what has no rate."""
@@ -193,24 +225,41 @@ class GenerationPipeline(ABC, Generic[PlanT]):
         """The frames of one request and their rate.
 
         Returns:
-            (3, T, H, W) uint8 frames on the first rank, None on the others and for what the guardrail refused.
+            What :meth:`render` gives on the first rank, None on the others and for what the guardrail refused.
         """
         assert prepared.text is not None, "a refused prompt was not taken out"
         conditions = self.ranks.from_first(partial(self.encode_conditions, request))
-        given, fps = conditions.given, self.frame_rate(request, conditions.given)
+        fps, mask = self.frame_rate(request, conditions.given), conditions.padding_mask
+        told = NetworkInputs(
+            text=pad_text(prepared.text, self.defaults.text_length, name=request.name)[None],
+            fps=torch.tensor([fps], dtype=torch.float32),
+            padding_mask=None if mask is None else mask[None].float(),
+        )
         inputs = SamplingInputs(
             shape=conditions.latent_shape,
-            network=NetworkInputs(
-                text=pad_text(prepared.text, self.defaults.text_length, name=request.name)[None],
-                fps=torch.tensor([fps], dtype=torch.float32),
-                padding_mask=None if given is None or given.padding_mask is None else given.padding_mask[None].float(),
-            ),
+            network=replace(told, **self.told(request)),
             negative_text=pad_text(prepared.negative_text, self.defaults.text_length, name="negative prompt")[None],
             seed=self.config.seed if request.seed is None else request.seed,
             condition=conditions.latent,
+            num_views=max(len(request.views), 1),
         )
         frames = self.render(request, conditions, inputs, progress)
         return None if frames is None else self._filter(frames), fps
+
+    def told(self, request: GenerationRequest) -> dict[str, Tensor]:
+        """Inputs of the network, in a batch of one, beside or instead of text, frame rate and padding."""
+        return {}
+
+    def read_given(self, request: GenerationRequest, size: tuple[int, int], cell: int) -> list[InputFrames]:
+        """The frames that each view of a request starts from.
+
+        Args:
+            request: one that has an input.
+            size: (height, width) in pixels.
+            cell: pixels per latent cell.
+        """
+        assert request.given is not None
+        return [read_input(request.given, size, self.config, self.defaults, cell)]
 
     def encode_conditions(self, request: GenerationRequest) -> Conditions[PlanT]:
         """Plans, reads the input and encodes it; on the first rank.
@@ -229,8 +278,9 @@ class GenerationPipeline(ABC, Generic[PlanT]):
                 return Conditions(plan, shape)
             cell = tokenizer.spatial_compression
             size = (shape[2] * cell, shape[3] * cell)
-            given = read_input(request.given, size, self.config, self.defaults, cell)
-            return Conditions(plan, shape, given, tokenizer.encode(from_levels(given.frames)[None]).cpu())
+            given = self.read_given(request, size, cell)
+            latents = [tokenizer.encode(from_levels(view.frames)[None]).cpu() for view in given]
+            return Conditions(plan, shape, given[0], _joined_masks(given), torch.cat(latents, dim=2))
 
     @contextmanager
     def tokenizer(self) -> Iterator[VideoTokenizer]:
@@ -271,6 +321,12 @@ class GenerationPipeline(ABC, Generic[PlanT]):
             return frames
         with self.models.guardrail.use() as guardrail:
             return guardrail.filter_video(frames)
+
+
+def _joined_masks(given: list[InputFrames]) -> Tensor | None:
+    masks = [view.padding_mask for view in given]
+    some = next((mask for mask in masks if mask is not None), None)
+    return None if some is None else torch.cat([torch.zeros_like(some) if mask is None else mask for mask in masks])
 
 
 def plan_size(

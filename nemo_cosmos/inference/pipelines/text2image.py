@@ -14,7 +14,7 @@ from nemo_cosmos.data.listing import is_video_name
 from nemo_cosmos.diffusion.samplers import Progress
 from nemo_cosmos.errors import InputError
 from nemo_cosmos.inference.config import GenerationConfig
-from nemo_cosmos.inference.pipelines.base import Conditions, GenerationPipeline, plan_size
+from nemo_cosmos.inference.pipelines.base import OF_SEVERAL_CAMERAS, Conditions, GenerationPipeline, plan_size
 from nemo_cosmos.inference.requests import GenerationRequest
 from nemo_cosmos.inference.sampling import SamplingInputs
 from nemo_cosmos.models.dit.config import DiTConfig
@@ -56,6 +56,7 @@ class Text2ImagePipeline(GenerationPipeline[ImagePlan]):
     without_effect = (
         *("num_frames", "chunk_frames", "overlap_frames", "fps", "num_input_frames", "input_from", "fit"),
         "crf",
+        *OF_SEVERAL_CAMERAS,
     )
 
     @classmethod

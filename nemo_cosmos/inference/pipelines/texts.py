@@ -22,6 +22,7 @@ logger = logging.getLogger(__name__)
 class PreparedText:
     """Embeddings of one request, true tokens only, on the CPU.
 
+    Of several views, embeddings are (V, n, width) with zero rows after the tokens of each.
     ``text`` is None for a prompt that the guardrail refused. ``prompt`` is the final text, upsampled where that is on.
     """
 
@@ -58,18 +59,24 @@ class TextPreparation:
                 raise InputError(f"{request.name}: no prompt; only with a prompt upsampler may it be left out")
         with self.models.text_encoder.use() as encoder:
             self._check_encoder(encoder)
-            negative = torch.zeros(0, encoder.width)
+            negative = self.negative()
             for name, prompt in [*zip((r.name for r in requests), prompts, strict=True), *self._negative()]:
                 if (count := encoder.token_count(prompt)) > encoder.max_length:
                     logger.warning("%s: only the first %d of %d text tokens are used", name, encoder.max_length, count)
-            if self.config.negative_prompt:
-                negative = encoder.encode_trimmed([self.config.negative_prompt])[0].float().cpu()
             # One prompt at a time: a batch would round differently for every set of neighbours.
             texts = [
                 None if index in refused else encoder.encode_trimmed([prompt])[0].float().cpu()
                 for index, prompt in enumerate(prompts)
             ]
         return [PreparedText(prompt, text, negative) for prompt, text in zip(prompts, texts, strict=True)]
+
+    def negative(self) -> Tensor:
+        """(n, width) embedding of the unconditional branch, no rows without a negative prompt."""
+        if not self.config.negative_prompt:
+            return torch.zeros(0, self.models.dit.text_width)
+        with self.models.text_encoder.use() as encoder:
+            self._check_encoder(encoder)
+            return encoder.encode_trimmed([self.config.negative_prompt])[0].float().cpu()
 
     def _final_prompts(self, requests: list[GenerationRequest]) -> tuple[list[str], set[int]]:
         """Prompts, upsampled where that is on, and the places of those that the guardrail refused."""

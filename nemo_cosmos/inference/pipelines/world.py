@@ -7,6 +7,7 @@ import math
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
+from typing import ClassVar
 
 import torch
 from torch import Tensor
@@ -16,7 +17,7 @@ from nemo_cosmos.diffusion.samplers import Progress
 from nemo_cosmos.errors import InputError
 from nemo_cosmos.inference.config import DEFAULT_FPS, RELEASED_SIZE, GenerationConfig, WeightDefaults
 from nemo_cosmos.inference.inputs import InputFrames
-from nemo_cosmos.inference.pipelines.base import Conditions, GenerationPipeline, plan_size
+from nemo_cosmos.inference.pipelines.base import OF_SEVERAL_CAMERAS, Conditions, GenerationPipeline, plan_size
 from nemo_cosmos.inference.requests import GenerationRequest
 from nemo_cosmos.inference.sampling import SamplingInputs
 from nemo_cosmos.models.dit.config import DiTConfig
@@ -120,7 +121,9 @@ class WorldPipeline(GenerationPipeline[VideoPlan]):
     makes = "video"
     text_network = "Text2World"
     released_size = RELEASED_SIZE
-    without_effect = ("image_format", "image_quality")
+    usual_fps: ClassVar[float] = DEFAULT_FPS
+    """Frames per second where neither the user nor an input nor the training data tells."""
+    without_effect: ClassVar[tuple[str, ...]] = ("image_format", "image_quality", *OF_SEVERAL_CAMERAS)
 
     @classmethod
     def takes(cls, dit: DiTConfig) -> bool:
@@ -174,9 +177,9 @@ class WorldPipeline(GenerationPipeline[VideoPlan]):
             "assumed, --fps names another rate",
             request.name,
             what,
-            DEFAULT_FPS,
+            self.usual_fps,
         )
-        return DEFAULT_FPS
+        return self.usual_fps
 
     def _decode(self, latent: Tensor, plan: VideoPlan, chunks: list[Tensor], is_last: bool) -> Tensor | None:
         """Appends the decoded frames that are new; returns the latent of the overlap for the next chunk."""

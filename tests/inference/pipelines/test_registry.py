@@ -9,6 +9,7 @@ import pytest
 from nemo_cosmos.errors import InputError
 from nemo_cosmos.inference.config import GenerationConfig
 from nemo_cosmos.inference.pipelines import PIPELINES, pipeline_for
+from nemo_cosmos.inference.pipelines.multiview import MultiviewPipeline, SixViewPipeline
 from nemo_cosmos.inference.pipelines.text2image import ASPECT_RATIOS, Text2ImagePipeline
 from nemo_cosmos.inference.pipelines.world import WorldPipeline
 from nemo_cosmos.models.dit.config import PRESETS, DiTConfig
@@ -18,9 +19,11 @@ from nemo_cosmos.models.dit.config import PRESETS, DiTConfig
 def test_every_network_has_one_pipeline_or_is_refused_by_its_kind(preset: str) -> None:
     dit = DiTConfig.preset(preset)
     assert sum(pipeline.takes(dit) for pipeline in PIPELINES) <= 1
-    if "camera" in preset or "multiview" in preset:
-        with pytest.raises(InputError, match="camera control" if "camera" in preset else "multiview"):
+    if "camera" in preset:
+        with pytest.raises(InputError, match="camera control"):
             pipeline_for(dit)
+    elif "multiview" in preset:
+        assert pipeline_for(dit) is (MultiviewPipeline if "predict2" in preset else SixViewPipeline)
     else:
         assert pipeline_for(dit) is (Text2ImagePipeline if "text2image" in preset else WorldPipeline)
 
