@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from nemo_cosmos.choices import Fit, Verify
+from nemo_cosmos.choices import Captions, Fit, Split, Verify
 from nemo_cosmos.commands.options import LARGEST_SIDE, parse_sizes
 from nemo_cosmos.errors import require_range
 
@@ -17,7 +17,7 @@ def prepare(
         Path,
         typer.Argument(
             help="Folder with videos/ and metas/ (Cosmos layout), folder of videos with *.txt, or .jsonl file; or the "
-            "same with images/ and images."
+            "same with images/ and images; or videos/CAMERA/ and metas/CAMERA/ of several cameras."
         ),
     ],
     out: Annotated[Path, typer.Argument(help="Folder of shards to write; an interrupted call goes on in it.")],
@@ -32,21 +32,29 @@ def prepare(
     frames: Annotated[
         int | None,
         typer.Option(
-            help="Pixel frames per sample: 1 + k times the temporal compression.", show_default="121, of images 1"
+            help="Pixel frames per sample: 1 + k times the temporal compression.",
+            show_default="121, of images 1, of Waymo 29",
         ),
     ] = None,
     size: Annotated[
-        str,
+        str | None,
         typer.Option(
             help="HEIGHTxWIDTH in pixels; several with commas, for example 704x1280,1280x704,960x960: each clip takes "
-            "the one whose shape is nearest to its own."
+            "the one whose shape is nearest to its own.",
+            show_default="704x1280",
         ),
-    ] = "704x1280",
+    ] = None,
     fit: Annotated[
-        Fit,
-        typer.Option(help="How a clip of another shape fills the size: crop (cut the middle), pad (bars), stretch."),
-    ] = "crop",
-    fps: Annotated[float | None, typer.Option(help="Resample to this rate; default: each clip's own.")] = None,
+        Fit | None,
+        typer.Option(
+            help="How a clip of another shape fills the size: crop (cut the middle), pad (bars), stretch.",
+            show_default="crop, of Waymo stretch",
+        ),
+    ] = None,
+    fps: Annotated[
+        float | None,
+        typer.Option(help="Resample to this rate.", show_default="each clip's own, of Waymo 10"),
+    ] = None,
     step: Annotated[int, typer.Option(help="Take every n-th frame.")] = 1,
     stride: Annotated[
         int, typer.Option(help="Frames between the windows of a long clip; 0: its first window alone.")
@@ -79,9 +87,36 @@ def prepare(
         Verify,
         typer.Option(help="Compare the tokenizer with its checksums: all, sizes alone, or all up to 64 GiB."),
     ] = "auto",
-    source_kind: Annotated[
-        str, typer.Option("--source", help="What SOURCE is: clips, images, or auto by what lies there.")
+    layout: Annotated[
+        str,
+        typer.Option(
+            "--layout",
+            "--source",
+            help="What SOURCE is: clips, images, waymo or rig (a folder for each camera), or auto by what lies there.",
+        ),
     ] = "auto",
+    rig: Annotated[
+        str | None,
+        typer.Option(
+            help="YAML file that says which folders are cameras, in which order, with which view ids; or waymo, av7, "
+            "av6. Default: rig.yaml in SOURCE, or that of the layout."
+        ),
+    ] = None,
+    captions: Annotated[
+        Captions | None,
+        typer.Option(help="Cameras with captions: the front one alone, or all. Default: as the rig says."),
+    ] = None,
+    split: Annotated[
+        Split,
+        typer.Option(help="All clips, or without (train) or only (val) the last tenth by name and one more."),
+    ] = "all",
+    skip_incomplete: Annotated[
+        bool,
+        typer.Option(
+            "--skip-incomplete",
+            help="Leave clips out of which a camera is missing or differs in length or rate; default: refused.",
+        ),
+    ] = False,
 ) -> None:
     """Tokenize a dataset offline, once, so that training reads latents instead of video.
 
@@ -91,7 +126,7 @@ def prepare(
 
     [bold]Example:[/bold] nemo-cosmos prepare datasets/hdvila datasets/hdvila_shards --tokenizer checkpoints/Cosmos-Tokenize1-CV8x8x8-720p --text-encoder google-t5/t5-11b --frames 121 --size 704x1280
     """  # noqa: E501
-    sizes = parse_sizes(size)
+    sizes = None if size is None else parse_sizes(size)
     require_range("--frames", frames, 1, LARGEST_SIDE)
     require_range("--fps", fps, 0.01, 1000)
     require_range("--step", step, 1, LARGEST_SIDE)
@@ -125,5 +160,9 @@ def prepare(
         dtype=dtype,
         text_device=text_device,
         verify=verify,
-        source_kind=source_kind,
+        source_kind=layout,
+        rig=rig,
+        captions=captions,
+        split=split,
+        skip_incomplete=skip_incomplete,
     )

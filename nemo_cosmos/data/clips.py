@@ -127,7 +127,7 @@ class Clip:
         relative: path of the video below ``videos``, which its caption and embedding share.
         caption_place: where its caption belongs, in words.
         still: the file is an image, a clip of one frame.
-        views: every camera of a rig, ``video`` among them; empty for a single camera.
+        views: every camera of a rig, ``video`` (the front camera's) among them; empty for a single camera.
         poses_file: camera pose of each frame, None where none are known.
     """
 
@@ -143,6 +143,21 @@ class Clip:
     still: bool = False
     views: tuple[View, ...] = ()
     poses_file: Path | None = None
+
+    @property
+    def videos(self) -> tuple[Path, ...]:
+        """The file of each view, of a single camera the one file."""
+        return tuple(view.video for view in self.views) or (self.video,)
+
+    @property
+    def embedding_files(self) -> tuple[Path, ...]:
+        """The embeddings of all views that have one."""
+        given = [view.embedding_file for view in self.views] if self.views else [self.embedding_file]
+        return tuple(file for file in given if file is not None)
+
+    def read_captions(self) -> list[str]:
+        """The caption of each view, empty for a view without one; of a single camera the one caption."""
+        return [view.read_caption() for view in self.views] if self.views else [self.read_caption()]
 
     @property
     def has_caption(self) -> bool:

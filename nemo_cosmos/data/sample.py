@@ -30,7 +30,7 @@ class Origin:
     Attributes:
         clip: key of the clip.
         name: the clip's path relative to the dataset, for people.
-        bytes: size of the video file.
+        bytes: size of the video file; of several cameras, of all their files, as what follows.
         sha256: digest of the video file's content.
         caption_sha256: digest of the caption.
         embedding_sha256: digest of the file that the text embedding was read from, None where it was computed.

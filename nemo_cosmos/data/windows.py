@@ -9,17 +9,19 @@ import hashlib
 import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
 from typing import Any, Protocol
 
 import torch
 from torch import Tensor
 
-from nemo_cosmos.data.clips import Clip
+from nemo_cosmos.data.clips import Clip, View
 from nemo_cosmos.data.embeddings import caption_digest, read_embedding
 from nemo_cosmos.data.images import read_image
 from nemo_cosmos.data.resize import FITS, Fit, padding_mask, resize
 from nemo_cosmos.data.sample import LatentSample, Origin, TokenizerIdentity
-from nemo_cosmos.data.video import iter_windows, probe, read_frames
+from nemo_cosmos.data.video import VideoInfo, iter_windows, probe, read_frames
+from nemo_cosmos.data.views import uneven_views
 from nemo_cosmos.errors import InputError
 from nemo_cosmos.pixels import from_levels
 
@@ -29,6 +31,8 @@ PATCH = 2
 """The networks cut latents into patches of 2 x 2 cells."""
 IMAGE_FPS = 16.0
 """Frame rate recorded for an image, which has none: what the released image datasets say."""
+FRAME_REPEAT_UNIT = 10
+"""Networks are told repetition counts in tens."""
 TEXT_DTYPE = torch.float16
 """Type in which text embeddings are stored, as in ``t5_xxl`` pickles."""
 
@@ -94,19 +98,30 @@ class WindowPlan:
 
 
 @dataclass
+class ViewText:
+    """A camera of a window: its caption, empty where it has none, and its (tokens, width) embedding where it is
+    ready."""
+
+    view: View
+    caption: str
+    embedding: Tensor | None
+
+
+@dataclass
 class Window:
     """Decoded frames with all that the sample records about them.
 
     Attributes:
         key: sample key.
         name: clip and first frame, for people.
-        frames: (3, T, H, W) uint8.
+        frames: (3, T, H, W) uint8; of several cameras those of one after those of another.
         fps: frame rate of ``frames``.
-        source_size: (height, width) of the file as displayed.
-        padding_mask: (1, H / compression, W / compression) uint8 or None.
+        source_size: (height, width) of the file as displayed; of several cameras of the front one.
+        padding_mask: (1, H / compression, W / compression) uint8 or None; (V, ...) where V cameras differ.
         caption: text of the clip.
         embedding: (tokens, width) when the source has it ready.
         origin: what the window is made from, where that is to be recorded.
+        views: the cameras of a rig with their texts; empty for a single camera.
     """
 
     key: str
@@ -118,6 +133,7 @@ class Window:
     caption: str
     embedding: Tensor | None
     origin: Origin | None = None
+    views: list[ViewText] = field(default_factory=list)
 
 
 class ClipDataset:
@@ -156,53 +172,60 @@ def windows_of(clip: Clip, plan: WindowPlan, compression: int, done: frozenset[s
     """Decode the windows of a clip, those named in ``done`` left out.
 
     Raises:
-        InputError: the clip does not decode or is too short, or its caption or embedding is unreadable.
+        InputError: the clip does not decode or is too short, its cameras differ in length or rate, or a caption or
+            embedding is unreadable.
     """
-    caption = clip.read_caption()
+    caption = clip.read_caption() if clip.has_caption else ""
     embedding = None if clip.embedding_file is None else read_embedding(clip.embedding_file)
     if clip.still:
         if plan.key(clip, 0) not in done:
             yield _image_window(clip, plan, compression, caption, embedding)
         return
-    info = probe(clip.video, keep_damaged=plan.keep_damaged)
-    plan = plan.for_source((info.height, info.width))
-    fps = plan.fps or info.even_rate
-    mask = padding_mask((info.height, info.width), plan.size, plan.fit, compression)
-    if plan.stride == 0:
-        frames = read_frames(
-            clip.video,
-            0,
-            plan.frames,
-            plan.size,
-            fit=plan.fit,
-            step=plan.step,
-            fps=fps,
-            keep_damaged=plan.keep_damaged,
-        )
-        windows = iter([(0, frames)])
-    else:
-        windows = iter_windows(
-            clip.video,
-            plan.frames,
-            stride=plan.stride,
-            size=plan.size,
-            fit=plan.fit,
-            step=plan.step,
-            fps=fps,
-            keep_damaged=plan.keep_damaged,
-        )
-    for start, frames in windows:
+    infos = [probe(video, keep_damaged=plan.keep_damaged) for video in clip.videos]
+    if clip.views and (problem := uneven_views([view.camera for view in clip.views], infos)):
+        raise InputError(f"{clip.name}: {problem}")
+    shown = infos[clip.videos.index(clip.video)]
+    plan = plan.for_source((shown.height, shown.width))
+    fps = plan.fps or (shown.fps if any(info.variable_rate for info in infos) else None)
+    mask = _masks(infos, plan, compression)
+    views = [ViewText(view, view.read_caption(), _embedding(view)) for view in clip.views]
+    readers = [_read(video, plan, fps) for video in clip.videos]
+    for parts in zip(*readers, strict=False):  # A camera's last frame may fall out of a resampled rate.
+        start = parts[0][0]
         if plan.key(clip, start) not in done:
             yield Window(
                 key=plan.key(clip, start),
                 name=clip.name if start == 0 else f"{clip.name} from frame {start}",
-                frames=frames,
-                fps=(fps or info.fps) / plan.step,
-                source_size=(info.height, info.width),
+                frames=parts[0][1] if len(parts) == 1 else torch.cat([frames for _, frames in parts], dim=1),
+                fps=(fps or shown.fps) / plan.step,
+                source_size=(shown.height, shown.width),
                 padding_mask=mask,
                 caption=caption,
                 embedding=embedding,
+                views=views,
             )
+
+
+def _read(video: Path, plan: WindowPlan, fps: float | None) -> Iterator[tuple[int, Tensor]]:
+    """First frame and frames of each window of one file."""
+    options: dict[str, Any] = {"fit": plan.fit, "step": plan.step, "fps": fps, "keep_damaged": plan.keep_damaged}
+    if plan.stride == 0:
+        return iter([(0, read_frames(video, 0, plan.frames, plan.size, **options))])
+    return iter_windows(video, plan.frames, stride=plan.stride, size=plan.size, **options)
+
+
+def _embedding(view: View) -> Tensor | None:
+    return None if view.embedding_file is None else read_embedding(view.embedding_file)
+
+
+def _masks(infos: Sequence[VideoInfo], plan: WindowPlan, compression: int) -> Tensor | None:
+    """(1, h, w) uint8 padding that all views have, (V, h, w) where they differ, None where none has any."""
+    found = [padding_mask((info.height, info.width), plan.size, plan.fit, compression) for info in infos]
+    some = next((mask for mask in found if mask is not None), None)
+    if some is None:
+        return None
+    masks = [torch.zeros_like(some) if mask is None else mask for mask in found]
+    return some if all(torch.equal(mask, some) for mask in masks) else torch.cat(masks)
 
 
 def _image_window(clip: Clip, plan: WindowPlan, compression: int, caption: str, embedding: Tensor | None) -> Window:
@@ -251,21 +274,47 @@ def encode_window(
         embed: caption to (tokens, width); called when the window brings no embedding.
         device: where the tokenizer runs.
     """
-    latent = tokenizer.encode(normalise(window.frames, device))[0].cpu()
-    text = embed(window.caption) if window.embedding is None else window.embedding
-    frames, (height, width) = window.frames.shape[1], window.frames.shape[2:]
+    parts = window.frames.chunk(max(len(window.views), 1), dim=1)
+    # Each view alone: every one has a first frame of its own.
+    latents = [tokenizer.encode(normalise(part, device))[0].cpu() for part in parts]
+    views = [text.view for text in window.views]
+    repeats = [view.frame_repeat / FRAME_REPEAT_UNIT for view in views if view.frame_repeat is not None]
+    height, width = window.frames.shape[2:]
     return LatentSample(
         key=window.key,
-        latent=latent,
-        text=text.to(TEXT_DTYPE),
+        latent=latents[0] if len(latents) == 1 else torch.cat(latents, dim=1),
+        text=_text(window, embed).to(TEXT_DTYPE),
         caption=window.caption,
         fps=window.fps,
-        num_frames=frames,
+        num_frames=parts[0].shape[1],
         image_size=(height, width, *window.source_size),
         padding_mask=window.padding_mask,
         source=window.name,
         origin=window.origin,
+        view_ids=torch.tensor([view.view_id for view in views]) if views else None,
+        frame_repeat=torch.tensor(repeats) if repeats else None,
+        cameras=[view.name or view.camera for view in views],
+        captions=[text.caption for text in window.views],
     )
+
+
+def _text(window: Window, embed: Callable[[str], Tensor]) -> Tensor:
+    """(tokens, width), of V views (V, tokens of the longest, width) with zeros for a view that has no text."""
+    if not window.views:
+        return embed(window.caption) if window.embedding is None else window.embedding
+    given = {
+        number: embed(text.caption) if text.embedding is None else text.embedding
+        for number, text in enumerate(window.views)
+        if text.view.has_text
+    }
+    widths = {text.shape[1] for text in given.values()}
+    if len(widths) != 1:
+        raise InputError(f"{window.name}: text embeddings of its cameras have {sorted(widths)} features, expected one")
+    longest = max(len(text) for text in given.values())
+    stacked = torch.zeros(len(window.views), longest, widths.pop())
+    for number, text in given.items():
+        stacked[number, : len(text)] = text
+    return stacked
 
 
 def check_finite(sample: LatentSample) -> None:

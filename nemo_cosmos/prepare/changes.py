@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Iterable, Sequence, Set
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -51,26 +52,49 @@ class Changes:
             )
 
 
-def file_times(path: Path) -> Times:
-    """What tells without reading it whether a file may have changed; empty when it is not there.
+def file_times(*paths: Path) -> Times:
+    """What tells without reading them whether files may have changed; empty when one is not there.
 
-    The second time changes with every write, whatever the first is set to.
+    The second time changes with every write, whatever the first is set to. Of several files these are the bytes of
+    all, and numbers that change with the time of any, or with their order.
     """
     try:
-        stat = path.stat()
+        stats = [path.stat() for path in paths]
     except (OSError, ValueError):
         return {}  # Reading says what is wrong.
-    return {"bytes": stat.st_size, "mtime_ns": stat.st_mtime_ns, "ctime_ns": stat.st_ctime_ns}
+    times = {name: [getattr(stat, f"st_{name}") for stat in stats] for name in ("mtime_ns", "ctime_ns")}
+    marks = {name: of[0] if len(of) == 1 else _mark(of) for name, of in times.items()}
+    return {"bytes": sum(stat.st_size for stat in stats), **marks}
 
 
-def origin_of(clip: Clip, caption: str, times: Times) -> Origin:
-    """What the samples of a clip are made from."""
+def _mark(numbers: Sequence[int]) -> int:
+    """One number for several, from 0 to 2^60 - 1."""
+    return int(_joined(map(str, numbers))[:15], 16)
+
+
+def _joined(digests: Iterable[str]) -> str:
+    """One digest for several, in their order."""
+    return hashlib.sha256("\n".join(digests).encode()).hexdigest()
+
+
+def _files_digest(files: Sequence[Path]) -> str:
+    digests = [file_digest(file) for file in files]
+    return digests[0] if len(digests) == 1 else _joined(digests)
+
+
+def _captions_digest(captions: Sequence[str]) -> str:
+    digests = [caption_digest(caption) for caption in captions]
+    return digests[0] if len(digests) == 1 else _joined(digests)
+
+
+def origin_of(clip: Clip, captions: Sequence[str], times: Times) -> Origin:
+    """What the samples of a clip are made from; each digest is over all its cameras."""
     return Origin(
         clip=clip.key,
         name=clip.name,
-        sha256=file_digest(clip.video),
-        caption_sha256=caption_digest(caption),
-        embedding_sha256=None if clip.embedding_file is None else file_digest(clip.embedding_file),
+        sha256=_files_digest(clip.videos),
+        caption_sha256=_captions_digest(captions),
+        embedding_sha256=_files_digest(clip.embedding_files) if clip.embedding_files else None,
         **times,
     )
 
@@ -158,18 +182,18 @@ def _drop_samples(out: Path, index: ShardIndex, keys: Set[str]) -> None:
 def _difference(origin: dict[str, Any], clip: Clip) -> str:
     """What is different about a clip, in words; empty when nothing is. A clip that cannot be read now counts as
     changed."""
-    times, what = file_times(clip.video), "image" if clip.still else "video"
+    times, what = file_times(*clip.videos), "image" if clip.still else "video"
     if any(origin[name] != value for name, value in times.items()) or not times:
         if not times:
             return f"{what} missing"
-        if origin["bytes"] != times["bytes"] or origin["sha256"] != file_digest(clip.video):
+        if origin["bytes"] != times["bytes"] or origin["sha256"] != _files_digest(clip.videos):
             return what
     try:
-        caption = caption_digest(clip.read_caption())
+        caption = _captions_digest(clip.read_captions())
     except InputError:
         return "caption unreadable"
     if origin["caption_sha256"] != caption:
         return "caption"
-    before, file = origin["embedding_sha256"], clip.embedding_file
+    before, files = origin["embedding_sha256"], clip.embedding_files
     # One encoder gives one embedding, whether it was computed here or read from a file.
-    return "text embedding" if before and file is not None and before != file_digest(file) else ""
+    return "text embedding" if before and files and before != _files_digest(files) else ""

@@ -10,8 +10,9 @@ from typing import Any
 import torch
 
 from nemo_cosmos.checksums import Verify
+from nemo_cosmos.choices import Captions, Fit, Split
 from nemo_cosmos.data.shards import SAMPLES_PER_SHARD
-from nemo_cosmos.data.video import Fit
+from nemo_cosmos.data.views import refuse_problems
 from nemo_cosmos.data.windows import Size, WindowPlan
 from nemo_cosmos.ending import report_to
 from nemo_cosmos.errors import InputError
@@ -21,13 +22,12 @@ from nemo_cosmos.precision import long_name
 from nemo_cosmos.prepare.decode import default_workers
 from nemo_cosmos.prepare.device import resolve_device, resolve_dtype
 from nemo_cosmos.prepare.encode import LITTLE, PrepareResult, Progress, join_ranks, prepare
+from nemo_cosmos.prepare.selection import even_clips, split_clips
 from nemo_cosmos.prepare.sources import OpenedSource, SourceOptions, open_source
 from nemo_cosmos.prepare.text_embeddings import recorded_encoder, recorded_length
 from nemo_cosmos.typed import check_arguments
 
 SHOWN = 5
-FRAMES = 121
-"""Pixel frames of a sample of the released Predict1 networks."""
 
 
 def prepare_dataset(
@@ -37,8 +37,8 @@ def prepare_dataset(
     tokenizer: str | Path,
     text_encoder: str | Path | None = None,
     frames: int | None = None,
-    size: tuple[int, int] | Sequence[tuple[int, int]] = (704, 1280),
-    fit: Fit = "crop",
+    size: tuple[int, int] | Sequence[tuple[int, int]] | None = None,
+    fit: Fit | None = None,
     fps: float | None = None,
     step: int = 1,
     stride: int = 0,
@@ -54,6 +54,10 @@ def prepare_dataset(
     text_device: str = "auto",
     verify: Verify = "auto",
     source_kind: str = "auto",
+    rig: str | Path | None = None,
+    captions: Captions | None = None,
+    split: Split = "all",
+    skip_incomplete: bool = False,
 ) -> PrepareResult:
     """Tokenize a dataset offline, once, so that training reads latents instead of video.
 
@@ -62,15 +66,16 @@ def prepare_dataset(
 
     Args:
         source: folder with ``videos/`` and ``metas/``, folder of videos with ``*.txt``, or ``.jsonl`` file; or the
-            same with images.
+            same with images; or a folder for each camera of a rig (docs/multiview.md).
         out: folder of shards to write.
         tokenizer: folder of the video tokenizer, or Wan's tokenizer.pth.
         text_encoder: T5 folder or repository that embeds the captions; None uses the embeddings in
             ``source/t5_xxl``.
-        frames: pixel frames per sample, 1 + k * temporal compression; None: 121, of images 1.
-        size: (height, width) in pixels, or several: a clip takes the one whose shape is nearest to its own.
-        fit: how a clip of another shape fills the size: "crop", "pad" or "stretch".
-        fps: resample to this rate; None: each clip's own.
+        frames: pixel frames per sample, 1 + k * temporal compression; None: 121, of images 1, else as the rig says.
+        size: (height, width) in pixels, or several: a clip takes the one whose shape is nearest to its own; None:
+            (704, 1280), or as the rig says.
+        fit: how a clip of another shape fills the size: "crop", "pad" or "stretch"; None: "crop", or as the rig says.
+        fps: resample to this rate; None: each clip's own, or as the rig says.
         step: take every n-th frame.
         stride: frames between the windows of a long clip; 0: its first window alone.
         keep_removed: keep the samples of clips that are no longer in ``source``.
@@ -84,7 +89,11 @@ def prepare_dataset(
         dtype: computation of the tokenizer: "auto" (bf16 on GPUs, fp32 else), "bf16", "fp16" or "fp32".
         text_device: where captions are embedded: "auto" (as ``device``) or "cpu".
         verify: how the tokenizer is compared with its checksums: "auto", "full" or "size".
-        source_kind: what ``source`` is: "clips", "images", or "auto" by what lies there.
+        source_kind: what ``source`` is: "clips", "images", "waymo", "rig", or "auto" by what lies there.
+        rig: file that says which folders are cameras, or name of one of the package; None: the layout's.
+        captions: cameras with captions, "front" or "all"; None: as the rig says.
+        split: "train" leaves the last tenth of the clips by name out, and one more; "val" takes those alone.
+        skip_incomplete: clips whose cameras are missing or differ in length or rate are left out instead of refused.
 
     Returns:
         What the call did: ``path``, ``samples`` (in the folder now), ``written``, ``skipped``, ``manifest``, ….
@@ -93,20 +102,29 @@ def prepare_dataset(
         InputError: a value of the wrong type or that does not fit the tokenizer, a missing folder, no usable clip, or
             a folder ``out`` that holds something else or cannot be written.
     """
-    sizes = _sizes(size)
-    check_arguments(prepare_dataset, {**locals(), "size": sizes[0]})
+    sizes = () if size is None else _sizes(size)
+    check_arguments(prepare_dataset, {**locals(), "size": None if size is None else sizes[0]})
     source, out, tokenizer = Path(source), Path(out), Path(tokenizer)
     encoder = None if text_encoder is None else str(text_encoder)
     report_to(out)
-    opened = open_source(source, source_kind, SourceOptions(encoder is None, default_caption))
-    clips, plan = opened.clips, _plan(opened, source, frames, sizes, fit, step, stride, fps, keep_damaged)
-    used_default = any(clip.caption_file is None and clip.caption == default_caption for clip in clips)
+    asked = SourceOptions(encoder is None, default_caption, rig=rig, captions=captions, list_problems=skip_incomplete)
+    opened = open_source(source, source_kind, asked)
+    whole = [problem for problem in opened.problems if not problem.clip]
+    refuse_problems(whole, f"{source} does not fit its rig", "complete it, or name another rig with --rig")
+    clips = split_clips(opened.clips, split)
+    plan = _plan(opened, source, frames, sizes, fit, step, stride, fps, keep_damaged)
+    used_default = any(
+        text.caption_file is None and text.caption == default_caption
+        for clip in clips
+        for text in clip.views or [clip]
+    )
     place = resolve_device(device)
     compute_dtype = resolve_dtype(dtype, place)
     video_tokenizer = open_tokenizer(tokenizer, device=place, dtype=compute_dtype, verify_files=verify)
     text_place = place if text_device == "auto" else resolve_device(text_device)
     alone = not torch.distributed.is_initialized()
     rank = join_ranks()
+    clips, left_out = even_clips(clips, opened, source, out, keep_damaged, skip_incomplete)
     if rank.index == 0:
         print(f"tokenizer {video_tokenizer.identity}: {video_tokenizer.origin}", flush=True)
         if opened.not_read:
@@ -131,7 +149,10 @@ def prepare_dataset(
                 "dtype": str(compute_dtype).removeprefix("torch."),
                 "text_length": recorded_length(source) if encoder is None else text_length,
                 "default_caption": default_caption if used_default else None,
+                "split": None if split == "all" else split,
+                **opened.settings(),
             },
+            left_out=left_out,
             keep_removed=keep_removed,
             on_progress=on_progress,
         )
@@ -147,14 +168,16 @@ def _plan(
     source: Path,
     frames: int | None,
     sizes: tuple[Size, ...],
-    fit: Fit,
+    fit: Fit | None,
     step: int,
     stride: int,
     fps: float | None,
     keep_damaged: bool,
 ) -> WindowPlan:
     """The windows of a source's clips; InputError for more frames than its clips have, and choices among them."""
-    count = (opened.frames or FRAMES) if frames is None else frames
+    usual = opened.sampling
+    sizes, fit, fps = sizes or (usual.size,), fit or usual.fit, usual.fps if fps is None else fps
+    count = (opened.frames or usual.frames) if frames is None else frames
     plan = WindowPlan(count, sizes[0], fit, step, stride, fps, keep_damaged, sizes[1:])
     if opened.frames is None:
         return plan

@@ -70,9 +70,10 @@ class ClipDecoder(IterableDataset):
             origin: Origin | None = None
             try:
                 # Taken before the first frame: what changes while it is read counts as changed the next time.
-                times = file_times(clip.video)
+                times = file_times(*clip.videos)
                 for window in windows_of(clip, self.plan, self.compression, self.done):
-                    origin = origin or replace(origin_of(clip, window.caption, times), options=self.options)
+                    captions = [text.caption for text in window.views] or [window.caption]
+                    origin = origin or replace(origin_of(clip, captions, times), options=self.options)
                     window.origin = origin
                     yield window
                 yield ClipEnd()
@@ -90,7 +91,7 @@ def decode_ahead(decoder: ClipDecoder, workers: int) -> Iterator[Item]:
         raise InputError(f"workers={workers}: expected 0 or more")
     workers = min(workers, len(decoder.clips))
     if workers:
-        _check_shared_memory(decoder.plan, workers)
+        _check_shared_memory(decoder.plan, workers, max(len(clip.videos) for clip in decoder.clips))
     loader = DataLoader(
         decoder,
         batch_size=None,
@@ -107,11 +108,11 @@ def default_workers() -> int:
     return max(1, min(16, cores - 1))
 
 
-def _check_shared_memory(plan: WindowPlan, workers: int) -> None:
+def _check_shared_memory(plan: WindowPlan, workers: int, views: int) -> None:
     """Containers often have 64 MB of shared memory; a worker would die there without a word on the cause."""
     if not SHARED_MEMORY.is_dir():
         return
-    window = 3 * plan.frames * max(height * width for height, width in plan.sizes)
+    window = 3 * views * plan.frames * max(height * width for height, width in plan.sizes)
     needed, free = window * (workers * PREFETCH + 1), shutil.disk_usage(SHARED_MEMORY).free
     if needed > free:
         raise InputError(

@@ -10,7 +10,7 @@ import contextlib
 import datetime
 import os
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from functools import lru_cache
 from pathlib import Path
@@ -111,6 +111,7 @@ def prepare(
     device: torch.device | str = "cpu",
     options: Mapping[str, Any] | None = None,
     keep_removed: bool = False,
+    left_out: Sequence[Failure] = (),
     on_progress: Callable[[Progress], None] = lambda progress: None,
 ) -> PrepareResult:
     """Encode clips into shards under ``out``; goes on where an earlier call stopped.
@@ -133,6 +134,7 @@ def prepare(
         device: where the tokenizer runs.
         options: what else shapes the samples, by the names of the command's options; None values are left out.
         keep_removed: samples of clips that are gone stay.
+        left_out: clips that are not among ``clips``, recorded with those that turn out to be unusable.
         on_progress: called after every sample and every clip of this rank.
 
     Raises:
@@ -146,7 +148,7 @@ def prepare(
         raise InputError(
             f"samples_per_shard={samples_per_shard}, workers={workers}: expected at least 1 and at least 0"
         )
-    out, rank = Path(out), _rank()
+    out, rank = Path(out), current_rank()
     settings = {**plan.settings(), "latent_dtype": latent_dtype}
     record = {
         **settings,
@@ -183,7 +185,7 @@ def prepare(
                     sample.latent = sample.latent.to(LATENT_DTYPES[latent_dtype])
                     writer.write(sample)
                     progress.samples += 1
-                    progress.frames += sample.num_frames
+                    progress.frames += sample.num_frames * sample.num_views
                     height, width, *shown = sample.image_size
                     progress.cropped += kept_share((shown[0], shown[1]), (height, width), plan.fit) < LITTLE
                 elif isinstance(sample, Failure):
@@ -192,8 +194,8 @@ def prepare(
                 progress.skipped = len(skipped)
                 progress.seconds = time.monotonic() - began
                 on_progress(progress)
-        everyone = _gather(rank, (progress, skipped))
-        skipped = [failure for _, failures in everyone for failure in failures]
+        everyone = gather(rank, (progress, skipped))
+        skipped = [*left_out, *(failure for _, failures in everyone for failure in failures)]
         if rank.index == 0:
             if not completed_shards(out):
                 if not existed:
@@ -321,10 +323,11 @@ def _open_out(out: Path, record: dict[str, Any], clips: list[Clip], rank: Rank, 
         file = out / SETTINGS_NAME
         write_json(file, {**(read_json(file) if file.is_file() else {}), **record})
         drop_changed(out, changes)
-    return _gather(rank, changes)[0]
+    return gather(rank, changes)[0]
 
 
-def _rank() -> Rank:
+def current_rank() -> Rank:
+    """Place of this process among those that joined."""
     return Rank(dist.get_rank(), dist.get_world_size()) if dist.is_initialized() else Rank()
 
 
@@ -333,7 +336,8 @@ def _barrier(rank: Rank) -> None:
         dist.barrier()
 
 
-def _gather(rank: Rank, value: Any) -> list[Any]:
+def gather(rank: Rank, value: Any) -> list[Any]:
+    """Every rank's value, in their order, on all of them."""
     if rank.count == 1:
         return [value]
     values: list[Any] = [None] * rank.count
@@ -346,4 +350,4 @@ def join_ranks() -> Rank:
     if int(os.environ.get("WORLD_SIZE", "1")) > 1 and not dist.is_initialized():
         # Processes meet through the CPU: they exchange counts, and a GPU collective would time out on uneven work.
         dist.init_process_group("gloo", timeout=datetime.timedelta(days=30))
-    return _rank()
+    return current_rank()

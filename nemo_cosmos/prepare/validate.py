@@ -171,7 +171,9 @@ def _view_problems(sample: LatentSample) -> list[str]:
             problems.append(f"{len(getattr(sample, name))} {name} for {len(numbers)} views")
     if sample.text.ndim == 3 and len(sample.captions) == len(sample.text):
         told = sample.text.flatten(1).abs().amax(dim=1) > 0
-        bare = [view for view, caption, some in zip(numbers, sample.captions, told, strict=True) if caption and not some]
+        bare = [
+            view for view, caption, some in zip(numbers, sample.captions, told, strict=True) if caption and not some
+        ]
         if bare:
             problems.append(f"views {bare} have a caption and no text embedding")
     return problems

@@ -8,10 +8,12 @@ from nemo_cosmos.errors import InputError
 from nemo_cosmos.prepare.sources.base import OpenedSource, Source, SourceOptions
 from nemo_cosmos.prepare.sources.clips import ClipSource
 from nemo_cosmos.prepare.sources.images import ImageSource
+from nemo_cosmos.prepare.sources.rig import RigSource
 
 __all__ = ["KINDS", "OpenedSource", "Source", "SourceOptions", "open_source"]
 
-SOURCES: dict[str, Source] = {source.kind: source for source in (ImageSource(), ClipSource())}
+_ALL: tuple[Source, ...] = (ImageSource(), RigSource("waymo", "waymo"), RigSource("rig"), ClipSource())
+SOURCES: dict[str, Source] = {source.kind: source for source in _ALL}
 """In the order in which they are asked whether they read a path."""
 KINDS = ("auto", *SOURCES)
 
@@ -33,10 +35,20 @@ def open_source(
     """
     path = Path(path)
     if kind not in KINDS:
-        raise InputError(f"source {kind!r}: expected one of {', '.join(KINDS)}")
-    source = SOURCES[kind] if kind != "auto" else next(s for s in SOURCES.values() if s.reads(path))
-    clips = source.open(path, options)
-    note = ""
+        raise InputError(f"layout {kind!r}: expected one of {', '.join(KINDS)}")
+    source = SOURCES[kind] if kind != "auto" else _guess(path, options)
+    if not source.has_rig and (given := "--rig" if options.rig else "--captions" if options.captions else None):
+        raise InputError(f"{given}: {path} is read as {source.kind}, of one camera each; leave it out, or --layout")
+    found = source.open(path, options)
+    note = found.note
     if kind == "auto" and (path / "videos").is_dir() and (path / "images").is_dir():
-        note = f"{path} holds videos/ and images/: the videos are read, --source images reads the images"
-    return OpenedSource(source.kind, clips, source.frames, source.not_read(path), note)
+        note = f"{path} holds videos/ and images/: the videos are read, --layout images reads the images"
+    unread, problems = source.not_read(path), found.problems
+    return OpenedSource(source.kind, found.clips, source.frames, unread, note, found.sampling, found.rig, problems)
+
+
+def _guess(path: Path, options: SourceOptions) -> Source:
+    """The source of what lies at a path; a rig that is given says it."""
+    if options.rig is not None:
+        return SOURCES["rig"]
+    return next(source for source in SOURCES.values() if source.reads(path))

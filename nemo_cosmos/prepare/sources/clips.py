@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from nemo_cosmos.data.clips import VIDEOS, Clip, Media, find_clips, list_clips, not_read
-from nemo_cosmos.prepare.sources.base import SourceOptions
+from nemo_cosmos.prepare.sources.base import Found, SourceOptions
 
 
 class ClipSource:
@@ -13,12 +13,16 @@ class ClipSource:
 
     kind = "clips"
     frames: int | None = None
+    has_rig = False
     media: Media = VIDEOS
 
     def reads(self, path: Path) -> bool:
         return True  # What nothing else reads; opening it says what is missing.
 
-    def open(self, path: Path, options: SourceOptions) -> list[Clip]:
+    def open(self, path: Path, options: SourceOptions) -> Found:
+        return Found(self._clips(path, options))
+
+    def _clips(self, path: Path, options: SourceOptions) -> list[Clip]:
         if not options.captions_needed:
             return list_clips(path, self.media)
         return find_clips(

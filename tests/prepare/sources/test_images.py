@@ -134,7 +134,9 @@ def test_embeddings_of_the_folder(folder: Path, images: Path, tmp_path: Path) ->
         (("--stride", 4), "stride=4"),
         (("--keep-damaged",), "keep_damaged=True"),
         (("--source", "clips"), "images holds no video|data holds no video"),
-        (("--source", "waymo"), "source 'waymo': expected one of auto, images, clips"),
+        (("--source", "zip"), "layout 'zip': expected one of auto, images"),
+        (("--layout", "waymo"), "has no folder videos: expected videos/CAMERA"),
+        (("--rig", "waymo", "--layout", "images"), "--rig: .*read as images"),
     ],
 )
 def test_choices_that_images_do_not_have(

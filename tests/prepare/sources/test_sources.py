@@ -55,7 +55,7 @@ def test_lists(tmp_path: Path, line: dict[str, str], expected: object) -> None:
 
 def test_both_kinds_in_one_folder_are_said_aloud(tmp_path: Path) -> None:
     write(tmp_path, "videos/a.mp4", "images/b.jpg", "metas/a.txt", "metas/b.txt")
-    assert "--source images reads the images" in open_source(tmp_path).note
+    assert "--layout images reads the images" in open_source(tmp_path).note
     assert opened(tmp_path, "images") == ("images", ["images/b.jpg"], 1)
     assert open_source(tmp_path, "images").note == ""
 
@@ -92,5 +92,5 @@ def test_what_is_not_there(tmp_path: Path) -> None:
             open_source(tmp_path / "gone", kind)
     with pytest.raises(InputError, match="holds no image: it holds no"):
         open_source(write(tmp_path, "a.mp4"), "images")
-    with pytest.raises(InputError, match="source 'zip': expected one of auto, images, clips"):
+    with pytest.raises(InputError, match="layout 'zip': expected one of auto, images, waymo, rig, clips"):
         open_source(tmp_path, "zip")
