@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, get_args
 
@@ -13,7 +13,7 @@ from nemo_cosmos.choices import Fit, InputFrom, Sampler, Stacking
 from nemo_cosmos.data.images import IMAGE_FORMATS
 from nemo_cosmos.data.manifest import Manifest, one_rate
 from nemo_cosmos.data.record import recorded_rates
-from nemo_cosmos.data.rig import MOST_CAMERAS, Rig
+from nemo_cosmos.data.rig import MOST_CAMERAS, Rig, described_rig
 from nemo_cosmos.data.sample import TokenizerIdentity
 from nemo_cosmos.data.video import FITS
 from nemo_cosmos.errors import InputError
@@ -129,6 +129,7 @@ class WeightDefaults:
         input_step: distance between the frames taken from a source video.
         fps: frame rate of all training samples, None where they differ or it is unknown.
         rig: cameras of the training samples, None where they had one or it is unknown.
+        of_run: the weights are of a run.
     """
 
     size: tuple[int, int] = RELEASED_SIZE
@@ -142,6 +143,7 @@ class WeightDefaults:
     input_step: int = 1
     fps: float | None = None
     rig: Rig | None = None
+    of_run: bool = False
 
 
 def trained_text_length(path: str | Path) -> int:
@@ -180,7 +182,7 @@ def weight_defaults(
     if folder is None:
         return WeightDefaults(size=released_size)
     try:
-        return _run_defaults(folder, read_yaml(folder / "config.yaml"), config)
+        return replace(_run_defaults(folder, read_yaml(folder / "config.yaml"), config), of_run=True)
     except (TypeError, LookupError) as error:
         raise InputError(f"{folder / 'config.yaml'}: not the settings of a run ({error})") from error
 
@@ -235,7 +237,19 @@ def _run_defaults(folder: Path, values: Any, config: GenerationConfig) -> Weight
         input_fps=fps,
         input_step=step or 1,
         fps=_training_rate(shards, folder),
+        rig=_trained_rig(shards, manifest),
     )
+
+
+def _trained_rig(shards: Manifest, manifest: Path) -> Rig | None:
+    """The cameras of the samples; of shards that were not made from a rig, those that their ids are known by."""
+    cameras, told = shards.settings.get("rig"), shards.settings.get("captions")
+    if isinstance(cameras, list):
+        front = told.partition(", front ")[2] if isinstance(told, str) else ""
+        return described_rig(cameras, front or None, str(manifest))
+    if len(shards.view_ids) != 1:
+        return None
+    return described_rig([f"view_{number}={number}" for number in shards.view_ids[0]], None, str(manifest))
 
 
 def _training_rate(shards: Manifest, folder: Path) -> float | None:
