@@ -6,7 +6,7 @@ import logging
 import os
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -55,6 +55,7 @@ class GenerationRequest:
         has_prompt: the prompt was given although it is empty, as captions may be; it is used as it is.
         frames: image or video in memory, instead of ``visual_input``.
         prompts: instead of ``prompt``, captions by camera, or of all views in order.
+        other_prompts: captions of cameras that are told none where ``prompt`` is one text.
         visual_inputs: instead of ``visual_input``, image or video of each camera, or in memory of all views in order.
         views: the cameras in the order of their ids, filled in once they are known.
         embedding: file with the text embedding of all views, filled in likewise.
@@ -67,6 +68,7 @@ class GenerationRequest:
     has_prompt: bool = False
     frames: GivenFrames | None = None
     prompts: Mapping[str, str] | tuple[str, ...] | None = None
+    other_prompts: Mapping[str, str] = field(default_factory=dict)
     visual_inputs: Mapping[str, Path | GivenFrames] | tuple[GivenFrames, ...] | None = None
     views: tuple[View, ...] = ()
     embedding: Path | None = None

@@ -63,7 +63,7 @@ def _require_all(found: Inputs, rig: Rig, where: str, others: list[str]) -> Inpu
     for given in found.values():
         if isinstance(given, Path):
             require_file(given, f"{where}: ")
-    return found
+    return {folder: found[folder] for folder in rig.folders}
 
 
 def _in_folder(folder: Path, rig: Rig) -> Inputs:
