@@ -10,7 +10,7 @@ from nemo_cosmos.errors import InputError
 from nemo_cosmos.inference.config import GenerationConfig, WeightDefaults
 from nemo_cosmos.inference.requests import GenerationRequest, View
 from nemo_cosmos.inference.view_captions import captions_of
-from nemo_cosmos.inference.view_inputs import check_alike, find_inputs
+from nemo_cosmos.inference.view_inputs import check_alike, check_stacked, find_inputs
 from nemo_cosmos.models.dit.config import DiTConfig
 
 
@@ -89,4 +89,6 @@ def with_views(
     )
     # One file that holds all views stays as it is named.
     whole = None if inputs else request.visual_input
+    if whole is not None:
+        check_stacked(whole, len(rig.cameras), config, defaults)
     return replace(request, views=views, embedding=captions.embedding, visual_input=whole, frames=None)

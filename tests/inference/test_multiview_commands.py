@@ -19,7 +19,7 @@ from typer.testing import CliRunner
 import nemo_cosmos as nc
 from nemo_cosmos.checkpoint.lora import save_adapter
 from nemo_cosmos.commands.generate import generate
-from nemo_cosmos.data.video import probe, read_frames
+from nemo_cosmos.data.video import probe, read_frames, write_mp4
 from nemo_cosmos.inference import known_views_flags, predict2_flags
 from nemo_cosmos.inference.config import GenerationConfig
 from nemo_cosmos.inference.job import GenerationJob, run_job
@@ -128,8 +128,8 @@ def test_flags_that_change_the_result_and_those_that_do_not(run: Run, models: Pa
         made[name] = views(Path(name))
     for name in ("ema", "fps", "none"):
         assert (made[name] - made["plain"]).abs().max() > 2, name
-    # A frame rate of its own for the network, and the lines of a rig in another order.
-    assert torch.equal(made["rope"], made["fps"]) and torch.equal(made["rig"], made["plain"])
+    assert torch.equal(made["rig"], made["plain"])  # Its lines are in another order.
+    assert not torch.equal(made["rope"], made["plain"])  # In files of one rate.
     assert probe("fps.mp4").fps == pytest.approx(30) and probe("rope.mp4").fps == pytest.approx(10)
 
 
@@ -147,7 +147,7 @@ def test_an_output_is_an_input_again(run: Run, models: Path) -> None:
     assert settings["num_input_frames"] == 5
 
 
-def test_a_batch(run: Run, models: Path) -> None:
+def test_a_batch(run: Run, models: Path, capsys: pytest.CaptureFixture[str]) -> None:
     folder = str(models / "clips")
     by_camera = {name: f"{folder}/{name}.mp4" for name in CAMERAS}
     entries = [
@@ -164,14 +164,11 @@ def test_a_batch(run: Run, models: Path) -> None:
         ([{"prompt": {"cross_right": 3}, "input_video": folder}], "entry 0: prompt={'cross_right': 3}: expected text"),
         ([{"prompt": "a", "input_video": [folder]}], "entry 0: input_video=["),
         ([{"prompt": "a", "input_video": folder, "output_video": "x.mp4"},
-          {"prompt": "a", "input_video": folder, "output_video": "x_grid.mp4"}], "two requests would write x_grid.mp4"),
+          {"prompt": "a", "input_video": folder, "output_video": "x_grid.mp4"}], "requests would write x_grid.mp4"),
     ):  # fmt: skip
         Path("batch.json").write_text(json.dumps(content))
-        with pytest.MonkeyPatch.context() as patch:
-            error: list[str] = []
-            patch.setattr(sys.stderr, "write", lambda text: error.append(text) or len(text))
-            assert run("--n_views", 3, "--batch_input_json", "batch.json", prompt=None) == 2
-        assert message in "".join(error)
+        assert run("--n_views", 3, "--batch_input_json", "batch.json", prompt=None) == 2
+        assert message in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(
@@ -183,13 +180,13 @@ def test_a_batch(run: Run, models: Path) -> None:
         (["--num_conditional_frames", 0, "--n_views", 8], "table of 7 views, ids 0 to 6: view_7 (7)"),
         (["--num_conditional_frames", 0, "--n_views", 0], "num_views=0: expected at least 1"),
         (["--num_conditional_frames", 0, "--n_views", 3, "--rig", "waymo"], "waymo.yaml names 5 cameras"),
-        (["--rig", "gone.yaml"], "gone.yaml does not exist"),
+        (["--num_conditional_frames", 0, "--rig", "gone.yaml"], "gone.yaml does not exist"),
         (["--n_views", 3, "--num_conditional_frames", 0, "--prompt", "{models}/two.txt"], "two.txt has 2 lines"),
         (["--n_views", 3, "--input_path", "{models}/clips/front_wide.mp4", "--num_conditional_frames", 5],
          "front_wide.mp4 has 3 frames of each view, too few"),
         (["--n_views", 2, "--input_path", "{models}/clips/front_wide.mp4"], "9 frames, which do not divide into 2"),
         (["--num_conditional_frames", 0, "--num_frames", 6], "num_frames=6"),
-        (["--num_conditional_frames", 0, "--dit_path", "{models}/vae"], "--dit_path {models}/vae"),
+        (["--num_conditional_frames", 0, "--dit_path", "{models}/vae"], "expected CosmosTransformer3DModel"),
         (["--use_cuda_graphs"], "--use_cuda_graphs: "),
     ],
 )  # fmt: skip
@@ -240,7 +237,7 @@ def test_adapters(run: Run, models: Path) -> None:
 def test_released_places_and_defaults(run: Run, models: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any) -> None:
     seen: list[Any] = []
     monkeypatch.setattr(predict2_flags, "run_job", lambda job, requests: seen.append((job, requests)))
-    monkeypatch.setattr(sys, "argv", [])
+    monkeypatch.setattr(sys, "argv", ["multiview.py"])
     parser = predict2_flags.build_parser("multiview", "")
     place = Path("checkpoints/nvidia/Cosmos-Predict2-2B-Multiview/model-720p-10fps-7views-29frames.pt")
     words = ["--prompt", "go", "--input_path", str(models / "clips"), "--tokenizer", str(models / "vae")]
@@ -300,11 +297,14 @@ def test_generate_and_python_do_the_same(models: Path, tmp_path: Path) -> None:
     )
     settings: dict[str, Any] = {"height": 32, "width": 48, "num_frames": 9, "num_steps": 3, "num_views": 3}
     frames = np.stack([read_frames(models / "clips" / f"{n}.mp4").permute(1, 2, 3, 0).numpy() for n in CAMERAS])
-    for video in (models / "clips", frames, dict(zip(CAMERAS, frames, strict=True))):
-        fps = {} if isinstance(video, Path) else {"fps": 8.0}
-        made = pipe("go", video=video, **settings, **fps)
-        assert made.shape == (3, 9, 32, 48, 3)
-        assert np.abs(made.astype(int) - expected).mean() < 2
+    made = [
+        pipe("go", video=video, fps=8.0, **settings)
+        for video in (models / "clips", frames, dict(zip(CAMERAS, frames, strict=True)))
+    ]
+    assert made[0].shape == (3, 9, 32, 48, 3)
+    assert np.array_equal(made[0], made[1]) and np.array_equal(made[0], made[2])
+    write_mp4(tmp_path / "view.mp4", made[0][1], 8, quality=0)
+    assert np.array_equal(read_frames(tmp_path / "view.mp4").permute(1, 2, 3, 0).numpy(), expected[1])
     with pytest.raises(nc.InputError, match="frames of one camera in memory, but there are 3"):
         pipe("go", video=frames[0], **settings)
 
@@ -369,5 +369,5 @@ def test_predict1_writes_its_grid_and_its_views_one_after_another(models: Path, 
     assert torch.equal(torch.stack(whole.chunk(6, dim=1)), found)
     tiles = [tile for row in grid.chunk(2, dim=2) for tile in row.chunk(3, dim=3)]
     for tile, name in zip(tiles, ("left", "front", "right", "back_left", "back", "back_right"), strict=True):
-        below = (tile - found[names.index(name)])[:, :, 20:]
-        assert below.abs().max() <= 2, name
+        apart = [(tile - view)[:, :, 20:].abs().float().mean() for view in found]  # Below the names.
+        assert apart.index(min(apart)) == names.index(name) and min(apart) < 4, name
