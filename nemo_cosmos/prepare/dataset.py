@@ -109,7 +109,7 @@ def prepare_dataset(
     report_to(out)
     asked = SourceOptions(encoder is None, default_caption, rig=rig, captions=captions, list_problems=skip_incomplete)
     opened = open_source(source, source_kind, asked)
-    whole = [problem for problem in opened.problems if not problem.clip]
+    whole = [problem for problem in opened.problems if not problem.clip or not opened.clips]
     refuse_problems(whole, f"{source} does not fit its rig", "complete it, or name another rig with --rig")
     clips = split_clips(opened.clips, split)
     plan = _plan(opened, source, frames, sizes, fit, step, stride, fps, keep_damaged)

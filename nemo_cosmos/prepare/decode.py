@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import shutil
 from collections.abc import Iterator
@@ -92,6 +93,8 @@ def decode_ahead(decoder: ClipDecoder, workers: int) -> Iterator[Item]:
     workers = min(workers, len(decoder.clips))
     if workers:
         _check_shared_memory(decoder.plan, workers, max(len(clip.videos) for clip in decoder.clips))
+        # Decoders that this process has done with, but not freed, have threads that a worker would wait for in vain.
+        gc.collect()
     loader = DataLoader(
         decoder,
         batch_size=None,

@@ -65,6 +65,7 @@ class Report:
         shapes: shapes of the latents, counted.
         empty_captions: samples with an empty caption.
         distinct_captions: different captions.
+        views: lists of view ids of multiview samples, counted.
     """
 
     samples: int = 0
@@ -76,6 +77,7 @@ class Report:
     shapes: Counter[tuple[int, ...]] = field(default_factory=Counter)
     empty_captions: int = 0
     distinct_captions: int = 0
+    views: Counter[tuple[int, ...]] = field(default_factory=Counter)
 
 
 def validate(path: str | Path, on_sample: Callable[[int, int], None] = lambda done, total: None) -> Report:
@@ -229,6 +231,8 @@ def _count(sample: LatentSample, report: Report) -> None:
     report.fps[round(sample.fps, 3)] += 1
     report.shapes[tuple(sample.latent.shape)] += 1
     report.empty_captions += not sample.caption
+    if sample.view_ids is not None:
+        report.views[tuple(sample.view_ids.flatten().tolist())] += 1
     if sample.latent.ndim == 4 and bool(torch.isfinite(sample.latent).all()):
         report.latents.add(sample.latent)
 
@@ -239,6 +243,8 @@ def _judge(report: Report) -> None:
         return
     if report.empty_captions:
         report.warnings.append(f"{report.empty_captions} samples have an empty caption")
+    if len({tuple(sorted(ids)) for ids in report.views}) > 1 or 0 < report.views.total() < report.samples:
+        report.warnings.append("samples have different views")
     if report.samples > 1 and report.distinct_captions == 1:
         report.warnings.append("all samples have the same caption")
     mean, std = report.latents.mean, report.latents.std

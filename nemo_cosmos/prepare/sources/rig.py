@@ -49,7 +49,7 @@ class RigSource:
             problems += bare
             spoilt = {problem.clip for problem in bare}
             clips = [clip for clip in clips if clip.name not in spoilt]
-        if not (clips and options.list_problems):
+        if not options.list_problems:
             _refuse(path, problems, len(found.names))
         note = f"not of the rig {rig.source}, and left out: {', '.join(found.others)}" if found.others else ""
         own = {name: value for name in ("frames", "size", "fit", "fps") if (value := getattr(rig, name)) is not None}
