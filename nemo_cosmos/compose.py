@@ -16,11 +16,11 @@ import re
 import types
 import typing
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar, cast
 
 from nemo_cosmos.errors import InputError
+from nemo_cosmos.other_names import OtherName, Values, meant, translate
 from nemo_cosmos.settings import check_settings, plain_interpolation
 from nemo_cosmos.typed import read_yaml
 
@@ -30,36 +30,10 @@ if typing.TYPE_CHECKING:
 T = TypeVar("T")
 
 
-@dataclass(frozen=True)
-class OtherSpelling:
-    """A key, or the beginning of keys, that stands for another one of the schema.
-
-    A schema lists its own as ``OTHER_SPELLINGS``, by the dotted name that is written instead.
-
-    Attributes:
-        key: that of the schema.
-        values: what the written values stand for, where they differ; other values are errors.
-    """
-
-    key: str
-    values: Mapping[str, Any] | None = None
-
-
-def _schema_key(schema: type, key: str) -> tuple[str, Mapping[str, Any] | None]:
+def _schema_key(schema: type, key: str) -> tuple[str, Values | None]:
     """The key of the schema that a written one stands for, and what its values stand for."""
-    spellings: Mapping[str, OtherSpelling] = getattr(schema, "OTHER_SPELLINGS", {})
-    for written, spelling in spellings.items():
-        if key == written or key.startswith(f"{written}."):
-            return spelling.key + key[len(written) :], spelling.values
-    return key, None
-
-
-def _schema_value(key: str, value: Any, values: Mapping[str, Any] | None) -> Any:
-    if values is None:
-        return value
-    if value not in values:
-        raise InputError(f"{key}={value}: expected {' or '.join(values)}")
-    return values[value]
+    names: Mapping[str, OtherName] = getattr(schema, "OTHER_NAMES", {})
+    return translate(names, key)
 
 
 def conf_folder() -> Path:
@@ -223,6 +197,11 @@ def _prepare_overrides(
         elif (conf_folder() / key).is_dir() and not isinstance(override.value(), dict):
             _require_choice(key, override.value())
             lines.append(line)
+        elif _is_section(schema, keys, key) and not isinstance(override.value(), dict):
+            raise InputError(
+                f"{key}={value}: {key} is no choice but a section, whose settings are given one by one: "
+                f"{', '.join(name for name in keys if name.startswith(f'{key}.'))}"
+            )
         elif key in keys or any(key.startswith(f"{parent}.") for parent in open_keys):
             # Every key that the schema has may be set, whether or not a file mentions it.
             if line.startswith("~") and key in keys:
@@ -240,8 +219,8 @@ def _in_schema_words(schema: type, line: str) -> str:
     key, values = _schema_key(schema, written[len(sign) :])
     if not equals:
         return sign + key
-    meant = _schema_value(written, value, values)
-    return f"{sign}{key}={str(meant).lower() if isinstance(meant, bool) else meant}"
+    own = meant(written, value, values)
+    return f"{sign}{key}={str(own).lower() if isinstance(own, bool) else own}"
 
 
 def _require_choice(group: str, value: Any) -> None:
@@ -261,7 +240,7 @@ def _split_values(schema: type, keys: list[str], values: Mapping[str, Any]) -> t
         if not isinstance(written, str):
             raise InputError(f"override {written!r}: expected the name of a setting, for example 'trainer.max_steps'")
         key, meanings = _schema_key(schema, written)
-        value = _schema_value(written, given, meanings)
+        value = meant(written, given, meanings)
         if key == "experiment":
             raise InputError("override 'experiment': the experiment is named by the first argument alone")
         if key not in keys and not any(key.startswith(f"{parent}.") for parent in open_keys):
@@ -324,6 +303,10 @@ def _type_of(schema: type, key: str) -> Any:
 
 def _is_mapping(schema: type, key: str) -> bool:
     return typing.get_origin(_type_of(schema, key)) in (dict, Mapping)
+
+
+def _is_section(schema: type, keys: list[str], key: str) -> bool:
+    return key in keys and dataclasses.is_dataclass(_type_of(schema, key))
 
 
 def _is_text(schema: type, key: str) -> bool:

@@ -5,11 +5,11 @@ Sections and their keys are what a user may override on the command line; `load_
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
 from nemo_cosmos.compose import (
-    OtherSpelling,
     conf_folder,
     dump_config,
     experiment_file,
@@ -17,6 +17,7 @@ from nemo_cosmos.compose import (
     load_config,
     read_config,
 )
+from nemo_cosmos.other_names import TRAINING, OtherName
 from nemo_cosmos.settings import ABOVE_ZERO, BELOW_ONE
 from nemo_cosmos.typed import LARGEST
 
@@ -282,16 +283,7 @@ class LoraConfig:
 class TrainConfig:
     """Everything `nemo-cosmos train` reads; `conf/train.yaml` is its commented form."""
 
-    OTHER_SPELLINGS: ClassVar[dict[str, OtherSpelling]] = {
-        "diffusion": OtherSpelling("objective"),
-        "model.train_architecture": OtherSpelling("lora.enabled", {"lora": True, "base": False}),
-        "model.config.train_architecture": OtherSpelling("lora.enabled", {"lora": True, "base": False}),
-        "model.config.lora_rank": OtherSpelling("lora.rank"),
-        "model.config.lora_alpha": OtherSpelling("lora.alpha"),
-        "trainer.max_iter": OtherSpelling("trainer.max_steps"),
-        "checkpoint.save_iter": OtherSpelling("checkpoint.every_n_steps"),
-        "model_parallel.context_parallel_size": OtherSpelling("parallel.context"),
-    }
+    OTHER_NAMES: ClassVar[Mapping[str, OtherName]] = TRAINING
     """What users of the original commands, and of earlier versions of this one, write."""
 
     experiment: str = MISSING

@@ -63,6 +63,7 @@ def test_help_of_a_verb_has_an_example(words: list[str]) -> None:
         (["train", "experiment=demo_video2world", "trainer.max_stepz=3"], "did you mean trainer.max_steps?"),
         (["train", "experiment=demo_video2wrld"], "did you mean demo_video2world?"),
         (["experiments", "show", "nothing"], "Shipped experiments: demo_video2world"),
+        (["experiments", "diff", "demo_video2world", "nothing"], "Shipped experiments: demo_video2world"),
     ],
 )
 def test_mistake_ends_with_one_line_and_status_2(arguments: list[str], answer: str, tmp_path: Path) -> None:

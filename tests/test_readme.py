@@ -29,6 +29,7 @@ OWN = (
     "datasets/hdvila",
     "datasets/cosmos_nemo_assets",
     "datasets/groot",
+    "datasets/bridge",
     "datasets/first_frames",
     "raft_large_C_T_SKHT_V2-ff5fadd5.pth",
 )

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import dataclasses
 import sys
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -55,15 +56,56 @@ def show(
 
     [bold]Example:[/bold] nemo-cosmos experiments show video2world_7b_example_hdvila parallel.context=4
     """
-    from nemo_cosmos.config import TrainConfig, dump_config, experiment_names, load_config
+    from nemo_cosmos.config import dump_config
 
-    arguments = [f"experiment={name}", *(overrides or [])]
+    print(dump_config(_resolved(name, overrides or [])), end="")
+
+
+@app.command(no_args_is_help=True)
+def diff(
+    first: Annotated[str, typer.Argument(help="Name of a shipped experiment.")],
+    second: Annotated[str, typer.Argument(help="Name of another.")],
+) -> None:
+    """Print the settings in which two experiments differ, one a line.
+
+    [bold]Example:[/bold] nemo-cosmos experiments diff text2world_7b_example_hdvila video2world_7b_example_hdvila
+    """
+    from rich.console import Console
+    from rich.table import Table
+
+    settings = [_flat(dataclasses.asdict(_resolved(name, []))) for name in (first, second)]
+    table = Table(title_justify="left")
+    for column in ("setting", first, second):
+        table.add_column(column, overflow="fold")
+    for key in dict.fromkeys([*settings[0], *settings[1]]):
+        values = [str(values.get(key, "")) for values in settings]
+        if values[0] != values[1]:
+            table.add_row(key, *values)
+    console = Console(width=None if sys.stdout.isatty() else 180)
+    console.print(table if table.rows else f"{first} and {second} have the same settings")
+
+
+def _resolved(name: str, overrides: list[str]) -> Any:
+    """The settings of an experiment of a world model or a tokenizer."""
+    from nemo_cosmos.config import TrainConfig, experiment_names, load_config
+
+    arguments = [f"experiment={name}", *overrides]
     if name in experiment_names("tokenizer_train"):
         from nemo_cosmos.training.tokenizer.config import TokenizerTrainConfig
 
-        print(dump_config(load_config(TokenizerTrainConfig, arguments, root="tokenizer_train")), end="")
-    else:
-        print(dump_config(load_config(TrainConfig, arguments)), end="")
+        return load_config(TokenizerTrainConfig, arguments, root="tokenizer_train")
+    return load_config(TrainConfig, arguments)
+
+
+def _flat(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Settings by dotted name."""
+    flat: dict[str, Any] = {}
+    for name, value in values.items():
+        if isinstance(value, dict) and value:
+            flat |= _flat(value, f"{prefix}{name}.")
+        else:
+            flat[prefix + name] = value
+    return flat
 
 
 def _world_models() -> list[tuple[str, ...]]:

@@ -6,17 +6,30 @@ import argparse
 import re
 import sys
 from collections.abc import Callable
-from typing import Any
+from typing import Annotated, Any
+
+import typer
 
 from nemo_cosmos.data.listing import parse_paths
 from nemo_cosmos.ending import Flags, run_to_end
 from nemo_cosmos.errors import InputError, require_range
+from nemo_cosmos.other_names import check_config_file
 
 LARGEST_SIDE = 1 << 14
 """Pixels; also cells of a latent, which are fewer."""
 LARGEST_SEED = (1 << 63) - 1
 LONGEST_TEXT = 512
 """Tokens of a caption that the networks take; nemo_cosmos.models.text.TEXT_LENGTH without what that loads."""
+
+OriginalConfig = Annotated[
+    str | None, typer.Option(help="Accepted from the original commands, whose Python file it names; not read.")
+]
+
+
+def explain_config_file(path: str | None) -> None:
+    """Say that a ``--config`` is not needed; InputError where it names settings that would not be read."""
+    if path is not None:
+        print(check_config_file(path), file=sys.stderr)
 
 
 def parse_size(text: str) -> tuple[int, int]:

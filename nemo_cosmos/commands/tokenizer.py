@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from nemo_cosmos.choices import TokenizerForm, Verify
-from nemo_cosmos.commands.options import LARGEST_SIDE
+from nemo_cosmos.commands.options import LARGEST_SIDE, OriginalConfig, explain_config_file
 from nemo_cosmos.ending import report_to
 from nemo_cosmos.errors import require_range
 
@@ -26,6 +26,7 @@ def train(
     dryrun: Annotated[
         bool, typer.Option("--dryrun", help="Print the resolved configuration and stop; nothing is built.")
     ] = False,
+    config: OriginalConfig = None,
 ) -> None:
     """Train or post-train a tokenizer on videos.
 
@@ -36,16 +37,17 @@ def train(
     from nemo_cosmos.config import dump_config, load_config
     from nemo_cosmos.training.tokenizer.config import TokenizerTrainConfig
 
-    config = load_config(TokenizerTrainConfig, overrides, root="tokenizer_train")
+    explain_config_file(config)
+    settings = load_config(TokenizerTrainConfig, overrides, root="tokenizer_train")
     if dryrun:
-        print(dump_config(config), end="")
+        print(dump_config(settings), end="")
         return
-    report_to(config.output_dir)
+    report_to(settings.output_dir)
     from nemo_cosmos.logs import log_shown
     from nemo_cosmos.training.tokenizer.trainer import train as run
 
     with log_shown():
-        written = run(config)
+        written = run(settings)
     if int(os.environ.get("RANK", "0")) == 0:
         print(f"tokenizer written to {written}")
 

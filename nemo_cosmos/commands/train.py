@@ -8,6 +8,8 @@ from typing import Annotated
 
 import typer
 
+from nemo_cosmos.commands.options import OriginalConfig, explain_config_file
+
 
 def train(
     overrides: Annotated[
@@ -17,6 +19,7 @@ def train(
     dryrun: Annotated[
         bool, typer.Option("--dryrun", help="Print the resolved configuration and stop; nothing is built.")
     ] = False,
+    config: OriginalConfig = None,
 ) -> None:
     """Train or post-train a world model on shards of latents.
 
@@ -27,13 +30,15 @@ def train(
     """  # noqa: E501
     from nemo_cosmos.config import TrainConfig, dump_config, load_config
 
-    config = load_config(TrainConfig, overrides)
+    explain_config_file(config)
+    settings = load_config(TrainConfig, overrides)
     if dryrun:
-        print(dump_config(config), end="")
+        print(dump_config(settings), end="")
         return
-    if "WORLD_SIZE" not in os.environ and (config.trainer.devices or 1) > 1 and (config.trainer.num_nodes or 1) == 1:
-        launcher = ["-m", "torch.distributed.run", "--standalone", f"--nproc_per_node={config.trainer.devices}"]
+    trainer = settings.trainer
+    if "WORLD_SIZE" not in os.environ and (trainer.devices or 1) > 1 and (trainer.num_nodes or 1) == 1:
+        launcher = ["-m", "torch.distributed.run", "--standalone", f"--nproc_per_node={trainer.devices}"]
         os.execv(sys.executable, [sys.executable, *launcher, "-m", "nemo_cosmos", "train", *overrides])
     from nemo_cosmos.interface import train as run
 
-    run(config)
+    run(settings)

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, ClassVar
 
 from nemo_cosmos.config import LARGEST_SEED, LARGEST_STEP, MISSING, PREVIOUS, between, choice
+from nemo_cosmos.other_names import TOKENIZER, OtherName
 from nemo_cosmos.settings import BELOW_ONE
 
 
@@ -217,6 +219,9 @@ class TokenizerCheckpointConfig:
 @dataclass
 class TokenizerTrainConfig:
     """Everything `nemo-cosmos tokenizer train` reads."""
+
+    OTHER_NAMES: ClassVar[Mapping[str, OtherName]] = TOKENIZER
+    """What users of the original command write."""
 
     experiment: str = MISSING
     """Chosen with `experiment=NAME`, a file of conf/experiment/tokenizer_train."""
