@@ -1,6 +1,6 @@
 """Generate a video of each camera of a rig with Cosmos-Predict2, all of the same moments.
 
-python examples/multiview.py --model_size 2B --n_views 7 --input_path clip --prompt "A car drives on a highway." \\
+python examples/multiview.py --model_size 2B --n_views 7 --input_path my_clips --prompt "A car drives on a highway." \\
     --num_conditional_frames 1 --fps 10 --guidance 7.0 --disable_prompt_refiner --save_path output/drive.mp4
 
 A network that was trained on the five cameras of Waymo, its averaged weights, on 8 GPUs:

@@ -2,14 +2,14 @@
 
 python examples/video2world_multiview.py --checkpoint_dir checkpoints \\
     --diffusion_transformer_dir Cosmos-Predict1-7B-Video2World-Sample-AV-Multiview \\
-    --input_image_or_video_path clip \\
+    --input_image_or_video_path my_clips \\
     --prompt "A car drives through a city at dusk." --prompt_left "Parked cars and trees pass by." \\
     --video_save_name drive
 
 On 8 GPUs:
 
 torchrun --nproc_per_node=8 examples/video2world_multiview.py --num_gpus 8 --checkpoint_dir checkpoints \\
-    --input_image_or_video_path clip \\
+    --input_image_or_video_path my_clips \\
     --prompt "A car drives through a city at dusk." --video_save_name drive
 """
 
