@@ -269,9 +269,10 @@ def generate(
             help="YAML file of the cameras, or waymo, av7, av6.", show_default="the run's", rich_help_panel=_VIEWS
         ),
     ] = None,
-    n_views: Annotated[
+    num_views: Annotated[
         int | None,
         typer.Option(
+            "--n-views",
             min=1,
             help="Cameras with the ids from 0 on, where no rig names them.",
             show_default="the run's, else the network's",
@@ -285,13 +286,11 @@ def generate(
         ),
     ] = None,
     input_stacking: Annotated[
-        Stacking | None,
+        Stacking,
         typer.Option(
-            help="One input video holds the views one after another, or one below the other.",
-            show_default="time",
-            rich_help_panel=_VIEWS,
+            help="One input video holds the views one after another, or one below the other.", rich_help_panel=_VIEWS
         ),
-    ] = None,
+    ] = "time",
     output_stacking: Annotated[
         Stacking | None,
         typer.Option(
@@ -350,7 +349,7 @@ def generate(
         "image_format": image_format,
         "image_quality": image_quality,
         "rig": None if rig is None else read_rig(rig),
-        "num_views": n_views,
+        "num_views": num_views,
         "rope_fps": rope_fps,
         "input_stacking": input_stacking,
         "output_stacking": output_stacking,

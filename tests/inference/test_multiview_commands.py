@@ -254,6 +254,52 @@ def test_released_places_and_defaults(run: Run, models: Path, monkeypatch: pytes
     assert (c.guidance, c.seed, c.num_input_frames, c.input_from, c.input_stacking) == (7, 0, 1, "end", "time")
 
 
+def test_a_run_is_sampled_with_the_cameras_that_it_was_trained_on(run: Run, models: Path, capsys: Any) -> None:
+    """Their names, ids and the size come from the manifest of the shards; without it they have to be said."""
+    from nemo_cosmos.data.manifest import Manifest
+
+    shards = write_rig_shards(Path("shards"), models / "vae", {"west": 4, "ahead": 0, "east": 2}, "ahead")
+    assert Manifest.load(shards).view_ids == [[4, 0, 2]]
+    place = models / "dit"
+    (place / "config.yaml").write_text(f"data:\n  path: {shards.absolute()}\n")
+    try:
+        words = ["--num_conditional_frames", 0, "--num_steps", 2]
+        assert run(*words, "--save_path", "x.mp4", small=False) == 0
+        assert sorted(file.stem for file in Path("x").iterdir()) == ["ahead", "east", "west"]
+        info, record = probe("x.mp4"), json.loads(Path("x.json").read_text())
+        assert (info.height, info.width, info.frames, info.fps) == (96, 48, 5, pytest.approx(10))
+        assert [view["camera"] for view in record["views"] if view["prompt"]] == ["ahead"]
+        assert record["settings"]["rig"]["front"] == "ahead"
+        assert run(*words, "--n_views", 5, "--save_path", "y.mp4", small=False) == 2
+        assert "the training data names 3 cameras, west (4), ahead (0), east (2)" in capsys.readouterr().err
+        (place / "config.yaml").write_text("data:\n  path: gone\n")
+        assert run(*words, "--save_path", "y.mp4") == 2
+        assert "the run does not say which cameras it was trained on" in capsys.readouterr().err
+    finally:
+        (place / "config.yaml").unlink()
+
+
+def write_rig_shards(path: Path, vae: Path, cameras: dict[str, int], front: str) -> Path:
+    """A sample of 5 frames of 32x48 of each camera, as `prepare` records it."""
+    from nemo_cosmos.data.manifest import merge_manifest
+    from nemo_cosmos.data.rig import parse_rig
+    from nemo_cosmos.data.sample import LatentSample
+    from nemo_cosmos.data.shards import ShardWriter
+    from nemo_cosmos.models.video_tokenizer import open_tokenizer
+
+    rig = parse_rig({"cameras": cameras, "front": front}, "rig")
+    settings = {"rig": rig.described(), "captions": f"front, front {front}"}
+    tokenizer = open_tokenizer(vae)
+    sample = LatentSample(
+        key="a", latent=torch.zeros(16, 2 * len(cameras), 4, 6), text=torch.zeros(len(cameras), 1, 32), caption="go",
+        fps=10.0, num_frames=5, image_size=(32, 48, 32, 48), view_ids=torch.tensor(list(rig.view_ids)),
+    )  # fmt: skip
+    with ShardWriter(path, tokenizer=tokenizer.identity, text_encoder="tiny") as writer:
+        writer.write(sample)
+    merge_manifest(path, settings=settings)
+    return path
+
+
 def small(models: Path, output: str, **settings: Any) -> None:
     """A job on these models, which other processes can call, too."""
     dtype = settings.pop("dtype", None)
