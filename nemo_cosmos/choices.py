@@ -15,6 +15,8 @@ Part = Literal["network", "tokenizer", "text_encoder", "upsampler", "guardrail"]
 Precision = Literal["bf16", "fp32"]
 """Of what is computed; :mod:`nemo_cosmos.precision` has the dtypes."""
 Sampler = Literal["edm-euler", "res-2ab"]
+ScenePacking = Literal["zip", "flat", "folder"]
+"""How a rendered scene is packed: a zip file with a folder in it, without one, or unpacked."""
 Split = Literal["all", "train", "val"]
 """``val``: the last tenth of the clips by name, rounded down, and one more; ``train``: the others."""
 Stacking = Literal["time", "vertical"]

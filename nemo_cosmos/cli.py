@@ -73,7 +73,7 @@ app = typer.Typer(
 # In the order in which a user meets them.
 app.command()(doctor.doctor)
 app.command()(demo.demo)
-app.command(no_args_is_help=True)(sample_data.sample_data)
+app.command(no_args_is_help=True, cls=sample_data.ByKind)(sample_data.sample_data)
 app.add_typer(tokenizer.app, name="tokenizer")
 app.command(no_args_is_help=True)(prepare.prepare)
 app.command(no_args_is_help=True)(validate.validate)
@@ -140,4 +140,5 @@ def _words() -> list[str]:
 def _options_of(command: Any) -> set[str]:
     """Names of all options of a command and of those below it."""
     own = {name for parameter in command.params for name in (*parameter.opts, *parameter.secondary_opts)}
-    return own.union({"--help"}, *map(_options_of, getattr(command, "commands", {}).values()))
+    below = getattr(command, "commands", getattr(command, "kinds", {}))
+    return own.union({"--help"}, *map(_options_of, below.values()))

@@ -13,7 +13,7 @@ PACKAGE = Path(__file__).parents[1] / "nemo_cosmos"
 
 ENTRANCE = {"cli", "__main__", "interface", "commands", "demo"}
 STAGES = {"prepare", "training", "inference", "checkpoint", "bench", "download", "reconstruct"}
-MATHEMATICS = {"models", "data", "diffusion"}
+MATHEMATICS = {"models", "data", "diffusion", "scenes"}
 GROUND = {"parallel", "config", "compose", "errors", "conf", "lock", "atomic", "checksums", "interrupts"}
 GROUND |= {
     "ending",

@@ -82,6 +82,7 @@ def list_views(root: Path, rig: Rig, *, allow_others: bool = False) -> RigFolder
         files[name] = {}
         if not (videos / name).is_dir():
             folder.problems.append(Problem("", f"there is no folder {videos / name}"))
+            continue
         for file in walk_files(videos / name):
             if is_video_name(file):
                 inside = PurePath(file.relative_to(videos / name).with_suffix(""))

@@ -5,13 +5,17 @@ from __future__ import annotations
 import csv
 import logging
 from collections import Counter
+from collections.abc import Iterable
 from pathlib import Path, PurePath
 
 from nemo_cosmos.atomic import write_text
 from nemo_cosmos.data.clips import SHOWN, read_caption_file
 from nemo_cosmos.data.images import IMAGE_SUFFIXES
 from nemo_cosmos.data.listing import count_suffixes, find_videos, walk_files
+from nemo_cosmos.data.rig import Rig
+from nemo_cosmos.data.views import CAPTIONS_FOLDER, list_views
 from nemo_cosmos.errors import InputError, require_file, require_text
+from nemo_cosmos.prepare.sources import refuse_clips
 
 logger = logging.getLogger(__name__)
 
@@ -36,7 +40,44 @@ def give_captions(dataset: str | Path, prompt: str, *, is_image: bool = False) -
     root = Path(dataset)
     folder = root / ("images" if is_image else "videos")
     files = _find_media(folder, is_image)
-    captions = sorted(set(_caption_files(root, [path.relative_to(folder) for path in files])))
+    return _fill_captions(_caption_files(root, [path.relative_to(folder) for path in files]), prompt)
+
+
+def give_view_captions(dataset: str | Path, rig: Rig, prompt: str, *, allow_others: bool = False) -> list[Path]:
+    """Write ``metas/CAMERA/NAME.txt`` with the prompt for every ``videos/CAMERA/NAME.mp4`` of a rig that has none.
+
+    Args:
+        dataset: folder with ``videos``.
+        rig: the cameras.
+        prompt: the caption.
+        allow_others: folders of other cameras may be there.
+
+    Returns:
+        The caption file of each, sorted.
+
+    Raises:
+        InputError: no videos, cameras that are missing or not of the rig, or a prompt that is no text.
+    """
+    require_text(prompt, "--prompt")
+    root = Path(dataset)
+    found = list_views(root, rig, allow_others=allow_others)
+    refuse_clips(root, found.problems, len(found.names))
+    metas = [root / CAPTIONS_FOLDER / camera for camera in rig.folders]
+    names = [clip.relative.with_name(f"{clip.relative.name}.txt") for clip in found.clips]
+    return _fill_captions([folder / name for folder in metas for name in names], prompt)
+
+
+def prefixes(rig: Rig) -> dict[str, str]:
+    """What is said of each camera's place, by the name of its file in ``cache``."""
+    said = "Filmed by a camera on a moving car: the {} camera."
+    return {
+        f"prefix_t5_embeddings_{camera.folder}": camera.prefix or said.format(camera.name) for camera in rig.cameras
+    }
+
+
+def _fill_captions(files: Iterable[Path], prompt: str) -> list[Path]:
+    """Write the prompt where there is no caption yet; gives all files, sorted."""
+    captions = sorted(set(files))
     kept = []
     for path in captions:
         if path.is_file():

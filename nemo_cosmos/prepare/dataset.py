@@ -12,7 +12,6 @@ import torch
 from nemo_cosmos.checksums import Verify
 from nemo_cosmos.choices import Captions, Fit, Split
 from nemo_cosmos.data.shards import SAMPLES_PER_SHARD
-from nemo_cosmos.data.views import refuse_problems
 from nemo_cosmos.data.windows import Size, WindowPlan
 from nemo_cosmos.ending import report_to
 from nemo_cosmos.errors import InputError
@@ -22,7 +21,7 @@ from nemo_cosmos.precision import long_name
 from nemo_cosmos.prepare.decode import default_workers
 from nemo_cosmos.prepare.device import resolve_device, resolve_dtype
 from nemo_cosmos.prepare.encode import LITTLE, PrepareResult, Progress, join_ranks, prepare
-from nemo_cosmos.prepare.selection import even_clips, split_clips
+from nemo_cosmos.prepare.selection import usable_clips
 from nemo_cosmos.prepare.sources import OpenedSource, SourceOptions, open_source
 from nemo_cosmos.prepare.text_embeddings import recorded_encoder, recorded_length
 from nemo_cosmos.typed import check_arguments
@@ -107,24 +106,18 @@ def prepare_dataset(
     source, out, tokenizer = Path(source), Path(out), Path(tokenizer)
     encoder = None if text_encoder is None else str(text_encoder)
     report_to(out)
-    asked = SourceOptions(encoder is None, default_caption, rig=rig, captions=captions, list_problems=skip_incomplete)
+    asked = SourceOptions(encoder is None, default_caption, rig=rig, captions=captions, list_problems=True)
     opened = open_source(source, source_kind, asked)
-    whole = [problem for problem in opened.problems if not problem.clip or not opened.clips]
-    refuse_problems(whole, f"{source} does not fit its rig", "complete it, or name another rig with --rig")
-    clips = split_clips(opened.clips, split)
     plan = _plan(opened, source, frames, sizes, fit, step, stride, fps, keep_damaged)
-    used_default = any(
-        text.caption_file is None and text.caption == default_caption
-        for clip in clips
-        for text in clip.views or [clip]
-    )
+    alone = not torch.distributed.is_initialized()
+    rank = join_ranks()
+    clips, left_out = usable_clips(opened, source, out, split, keep_damaged=keep_damaged, skip=skip_incomplete)
+    texts = [text for clip in clips for text in clip.views or [clip]]
+    used_default = any(text.caption_file is None and text.caption == default_caption for text in texts)
     place = resolve_device(device)
     compute_dtype = resolve_dtype(dtype, place)
     video_tokenizer = open_tokenizer(tokenizer, device=place, dtype=compute_dtype, verify_files=verify)
     text_place = place if text_device == "auto" else resolve_device(text_device)
-    alone = not torch.distributed.is_initialized()
-    rank = join_ranks()
-    clips, left_out = even_clips(clips, opened, source, out, keep_damaged, skip_incomplete)
     if rank.index == 0:
         print(f"tokenizer {video_tokenizer.identity}: {video_tokenizer.origin}", flush=True)
         if opened.not_read:

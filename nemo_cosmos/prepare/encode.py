@@ -46,6 +46,10 @@ SETTINGS_NAME = "prepare.json"
 LATENT_DTYPES = {"bfloat16": torch.bfloat16, "float16": torch.float16, "float32": torch.float32}
 
 
+CAMERAS = ("rig", "captions")
+"""Options of sources with several cameras that the manifest names as well: generation calls the views by them."""
+
+
 @dataclass(frozen=True)
 class Rank:
     """Place of this process in the job."""
@@ -150,9 +154,10 @@ def prepare(
         )
     out, rank = Path(out), current_rank()
     settings = {**plan.settings(), "latent_dtype": latent_dtype}
+    given = {name: value for name, value in (options or {}).items() if value is not None}
     record = {
         **settings,
-        **{name: value for name, value in (options or {}).items() if value is not None},
+        **given,
         "tokenizer": tokenizer.identity.to_json(),
         "text_encoder": text_encoder_name,
     }
@@ -202,6 +207,7 @@ def prepare(
                     (out / SETTINGS_NAME).unlink()
                 reasons = "; ".join(failure.reason for failure in skipped[:3])
                 raise InputError(f"none of {len(clips)} clips could be prepared: {reasons}")
+            settings |= {name: given[name] for name in CAMERAS if name in given}
             merge_manifest(out, settings=settings, skipped=[asdict(failure) for failure in skipped])
         _barrier(rank)
         manifest = Manifest.load(out)

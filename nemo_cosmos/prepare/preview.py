@@ -43,16 +43,25 @@ class Decoder(Protocol):
 
 
 @dataclass(frozen=True)
+class CardView:
+    """What one camera shows; pictures and video are data URIs. The title is empty for a single camera."""
+
+    title: str
+    caption: str
+    video: str
+    strip: str
+    mask: str
+
+
+@dataclass(frozen=True)
 class Card:
-    """One sample of the gallery; pictures and video are data URIs."""
+    """One sample of the gallery; pictures are data URIs."""
 
     key: str
     caption: str
     source: str
-    video: str
-    strip: str
+    views: list[CardView]
     latents: str
-    mask: str
     stored: list[tuple[str, str]]
     fed: list[tuple[str, str]]
 
@@ -93,8 +102,6 @@ def preview(
 
 def make_card(sample: LatentSample, tokenizer: Decoder, text_length: int = TEXT_LENGTH) -> Card:
     """Decode one sample and put in words what is stored and what the network is given."""
-    decoded = tokenizer.decode(sample.latent.unsqueeze(0).float())[0]
-    frames = to_uint8(decoded.cpu())
     batch = collate([(0, sample)], text_length)
     assert batch.padding_mask is not None and batch.fps is not None
     channels, latent_frames, height, width = sample.latent.shape
@@ -103,8 +110,9 @@ def make_card(sample: LatentSample, tokenizer: Decoder, text_length: int = TEXT_
     scaled = batch.latent * sigma_data
     padded = int(batch.padding_mask.sum())
     rows, columns, source_rows, source_columns = sample.image_size
+    views = f"{sample.num_views} views of " if sample.view_ids is not None else ""
     stored = [
-        ("video", f"{sample.num_frames} frames at {sample.fps:g} fps, {sample.num_frames / sample.fps:.2f} s"),
+        ("video", f"{views}{sample.num_frames} frames at {sample.fps:g} fps, {sample.num_frames / sample.fps:.2f} s"),
         ("pixels", f"{rows} x {columns}, from {source_rows} x {source_columns}"),
         ("latent", f"{_shape(sample.latent)} {_dtype(sample.latent)}"),
         ("text", f"{sample.text.shape[-2]} tokens, {len(sample.caption)} characters, {_dtype(sample.text)}"),
@@ -118,7 +126,12 @@ def make_card(sample: LatentSample, tokenizer: Decoder, text_length: int = TEXT_
             f"std of the tokens {sample.text.float().std(unbiased=False):.3f}",
         ),
         ("fps", f"{batch.fps.item():g}"),
-        ("padding_mask", f"{_shape(batch.padding_mask)}, {padded} of {height * width} cells padded"),
+        ("padding_mask", f"{_shape(batch.padding_mask)}, {padded} of {batch.padding_mask.numel()} cells padded"),
+    ]
+    fed += [
+        (name, f"{value[0].tolist()}")
+        for name in ("view_ids", "frame_repeat")
+        if (value := getattr(batch, name)) is not None
     ]
     told = [item[0] for item in fed]
     fed += [(name, _shape(value)) for name, value in batch.items() if value is not None and name not in told]
@@ -126,18 +139,38 @@ def make_card(sample: LatentSample, tokenizer: Decoder, text_length: int = TEXT_
     shown = to_uint8(latents / 3)
     if channels < 3:
         shown = shown[:1].expand(3, -1, -1, -1)
-    small = _shrink(frames)
     return Card(
         key=sample.key,
         caption=sample.caption,
         source=sample.source,
-        video=_video_uri(small, sample.fps),
-        strip=_picture_uri(_strip(small, STRIP_FRAMES), "JPEG"),
+        views=_views(sample, tokenizer, batch.padding_mask[0]),
         latents=_picture_uri(_strip(shown, latent_frames), "PNG"),
-        mask=_picture_uri((255 - batch.padding_mask[0] * 200).to(torch.uint8).expand(3, -1, -1), "PNG"),
         stored=stored,
         fed=fed,
     )
+
+
+def _views(sample: LatentSample, tokenizer: Decoder, masks: Tensor) -> list[CardView]:
+    """Decode each camera alone, as it was encoded."""
+    views = []
+    for number, latent in enumerate(sample.latent.float().chunk(sample.num_views, dim=1)):
+        small = _shrink(to_uint8(tokenizer.decode(latent.unsqueeze(0))[0].cpu()))
+        title = caption = ""
+        if sample.view_ids is not None:
+            name = sample.cameras[number] if len(sample.cameras) == sample.num_views else "view"
+            title = f"{name}, id {int(sample.view_ids[number])}"
+            caption = sample.captions[number] if len(sample.captions) == sample.num_views else ""
+        mask = 255 - masks[number if len(masks) > 1 else 0] * 200
+        views.append(
+            CardView(
+                title=title,
+                caption=caption,
+                video=_video_uri(small, sample.fps),
+                strip=_picture_uri(_strip(small, STRIP_FRAMES), "JPEG"),
+                mask=_picture_uri(mask.to(torch.uint8).expand(3, -1, -1), "PNG"),
+            )
+        )
+    return views
 
 
 def _facts(manifest: Manifest) -> list[tuple[str, str]]:

@@ -13,10 +13,10 @@ from pathlib import Path
 
 import numpy as np
 
-from nemo_cosmos.atomic import holds_files, write_bytes, write_json
-from nemo_cosmos.data.manifest import read_json
+from nemo_cosmos.atomic import write_bytes
 from nemo_cosmos.data.video import write_mp4
 from nemo_cosmos.errors import InputError
+from nemo_cosmos.prepare.sample_folder import SPLITS, claim_folder, require_size
 
 DIRECTIONS = {"left": (0.0, -1.0), "right": (0.0, 1.0), "up": (-1.0, 0.0), "down": (1.0, 0.0)}
 SHAPE_COLOURS = {
@@ -36,8 +36,6 @@ CONTRAST = (0.28, 0.38)
 """Difference of the floor's two tones per channel, of the full range."""
 LARGEST_CLIP = 4 << 30
 """Bytes of the frames of one clip."""
-SETTINGS_NAME = "sample_data.json"
-SPLITS = ("train", "held_out")
 
 Pattern = Callable[[np.ndarray, np.ndarray, float], np.ndarray]
 
@@ -65,8 +63,7 @@ class SampleDataSettings:
     def __post_init__(self) -> None:
         if self.clips < 1 or self.held_out < 0:
             raise InputError(f"clips={self.clips}, held_out={self.held_out}: expected at least 1 and at least 0")
-        if min(self.size) < 16 or self.size[0] % 2 or self.size[1] % 2:
-            raise InputError(f"--size {self.size[0]}x{self.size[1]}: expected even numbers of at least 16 pixels")
+        require_size(self.size)
         if 3 * self.frames * self.size[0] * self.size[1] > LARGEST_CLIP:
             raise InputError(
                 f"--frames {self.frames} of --size {self.size[0]}x{self.size[1]}: expected a clip of at most "
@@ -107,21 +104,7 @@ def render_sample_data(out: str | Path, settings: SampleDataSettings) -> Iterato
         InputError: ``out`` holds clips of other settings, or other files.
     """
     out = Path(out)
-    record = out / SETTINGS_NAME
-    wanted = {**asdict(settings), "size": list(settings.size)}
-    if record.is_file():
-        found = read_json(record)
-        differing = [name for name in wanted if found.get(name) != wanted[name]]
-        if differing:
-            name = differing[0]
-            raise InputError(
-                f"{out} holds clips rendered with {name}={found.get(name)}, not {wanted[name]}: name another folder "
-                "or delete this one"
-            )
-    elif out.exists() and (not out.is_dir() or holds_files(out)):
-        raise InputError(f"{out} exists and holds no rendered clips: name a new folder")
-    out.mkdir(parents=True, exist_ok=True)
-    write_json(record, wanted)
+    claim_folder(out, {**asdict(settings), "size": list(settings.size)})
     for split_number, (split, count) in enumerate(zip(SPLITS, (settings.clips, settings.held_out), strict=True)):
         (out / split / "metas").mkdir(parents=True, exist_ok=True)
         for number in range(count):

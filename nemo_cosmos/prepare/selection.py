@@ -9,11 +9,11 @@ from pathlib import Path
 from nemo_cosmos.choices import Split
 from nemo_cosmos.data.clips import Clip
 from nemo_cosmos.data.manifest import ShardIndex, completed_shards
-from nemo_cosmos.data.views import refuse_problems, uneven_clips
+from nemo_cosmos.data.views import uneven_clips
 from nemo_cosmos.errors import InputError
 from nemo_cosmos.prepare.decode import Failure
 from nemo_cosmos.prepare.encode import current_rank, gather
-from nemo_cosmos.prepare.sources import OpenedSource
+from nemo_cosmos.prepare.sources import OpenedSource, refuse_clips
 
 
 def split_clips(clips: list[Clip], split: Split) -> list[Clip]:
@@ -32,33 +32,31 @@ def split_clips(clips: list[Clip], split: Split) -> list[Clip]:
     return chosen
 
 
-def even_clips(
-    clips: list[Clip], opened: OpenedSource, source: Path, out: Path, keep_damaged: bool, skip: bool
+def usable_clips(
+    opened: OpenedSource, source: Path, out: Path, split: Split, *, keep_damaged: bool, skip: bool
 ) -> tuple[list[Clip], list[Failure]]:
-    """The clips whose cameras agree, and the others with the reason; prepared ones are not looked at.
+    """The clips of a source that are prepared, and those that are left out with the reason.
 
-    All ranks of a job call this, each looks at its share, and all get the same.
+    The cameras of clips that are prepared already are not compared. All ranks of a job call this, each looks at its
+    share, and all get the same.
 
     Raises:
-        InputError: lists those that do not, unless they are skipped.
+        InputError: lists the clips that cannot be used, unless they are to be skipped, or none is left.
     """
     if opened.rig is None:
-        return clips, []
-    done = {key for index in completed_shards(out) for key in _clips_of(index)}
-    rank = current_rank()
-    share = [clip for clip in clips if clip.key not in done][rank.index :: rank.count]
+        if skip:
+            raise InputError(f"--skip-incomplete: {source} is read as {opened.kind}, of one camera each; leave it out")
+        return split_clips(opened.clips, split), []
+    rank, done = current_rank(), {key for index in completed_shards(out) for key in _clips_of(index)}
+    share = [clip for clip in opened.clips if clip.key not in done][rank.index :: rank.count]
     with bar(rank.index == 0, "comparing cameras", len(share)) as advance:
         own = uneven_clips(share, keep_damaged=keep_damaged, on_clip=advance)
-    problems = [problem for part in gather(rank, own) for problem in part]
-    if not skip:
-        what = f"{source}: the cameras of {len(problems)} of {len(clips)} clips differ"
-        refuse_problems(problems, what, "cut or remove them, or leave them out with --skip-incomplete")
+    problems = [*opened.problems, *(problem for part in gather(rank, own) for problem in part)]
     spoilt = {problem.clip for problem in problems}
-    failures = [Failure(problem.clip, str(problem)) for problem in [*opened.problems, *problems]]
-    left = [clip for clip in clips if clip.name not in spoilt]
-    if not left:
-        refuse_problems(problems, f"{source}: no clip is left", "cut or replace them")
-    return left, failures
+    left = [clip for clip in opened.clips if clip.name not in spoilt]
+    if not (skip and left and "" not in spoilt):
+        refuse_clips(source, problems, len(opened.clips) + len({problem.clip for problem in opened.problems} - {""}))
+    return split_clips(left, split), [Failure(problem.clip, str(problem)) for problem in problems]
 
 
 def _clips_of(index: ShardIndex) -> list[str]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from functools import partial
+from functools import cache, partial
 from pathlib import Path
 from pickle import STOP
 from typing import Any
@@ -32,6 +32,7 @@ from nemo_cosmos.models.text import (
 from nemo_cosmos.prepare.device import resolve_device, resolve_dtype
 
 logger = logging.getLogger(__name__)
+PREFIX_FOLDER = "cache"
 ENCODER_RECORD = "text_encoder.json"
 _RECORD_EVERY = 256
 """Pickles written before they are recorded, where many captions are the same."""
@@ -40,20 +41,23 @@ _RECORD_EVERY = 256
 def recorded_encoder(dataset: str | Path) -> str:
     """Name of the encoder that made a dataset's ``t5_xxl`` folder; T5-11B, the format's own, when nothing is
     recorded."""
-    record = _encoder_record(dataset)
-    if not record.is_file():
-        return DEFAULT_TEXT_ENCODER
-    name = read_json(record).get("name")
-    if not isinstance(name, str):
-        raise InputError(f"{record}: expected a JSON object with 'name'")
-    return name
+    return _recorded(_encoder_record(dataset))[0]
 
 
 def recorded_length(dataset: str | Path) -> int | None:
     """Text tokens that a dataset's ``t5_xxl`` folder keeps of a caption, None when nothing is recorded."""
-    record = _encoder_record(dataset)
-    length = read_json(record).get("max_length") if record.is_file() else None
-    return length if isinstance(length, int) else None
+    return _recorded(_encoder_record(dataset))[1]
+
+
+def _recorded(record: Path) -> tuple[str, int | None]:
+    """Name and length of a folder's encoder."""
+    if not record.is_file():
+        return DEFAULT_TEXT_ENCODER, None
+    values = read_json(record)
+    name, length = values.get("name"), values.get("max_length")
+    if not isinstance(name, str):
+        raise InputError(f"{record}: expected a JSON object with 'name'")
+    return name, length if isinstance(length, int) else None
 
 
 def _encoder_record(dataset: str | Path) -> Path:
@@ -103,36 +107,54 @@ def embed_captions(
         raise InputError(
             f"batch_size={batch_size}, dtype={dtype!r}: expected at least 1 and one of {', '.join(DTYPES)}"
         )
+    paths = captions or find_captions(dataset)
+    texts = {_pickle_of(path, dataset): partial(read_caption_file, path) for path in paths}
+    names = {_pickle_of(path, dataset): str(path) for path in paths}
     folder = Path(dataset) / EMBEDDINGS_FOLDER
-    pickles = {path: _pickle_of(path, dataset) for path in captions or find_captions(dataset)}
-    present = {
-        file: partial(read_caption_file, path)
-        for path, file in pickles.items()
-        if file.is_file() and not _is_cut_off(file)
-    }
+    yield from _embed_texts(folder, texts, names, load_encoder, encoder_name, max_length, batch_size, dtype)
+
+
+def _embed_texts(
+    folder: Path,
+    pickles: Mapping[Path, Callable[[], str]],
+    names: Mapping[Path, str],
+    load_encoder: Callable[[], TextEncoder],
+    encoder_name: str,
+    max_length: int | None,
+    batch_size: int,
+    dtype: str,
+) -> Iterator[int]:
+    """Write the pickles in ``folder`` that are missing or of another text than theirs now; yields those done.
+
+    Args:
+        folder: keeps the record of what its pickles were made from.
+        pickles: to what reads the text of each.
+        names: where that text stands, for messages.
+    """
+    present = {file: read for file, read in pickles.items() if file.is_file() and not _is_cut_off(file)}
     if present:
         _check_encoder(folder, encoder_name, max_length)
     stale = set(stale_embeddings(folder, present))
-    todo = [path for path, file in pickles.items() if file not in present or file in stale]
+    todo = [file for file in pickles if file not in present or file in stale]
     done = len(pickles) - len(todo)
     yield done
     if not todo:
         return
-    paths_of: dict[str, list[Path]] = {}
-    for path in sorted(todo):
-        paths_of.setdefault(read_caption_file(path), []).append(path)
+    files_of: dict[str, list[Path]] = {}
+    for file in sorted(todo):
+        files_of.setdefault(pickles[file](), []).append(file)
     encoder = load_encoder()
-    _warn_of_cuts(encoder, paths_of)
+    _warn_of_cuts(encoder, {text: [names[file] for file in files] for text, files in files_of.items()})
     folder.mkdir(exist_ok=True)
     write_json(folder / ENCODER_RECORD, {"name": encoder_name, "max_length": max_length})
-    texts = sorted(paths_of, key=len)
+    texts = sorted(files_of, key=len)
     for start in range(0, len(texts), batch_size):
         batch, made = texts[start : start + batch_size], []
         for text, row in zip(batch, encoder.encode_trimmed(batch), strict=True):
-            for path in paths_of[text]:
-                pickles[path].parent.mkdir(parents=True, exist_ok=True)
-                write_embedding(pickles[path], row, dtype)
-                made.append((pickles[path], text))
+            for file in files_of[text]:
+                file.parent.mkdir(parents=True, exist_ok=True)
+                write_embedding(file, row, dtype)
+                made.append((file, text))
                 done += 1
                 if len(made) == _RECORD_EVERY:
                     record_captions(folder, made)
@@ -151,7 +173,7 @@ def _is_cut_off(pickle: Path) -> bool:
         return file.read() != STOP
 
 
-def _warn_of_cuts(encoder: TextEncoder, paths_of: Mapping[str, Sequence[Path]]) -> None:
+def _warn_of_cuts(encoder: TextEncoder, paths_of: Mapping[str, Sequence[str]]) -> None:
     """Name the captions that have more tokens than the encoder keeps."""
     # A token stands for a byte at least, and one closes the caption; a word may begin with one of its own.
     long = [text for text in paths_of if len(text.encode()) + 2 > encoder.max_length]
@@ -173,7 +195,7 @@ def _pickle_of(caption: Path, dataset: str | Path) -> Path:
 
 def _check_encoder(folder: Path, encoder_name: str, max_length: int | None) -> None:
     """InputError when the folder's embeddings are of another encoder, or cut at another length."""
-    found, length = recorded_encoder(folder.parent), recorded_length(folder.parent)
+    found, length = _recorded(folder / ENCODER_RECORD)
     if found != encoder_name:
         other, wanted = found, encoder_name
     elif None not in (length, max_length) and length != max_length:
@@ -196,6 +218,7 @@ def embed_dataset(
     batch_size: int = 8,
     device: str = "auto",
     offload: bool = False,
+    prefixes: Mapping[str, str] | None = None,
     on_caption: Callable[[int, int], None] = lambda done, total: None,
 ) -> None:
     """``embed_captions`` with the options of ``tools/get_t5_embeddings*.py``.
@@ -211,6 +234,7 @@ def embed_dataset(
         batch_size: captions per call of the encoder.
         device: auto, cpu or cuda.
         offload: see ``load_text_encoder``.
+        prefixes: texts by the name of a file ``cache/NAME.pickle``, embedded alike.
         on_caption: called with (captions done, captions in all).
 
     Raises:
@@ -221,22 +245,28 @@ def embed_dataset(
     precision = resolve_dtype(dtype, place)
     source = _local_copy(pretrained_model_name_or_path, cache_dir)
 
+    @cache
     def load() -> TextEncoder:
         return load_text_encoder(
             source, max_length=max_length, device=place, dtype=precision, offload=offload, cache_dir=cache_dir
         )
 
     captions = captions or find_captions(dataset_path)
+    name, prefixes = text_encoder_name(source), prefixes or {}
+    cache_folder = Path(dataset_path) / PREFIX_FOLDER
+    pickles: dict[Path, Callable[[], str]] = {
+        cache_folder / f"{file}.pickle": partial(str, text) for file, text in prefixes.items()
+    }
+    places = {file: f"the text of {file}" for file in pickles}
+    total = len(captions) + len(pickles)
+    if pickles:
+        for done in _embed_texts(cache_folder, pickles, places, load, name, max_length, batch_size, "float16"):
+            on_caption(done, total)
     progress = embed_captions(
-        dataset_path,
-        load,
-        encoder_name=text_encoder_name(source),
-        captions=captions,
-        max_length=max_length,
-        batch_size=batch_size,
+        dataset_path, load, encoder_name=name, captions=captions, max_length=max_length, batch_size=batch_size
     )
     for done in progress:
-        on_caption(done, len(captions))
+        on_caption(len(pickles) + done, total)
 
 
 def _local_copy(name: str, cache_dir: str | Path | None) -> str:

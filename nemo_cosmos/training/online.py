@@ -9,6 +9,7 @@ import logging
 import os
 import time
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any, TypeVar
 
 import torch
@@ -17,6 +18,7 @@ from torch import Tensor
 from nemo_cosmos.config import DataConfig
 from nemo_cosmos.data.clips import Clip, find_clips, not_read
 from nemo_cosmos.data.embeddings import read_embedding
+from nemo_cosmos.data.rig import find_rig
 from nemo_cosmos.data.sample import LatentBatch, PackedBatch
 from nemo_cosmos.data.shards import RATE_DIGITS
 from nemo_cosmos.data.video import probe
@@ -99,6 +101,11 @@ def open_clips(data: DataConfig) -> tuple[ClipDataset, OnlineEncoder]:
     assert data.tokenizer_path is not None and data.num_frames is not None and data.size is not None
     if len(data.size) != 2:
         raise InputError(f"data.size={data.size}: expected [height,width] in pixels, for example [704,1280]")
+    if find_rig(Path(data.path)) is not None:
+        raise InputError(
+            f"data.path={data.path} holds clips of several cameras, which data.mode=online does not read: run "
+            "`nemo-cosmos prepare` and train on its shards"
+        )
     clips = find_clips(data.path, use_embeddings=data.text_encoder is None)
     plan = WindowPlan(data.num_frames, (data.size[0], data.size[1]))
     device = training_device()

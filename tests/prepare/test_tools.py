@@ -8,8 +8,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
 from nemo_cosmos.data.embeddings import read_embedding
+from nemo_cosmos.errors import InputError
 from nemo_cosmos.models.text import save_tiny_text_encoder
 
 TOOLS = Path(__file__).parents[2] / "tools"
@@ -73,10 +75,45 @@ def test_prompts_of_a_table(tmp_path, run_here):
     assert sorted(path.name for path in (tmp_path / "t5_xxl").glob("*.pickle")) == ["0.pickle", "1.pickle"]
 
 
+def test_every_camera_has_captions_embeddings_and_a_prefix(tmp_path, run_here, caplog):
+    cameras = ("front", "front_left", "front_right", "side_left", "side_right")
+    for camera in cameras:
+        (tmp_path / f"videos/pinhole_{camera}").mkdir(parents=True)
+        for name in ("a", "b"):
+            (tmp_path / f"videos/pinhole_{camera}/{name}.mp4").touch()
+    (tmp_path / "metas/pinhole_front").mkdir(parents=True)
+    (tmp_path / "metas/pinhole_front/a.txt").write_text("a car waits")
+    save_tiny_text_encoder(tmp_path / "google-t5/t5-11b", width=16)
+    flags = ("--dataset_path", tmp_path, "--cache_dir", tmp_path, "--prompt", "A video of car driving on the road.")
+    run_here("get_t5_embeddings_from_waymo.py", *flags)
+    prefixes = [read_embedding(tmp_path / f"cache/prefix_t5_embeddings_pinhole_{camera}.pickle") for camera in cameras]
+    assert len({tuple(prefix.flatten().tolist()) for prefix in prefixes}) == 5
+    road, waits = (tmp_path / f"t5_xxl/pinhole_{place}.pickle" for place in ("side_left/a", "front/a"))
+    assert (tmp_path / "metas/pinhole_side_left/b.txt").read_text() == "A video of car driving on the road."
+    assert not torch.equal(read_embedding(road)[:1], read_embedding(waits)[:1])
+    assert "1 captions differ from the prompt and stay" in caplog.text
+    with road.open("rb") as file:
+        (array,) = pickle.load(file)
+    assert array.dtype == np.float16 and len(list((tmp_path / "t5_xxl").rglob("*.pickle"))) == 10
+    before = {file: file.stat().st_mtime_ns for file in tmp_path.rglob("*.pickle")}
+    (tmp_path / "metas/pinhole_front_left/b.txt").write_text("a car turns left")
+    run_here("get_t5_embeddings_from_waymo.py", *flags)
+    changed = [file for file, time in before.items() if file.stat().st_mtime_ns != time]
+    assert changed == [tmp_path / "t5_xxl/pinhole_front_left/b.pickle"]
+    (tmp_path / "my.yaml").write_text("cameras:\n  pinhole_front_left: {view_id: 3, prefix: Looks left.}\n")
+    run_here("get_t5_embeddings_from_waymo.py", *flags, "--rig", tmp_path / "my.yaml")
+    changed = [file.name for file, time in before.items() if file.stat().st_mtime_ns != time]
+    assert sorted(changed) == ["b.pickle", "prefix_t5_embeddings_pinhole_front_left.pickle"]
+    (tmp_path / "videos/pinhole_front/b.mp4").unlink()
+    with pytest.raises(InputError, match="b: pinhole_front missing"):
+        run_here("get_t5_embeddings_from_waymo.py", *flags)
+
+
 @pytest.mark.parametrize(
     ("name", "flags", "words"),
     [
         ("get_t5_embeddings_from_cosmos_nemo_assets.py", ("--dataset_path", "nowhere"), "nowhere/videos is missing"),
+        ("get_t5_embeddings_from_waymo.py", ("--dataset_path", "nowhere"), "expected videos/CAMERA/NAME.mp4"),
         ("get_t5_embeddings.py", ("--dataset_path", "nowhere"), "nowhere/metas holds no caption files"),
         ("download_diffusion_example_data.py", (), "give --do_download"),
         ("download_tokenizer_example_data.py", ("--do_clip", "--dataset_path", "nowhere"), "nowhere/metas"),
@@ -95,6 +132,7 @@ def test_mistakes_end_with_one_line_and_status_2(name, flags, words):
         "get_t5_embeddings.py",
         "get_t5_embeddings_from_cosmos_nemo_assets.py",
         "get_t5_embeddings_from_groot_dataset.py",
+        "get_t5_embeddings_from_waymo.py",
         "extract_images_from_videos.py",
         "prepare_batch_input_json.py",
         "download_predict2_checkpoints.py",

@@ -67,6 +67,40 @@ def test_a_bad_sample_is_named(tmp_path, change, words):
     assert "'clip1'" in report.errors[0] and words in report.errors[0]
 
 
+VIEWS = {
+    "latent": torch.randn(4, 6, 4, 6, generator=torch.Generator().manual_seed(9)),
+    "text": torch.ones(2, 3, 8),
+    "view_ids": torch.tensor([4, 0]),
+    "cameras": ["left", "front"],
+    "captions": ["a", ""],
+}
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"view_ids": torch.tensor([4, 4])}, "view_ids [4, 4]: expected different numbers"),
+        ({"text": torch.cat([torch.zeros(1, 3, 8), torch.ones(1, 3, 8)])}, "views [4] have a caption and no text"),
+        ({"captions": ["a"]}, "1 captions for 2 views"),
+        ({"cameras": ["a", "b", "c"]}, "3 cameras for 2 views"),
+        ({"frame_repeat": torch.zeros(3)}, "frame_repeat (3,)"),
+        ({"padding_mask": torch.zeros(3, 4, 6, dtype=torch.uint8)}, "3 masks for 2 views"),
+        ({"padding_mask": torch.stack([torch.zeros(4, 6), torch.ones(4, 6)]).byte()}, "covers the whole frame"),
+        ({"latent": torch.randn(4, 5, 4, 6)}, "does not fit 9 frames"),
+    ],
+)
+def test_a_bad_view_is_named(tmp_path, change, words):
+    report = validate(write(tmp_path / "s", VIEWS, {**VIEWS, **change}))
+    assert len(report.errors) == 1
+    assert "'clip1'" in report.errors[0] and words in report.errors[0]
+
+
+def test_sound_views_are_counted(tmp_path):
+    report = validate(write(tmp_path / "s", VIEWS, {**VIEWS, "view_ids": torch.tensor([0, 4])}))
+    assert report.errors == [] and report.views == {(4, 0): 1, (0, 4): 1}
+    assert "samples have different views" in validate(write(tmp_path / "t", VIEWS, {})).warnings
+
+
 def test_videos_of_several_chunks_fit(tmp_path):
     sample = {"num_frames": 18, "latent": torch.randn(4, 6, 4, 6)}  # two chunks of 9 frames
     assert validate(write(tmp_path / "s", sample, sample)).errors == []

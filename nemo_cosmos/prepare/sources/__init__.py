@@ -8,9 +8,9 @@ from nemo_cosmos.errors import InputError
 from nemo_cosmos.prepare.sources.base import OpenedSource, Sampling, Source, SourceOptions
 from nemo_cosmos.prepare.sources.clips import ClipSource
 from nemo_cosmos.prepare.sources.images import ImageSource
-from nemo_cosmos.prepare.sources.rig import RigSource
+from nemo_cosmos.prepare.sources.rig import RigSource, refuse_clips
 
-__all__ = ["KINDS", "OpenedSource", "Sampling", "Source", "SourceOptions", "open_source"]
+__all__ = ["KINDS", "OpenedSource", "Sampling", "Source", "SourceOptions", "open_source", "refuse_clips"]
 
 _ALL: tuple[Source, ...] = (ImageSource(), RigSource("waymo", "waymo"), RigSource("rig"), ClipSource())
 SOURCES: dict[str, Source] = {source.kind: source for source in _ALL}

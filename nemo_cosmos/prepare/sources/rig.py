@@ -50,7 +50,7 @@ class RigSource:
             spoilt = {problem.clip for problem in bare}
             clips = [clip for clip in clips if clip.name not in spoilt]
         if not options.list_problems:
-            _refuse(path, problems, len(found.names))
+            refuse_clips(path, problems, len(found.names))
         note = f"not of the rig {rig.source}, and left out: {', '.join(found.others)}" if found.others else ""
         own = {name: value for name in ("frames", "size", "fit", "fps") if (value := getattr(rig, name)) is not None}
         return Found(clips, replace(Sampling(), **own), rig, problems, note)
@@ -76,10 +76,14 @@ class RigSource:
         return rig if options.captions is None else replace(rig, captions=options.captions)
 
 
-def _refuse(path: Path, problems: list[Problem], count: int) -> None:
+def refuse_clips(path: Path, problems: list[Problem], count: int) -> None:
+    """InputError that lists what is wrong with some of ``count`` clips, and what to do; nothing where nothing is."""
     spoilt = len({problem.clip for problem in problems if problem.clip})
     what = f"{path}: {spoilt} of {count} clips cannot be used" if spoilt else f"{path} does not fit its rig"
-    advice = ["complete or remove them, or leave such clips out with --skip-incomplete"]
+    whole = any(not problem.clip for problem in problems)
+    advice = ["complete the folder, or name another rig with --rig"] if whole else []
+    if spoilt and not whole:
+        advice.append("complete or remove them, or leave such clips out with --skip-incomplete")
     if any("no caption" in problem.what for problem in problems):
         advice.append("--default-caption TEXT is for captions")
     if any("embedding" in problem.what for problem in problems):
