@@ -32,6 +32,7 @@ OWN = (
     "datasets/bridge",
     "datasets/first_frames",
     "datasets/waymo",
+    "datasets/drives",
     "raft_large_C_T_SKHT_V2-ff5fadd5.pth",
 )
 """What a reader brings along, as the text beside the command says."""
