@@ -34,6 +34,8 @@ OWN = (
     "my_rig.yaml",
     "datasets/DL3DV-ALL-4K",
     "datasets/first_frames",
+    "datasets/waymo",
+    "datasets/drives",
     "raft_large_C_T_SKHT_V2-ff5fadd5.pth",
 )
 """What a reader brings along, as the text beside the command says."""
@@ -60,6 +62,9 @@ SCRIPT_INPUTS = {
     "text2world.py": ["checkpoint_dir"],
     "text2image.py": ["checkpoint_dir"],
     "video2world_predict2.py": ["checkpoint_dir", "input_path"],
+    "multiview.py": ["input_path"],
+    "video2world_multiview.py": ["checkpoint_dir", "input_image_or_video_path"],
+    "text2world_multiview.py": ["checkpoint_dir"],
     "nemo_cosmos.inference.video_cli": ["video_pattern", "checkpoint_enc", "checkpoint_dec"],
 }
 SCRIPT_OUTPUTS = {

@@ -8,7 +8,7 @@ from typing import Annotated, Any
 
 import typer
 
-from nemo_cosmos.choices import Fit, InputFrom, Precision, Sampler, Verify, Weights
+from nemo_cosmos.choices import Fit, InputFrom, Precision, Sampler, Stacking, Verify, Weights
 from nemo_cosmos.ending import report_to
 
 
@@ -23,6 +23,7 @@ class Part(str, Enum):
 
 
 _INPUT, _MODELS, _VIDEO, _SAMPLING = "What to generate", "Models", "Video", "Sampling"
+_VIEWS = "Several cameras"
 
 
 def generate(
@@ -48,11 +49,21 @@ def generate(
         ),
     ],
     prompt: Annotated[
-        str | None, typer.Option(help="What the video or image shows.", show_default="none", rich_help_panel=_INPUT)
+        str | None,
+        typer.Option(
+            help="What the video or image shows; of several cameras also a file or folder of captions.",
+            show_default="none",
+            rich_help_panel=_INPUT,
+        ),
     ] = None,
     visual_input: Annotated[
         Path | None,
-        typer.Option("--input", help="Image or video to start from.", show_default="none", rich_help_panel=_INPUT),
+        typer.Option(
+            "--input",
+            help="Image or video to start from; of several cameras also a folder of them.",
+            show_default="none",
+            rich_help_panel=_INPUT,
+        ),
     ] = None,
     source: Annotated[
         Path | None,
@@ -277,16 +288,54 @@ def generate(
         ),
     ] = None,
     seed: Annotated[int, typer.Option(min=0, help="Of the noise.", rich_help_panel=_SAMPLING)] = 1,
+    rig: Annotated[
+        str | None,
+        typer.Option(
+            help="YAML file of the cameras, or waymo, av7, av6.", show_default="the run's", rich_help_panel=_VIEWS
+        ),
+    ] = None,
+    num_views: Annotated[
+        int | None,
+        typer.Option(
+            "--n-views",
+            min=1,
+            help="Cameras with the ids from 0 on, where no rig names them.",
+            show_default="the run's, else the network's",
+            rich_help_panel=_VIEWS,
+        ),
+    ] = None,
+    rope_fps: Annotated[
+        float | None,
+        typer.Option(
+            help="Frames per second that the network alone is told.", show_default="--fps", rich_help_panel=_VIEWS
+        ),
+    ] = None,
+    input_stacking: Annotated[
+        Stacking,
+        typer.Option(
+            help="One input video holds the views one after another, or one below the other.", rich_help_panel=_VIEWS
+        ),
+    ] = "time",
+    output_stacking: Annotated[
+        Stacking | None,
+        typer.Option(
+            help="The same of the video that is written.",
+            show_default="vertical, of Predict1 time",
+            rich_help_panel=_VIEWS,
+        ),
+    ] = None,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Make finished videos and images again.")] = False,
 ) -> None:
     """Generate videos from prompts and, with a Video2World network, from an image or the frames of a video; or images,
     with a Text2Image network.
 
-    Writes NAME.mp4 (H.264) or an image, NAME.txt (the final prompt) and NAME.json (the settings). Under torchrun all GPUs
+    Writes NAME.mp4 (H.264) or an image, NAME.txt (the final prompt) and NAME.json (the settings); of several cameras
+    also NAME_grid.mp4 and NAME/CAMERA.mp4. Under torchrun all GPUs
     share each video by context parallelism, with the same result as one.
 
     [bold]Example:[/bold] nemo-cosmos generate --model checkpoints/posttraining/diffusion_video2world/video2world_7b_example_hdvila --tokenizer checkpoints/Cosmos-Tokenize1-CV8x8x8-720p --input first_frame.jpg --prompt "A robot arm lifts a cup" --output outputs/videos
     """  # noqa: E501
+    from nemo_cosmos.data.rig import read_rig
     from nemo_cosmos.inference.config import GenerationConfig
     from nemo_cosmos.inference.job import GenerationJob, run_job
     from nemo_cosmos.inference.loading import describe_network
@@ -297,7 +346,13 @@ def generate(
 
     report_to(output)
     requests = collect_requests(
-        prompt=prompt, visual_input=visual_input, source=source, batch=batch, limit=limit, name=name or "output"
+        prompt=prompt,
+        visual_input=visual_input,
+        source=source,
+        batch=batch,
+        limit=limit,
+        name=name or "output",
+        rig=rig,
     )
     settings: dict[str, Any] = {
         "height": height,
@@ -318,6 +373,11 @@ def generate(
         "crf": crf,
         "image_format": image_format,
         "image_quality": image_quality,
+        "rig": None if rig is None else read_rig(rig),
+        "num_views": num_views,
+        "rope_fps": rope_fps,
+        "input_stacking": input_stacking,
+        "output_stacking": output_stacking,
         "trajectory": trajectory,
         "fov": fov,
         "resample_trajectory": resample_trajectory or None,

@@ -15,7 +15,7 @@ def validate(
     shards: Annotated[
         Path,
         typer.Argument(
-            help="Folder of shards from `nemo-cosmos prepare`, or of eight files a sample; with --layout a raw dataset."
+            help="Folder of shards from `nemo-cosmos prepare` or of eight files a sample; with --layout a raw dataset."
         ),
     ],
     layout: Annotated[

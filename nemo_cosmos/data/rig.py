@@ -17,6 +17,7 @@ Those that come with the package are called by name, see :data:`SHIPPED`.
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
@@ -157,6 +158,22 @@ def find_rig(dataset: Path) -> Rig | None:
     waymo = read_rig("waymo")
     found = [folder for folder in waymo.folders if (dataset / "videos" / folder).is_dir()]
     return waymo if len(found) > 1 else None
+
+
+def described_rig(cameras: Sequence[str], front: str | None, where: str) -> Rig:
+    """The rig whose :meth:`Rig.described` is ``cameras``: one of the package, with its names, where that is so.
+
+    Raises:
+        InputError: that describes no cameras; it begins with ``where``.
+    """
+    for shipped in map(read_rig, SHIPPED):
+        if shipped.described() == list(cameras) and front in (None, shipped.front):
+            return shipped
+    parts = [re.fullmatch(r"(.+)=(\d{1,4})(?: repeat (\S+))?", str(camera)) for camera in cameras]
+    if not parts or None in parts:
+        raise InputError(f"{where}: {str(cameras)[:80]} describes no cameras")
+    found = {m[1]: {"view_id": int(m[2])} | ({"frame_repeat": float(m[3])} if m[3] else {}) for m in parts if m}
+    return parse_rig({"cameras": found} | ({} if front is None else {"front": front}), where)
 
 
 def parse_rig(values: Any, where: str) -> Rig:

@@ -16,7 +16,7 @@ from nemo_cosmos.data.eight_files import EightFileDataset, is_sample_folder
 from nemo_cosmos.data.images import IMAGE_FORMATS
 from nemo_cosmos.data.manifest import Manifest, one_rate
 from nemo_cosmos.data.record import recorded_rates
-from nemo_cosmos.data.rig import MOST_CAMERAS, Rig
+from nemo_cosmos.data.rig import MOST_CAMERAS, Rig, described_rig
 from nemo_cosmos.data.sample import TokenizerIdentity
 from nemo_cosmos.data.video import FITS
 from nemo_cosmos.errors import InputError
@@ -141,6 +141,7 @@ class WeightDefaults:
         fps: frame rate of all training samples, None where they differ or it is unknown.
         rig: cameras of the training samples, None where they had one or it is unknown.
         camera_frames: which pixel frames' rays a latent frame was given.
+        of_run: the weights are of a run.
     """
 
     size: tuple[int, int] = RELEASED_SIZE
@@ -155,6 +156,7 @@ class WeightDefaults:
     fps: float | None = None
     rig: Rig | None = None
     camera_frames: TemporalMapping = DEFAULT_MAPPING
+    of_run: bool = False
 
 
 def trained_text_length(path: str | Path) -> int:
@@ -201,7 +203,7 @@ def weight_defaults(
                 f"{folder / 'config.yaml'}: data.camera_frames={str(mapping)[:80]}: expected "
                 f"{' or '.join(get_args(TemporalMapping))}"
             )
-        return replace(defaults, camera_frames=mapping)
+        return replace(defaults, camera_frames=mapping, of_run=True)
     except (TypeError, LookupError) as error:
         raise InputError(f"{folder / 'config.yaml'}: not the settings of a run ({error})") from error
 
@@ -258,6 +260,7 @@ def _run_defaults(folder: Path, values: Any, config: GenerationConfig) -> Weight
         input_fps=fps,
         input_step=step or 1,
         fps=_training_rate(shards, folder),
+        rig=_trained_rig(shards, manifest),
     )
 
 
@@ -275,6 +278,17 @@ def _folder_defaults(path: Path, folder: Path, text_length: int, sigma_data: flo
         fit="pad",
         fps=one_rate(recorded_rates(folder)) or sample.fps,
     )
+
+
+def _trained_rig(shards: Manifest, manifest: Path) -> Rig | None:
+    """The cameras of the samples; of shards that were not made from a rig, those that their ids are known by."""
+    cameras, told = shards.settings.get("rig"), shards.settings.get("captions")
+    if isinstance(cameras, list):
+        front = told.partition(", front ")[2] if isinstance(told, str) else ""
+        return described_rig(cameras, front or None, str(manifest))
+    if len(shards.view_ids) != 1:
+        return None
+    return described_rig([f"view_{number}={number}" for number in shards.view_ids[0]], None, str(manifest))
 
 
 def _training_rate(shards: Manifest, folder: Path) -> float | None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+from dataclasses import replace
 from pathlib import Path
 from typing import Literal
 
@@ -36,15 +37,7 @@ def build_parser(kind: Kind, description: str) -> argparse.ArgumentParser:
     parser = Flags(description=description, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False)
     add = parser.add_argument
     default_dit = f"Cosmos-Predict1-7B-{kind}"
-    add("--checkpoint_dir", default="checkpoints", help="root of all weights (%(default)s)")
-    add("--tokenizer_dir", default="Cosmos-Tokenize1-CV8x8x8-720p", help="below checkpoint_dir (%(default)s)")
-    add(
-        "--diffusion_transformer_dir",
-        default=default_dit,
-        help="folder with model.pt, or run folder; below checkpoint_dir or a path (%(default)s)",
-    )
-    add("--preset", help="network of model.pt, where the folder's name does not tell, e.g. predict1-7b-video2world")
-    add("--text_encoder_dir", help=f"T5 encoder (checkpoint_dir/{DEFAULT_TEXT_ENCODER}, else that repository)")
+    add_models(parser, default_dit)
     add(
         "--prompt_upsampler_dir",
         default=UPSAMPLERS[kind],
@@ -65,13 +58,34 @@ def build_parser(kind: Kind, description: str) -> argparse.ArgumentParser:
     add("--prompt", help="what the video shows")
     add("--batch_input_path", type=Path, help="JSONL file, one video a line, with the fields prompt and visual_input")
     add("--negative_prompt", help="text of the unconditional branch; empty for none (this project's own wording)")
+    add_common(parser, frames=121, size=(704, 1280))
+    return parser
+
+
+def add_models(parser: argparse.ArgumentParser, network: str) -> None:
+    """Flags that say where the models are; ``network`` is the default folder of the network."""
+    add = parser.add_argument
+    add("--checkpoint_dir", default="checkpoints", help="root of all weights (%(default)s)")
+    add("--tokenizer_dir", default="Cosmos-Tokenize1-CV8x8x8-720p", help="below checkpoint_dir (%(default)s)")
+    add(
+        "--diffusion_transformer_dir",
+        default=network,
+        help="folder with model.pt, or run folder; below checkpoint_dir or a path (%(default)s)",
+    )
+    add("--preset", help="network of model.pt, where the folder's name does not tell, e.g. predict1-7b-video2world")
+    add("--text_encoder_dir", help=f"T5 encoder (checkpoint_dir/{DEFAULT_TEXT_ENCODER}, else that repository)")
+
+
+def add_common(parser: argparse.ArgumentParser, *, frames: int, size: tuple[int, int]) -> None:
+    """Flags of every script, with its defaults of frames and (height, width)."""
+    add = parser.add_argument
     add("--video_save_name", default="output", help="file name without suffix (%(default)s)")
     add("--video_save_folder", type=Path, default=Path("outputs"), help="(%(default)s)")
     add("--num_steps", type=int, default=35, help="sampler steps (%(default)s)")
     add("--guidance", type=float, default=7.0, help="g in cond + g * (cond - uncond) (%(default)s)")
-    add("--num_video_frames", type=int, default=121, help="frames of the video (%(default)s)")
-    add("--height", type=int, default=704, help="pixels (%(default)s)")
-    add("--width", type=int, default=1280, help="pixels (%(default)s)")
+    add("--num_video_frames", type=int, default=frames, help="frames of the video (%(default)s)")
+    add("--height", type=int, default=size[0], help="pixels (%(default)s)")
+    add("--width", type=int, default=size[1], help="pixels (%(default)s)")
     add("--fps", type=float, help="frames per second (24; with a run folder as nemo-cosmos generate chooses)")
     add("--overwrite", action="store_true", help="make finished videos again")
     add("--seed", type=int, default=1, help="of the noise (%(default)s)")
@@ -79,7 +93,6 @@ def build_parser(kind: Kind, description: str) -> argparse.ArgumentParser:
     for flag, part in _OFFLOAD.items():
         add(f"--{flag}", action="store_true", help=f"{part} leaves the device while it is not in use")
     add("--disable_guardrail", action="store_true", help="no checks; without it they run where they are installed")
-    return parser
 
 
 def run_script(kind: Kind, arguments: argparse.Namespace) -> JobSummary:
@@ -91,11 +104,7 @@ def run_script(kind: Kind, arguments: argparse.Namespace) -> JobSummary:
     report_to(arguments.video_save_folder)
     root = Path(arguments.checkpoint_dir)
     requests = _requests(kind, arguments)
-    weights = below(root, arguments.diffusion_transformer_dir, "--diffusion_transformer_dir")
-    preset = arguments.preset
-    if (weights / "model.pt").is_file():
-        preset = preset or preset_of(weights.name)
-        weights = weights / "model.pt"
+    job = job_of(arguments)
     negative = default_negative_prompt() if arguments.negative_prompt is None else arguments.negative_prompt
     is_video = kind == "Video2World"
     config = GenerationConfig(
@@ -103,29 +112,50 @@ def run_script(kind: Kind, arguments: argparse.Namespace) -> JobSummary:
         width=arguments.width,
         num_frames=arguments.num_video_frames,
         overlap_frames=arguments.overlap_frames if is_video else 1,
-        fps=arguments.fps or (None if weights.is_dir() else 24.0),
+        fps=rate_of(arguments, job),
         num_input_frames=arguments.num_input_frames if is_video else 1,
         num_steps=arguments.num_steps,
         guidance=arguments.guidance,
         negative_prompt=negative.strip() or None,
         seed=arguments.seed,
     )
-    job = GenerationJob(
+    job = replace(
+        job,
+        config=config,
+        upsampler=None if arguments.disable_prompt_upsampler else upsampler_in(root, arguments.prompt_upsampler_dir),
+        upsampler_word_limit=None if is_video else arguments.word_limit_to_skip_upsampler,
+    )
+    with log_shown():
+        return run_job(job, requests)
+
+
+def rate_of(arguments: argparse.Namespace, job: GenerationJob) -> float | None:
+    """Frames per second: the user's, else 24; None where a run may say it."""
+    return arguments.fps or (None if job.weights.is_dir() else 24.0)
+
+
+def job_of(arguments: argparse.Namespace) -> GenerationJob:
+    """The models and places that the flags of every script name.
+
+    Raises:
+        InputError: one of them is not there.
+    """
+    root, preset = Path(arguments.checkpoint_dir), arguments.preset
+    weights = below(root, arguments.diffusion_transformer_dir, "--diffusion_transformer_dir")
+    if (weights / "model.pt").is_file():
+        preset = preset or preset_of(weights.name)
+        weights = weights / "model.pt"
+    return GenerationJob(
         weights=weights,
         tokenizer=below(root, arguments.tokenizer_dir, "--tokenizer_dir"),
         output=arguments.video_save_folder,
-        config=config,
         preset=preset,
         text_encoder=text_encoder_in(root, arguments.text_encoder_dir),
-        upsampler=None if arguments.disable_prompt_upsampler else upsampler_in(root, arguments.prompt_upsampler_dir),
-        upsampler_word_limit=None if is_video else arguments.word_limit_to_skip_upsampler,
         guardrail=False if arguments.disable_guardrail else None,
         offload=frozenset(part for flag, part in _OFFLOAD.items() if getattr(arguments, flag)),
         overwrite=arguments.overwrite,
         num_gpus=arguments.num_gpus,
     )
-    with log_shown():
-        return run_job(job, requests)
 
 
 def _requests(kind: Kind, arguments: argparse.Namespace) -> list[GenerationRequest]:

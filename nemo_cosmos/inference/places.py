@@ -87,8 +87,10 @@ def find_adapters(named: Adapters) -> tuple[AdapterChoice, ...]:
 
 
 def preset_of(folder: str) -> str:
-    """``Cosmos-Predict1-7B-Video2World`` (with or without ``_post-trained``) -> ``predict1-7b-video2world``."""
+    """``Cosmos-Predict1-7B-Video2World`` (with or without ``_post-trained``) -> ``predict1-7b-video2world``, and
+    ``…-Sample-AV-Multiview`` -> ``…-multiview``."""
     name = folder.removesuffix("_post-trained").removeprefix("Cosmos-").lower()
+    name = name.replace("-sample-av-multiview", "-multiview")
     if not name.startswith(("predict1-", "predict2-")):
         raise InputError(f"{folder}: the name of the folder of model.pt tells no network; give --preset")
     return name

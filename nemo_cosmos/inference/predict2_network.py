@@ -19,9 +19,14 @@ from nemo_cosmos.inference.config import run_folder_of
 from nemo_cosmos.models.dit.config import PRESETS, DiTConfig
 from nemo_cosmos.typed import read_yaml
 
-Kind = Literal["text2image", "video2world"]
+Kind = Literal["text2image", "video2world", "multiview"]
 SIZES = ("2B", "14B")
-_NAMES: Mapping[Kind, str] = {"text2image": "Text2Image", "video2world": "Video2World"}
+_NAMES: Mapping[Kind, str] = {"text2image": "Text2Image", "video2world": "Video2World", "multiview": "Multiview"}
+_SCRIPTS: Mapping[Kind, str] = {
+    "text2image": "text2image.py",
+    "video2world": "video2world_predict2.py",
+    "multiview": "multiview.py",
+}
 
 
 @dataclass(frozen=True)
@@ -39,8 +44,12 @@ class Network:
 
 def released_file(root: Path, kind: Kind, size: str, *, resolution: str = "720", fps: str = "16") -> Path:
     """Where the download puts the weights of a released network."""
-    name = "model.pt" if kind == "text2image" else f"model-{resolution}p-{fps}fps.pt"
-    return root / "nvidia" / f"Cosmos-Predict2-{size}-{_NAMES[kind]}" / name
+    names: dict[Kind, str] = {
+        "text2image": "model.pt",
+        "video2world": f"model-{resolution}p-{fps}fps.pt",
+        "multiview": "model-720p-10fps-7views-29frames.pt",
+    }
+    return root / "nvidia" / f"Cosmos-Predict2-{size}-{_NAMES[kind]}" / names[kind]
 
 
 def identify(path: Path, kind: Kind, size: str | None, weights: Weights) -> Network:
@@ -61,22 +70,28 @@ def identify(path: Path, kind: Kind, size: str | None, weights: Weights) -> Netw
         path = path / "model.pt"
     folder = path if path.is_dir() else run_of_file(path)
     if folder is None:
-        layers, width, extra = _read_sizes(path, weights)
+        layers, width, other = _read_sizes(path, weights)
         found = _released(layers, width)
         _require_size(path, layers, width, found, size)
-        if extra is not None and extra != (kind == "video2world"):
-            raise _other_kind(path, "Video2World" if extra else "Text2Image", kind)
+        if other not in (None, kind):
+            raise _other_kind(path, other, kind)
         return Network(path, f"predict2-{(found or size or SIZES[0]).lower()}-{kind}")
     config = network_config(path) if path.is_dir() else read_model_config(folder)
     known = _released(config.num_layers, config.hidden_size)
     # A network of a size of its own has the name of the one that it was made from.
     _require_size(path, config.num_layers, config.hidden_size, known or _preset_size(path), size, lenient=True)
     meant = DiTConfig.preset(f"predict2-{SIZES[0].lower()}-{kind}")
-    if config.family != meant.family or config.multiview:
-        raise _other_kind(path, "multiview" if config.multiview else config.family, kind)
-    if config.condition_mask != (kind == "video2world"):
-        raise _other_kind(path, "Video2World" if config.condition_mask else "Text2Image", kind)
+    if config.family != meant.family:
+        raise _other_kind(path, config.family, kind)
+    if (other := _kind_of(config)) != kind:
+        raise _other_kind(path, other, kind)
     return Network(path, None)
+
+
+def _kind_of(config: DiTConfig) -> Kind:
+    if config.multiview:
+        return "multiview"
+    return "video2world" if config.condition_mask else "text2image"
 
 
 def _require_size(
@@ -92,10 +107,11 @@ def _require_size(
     raise InputError(f"--dit_path {path} is {described}; expected {expected}")
 
 
-def _other_kind(path: Path, found: str, kind: Kind) -> InputError:
-    script = {"text2image": "video2world_predict2.py", "video2world": "text2image.py"}[kind]
-    hint = f"; examples/{script} takes those" if found in _NAMES.values() else ""
-    return InputError(f"--dit_path {path} is a {found} network, expected one of Predict2 {_NAMES[kind]}{hint}")
+def _other_kind(path: Path, found: str | None, kind: Kind) -> InputError:
+    known = next((other for other in _NAMES if other == found), None)
+    hint = "" if known is None else f"; examples/{_SCRIPTS[known]} takes those"
+    name = found if known is None else _NAMES[known]
+    return InputError(f"--dit_path {path} is a {name} network, expected one of Predict2 {_NAMES[kind]}{hint}")
 
 
 def _dims(size: str) -> tuple[int, int]:
@@ -116,8 +132,8 @@ def _preset_size(path: Path) -> str | None:
     return match[1].upper() if match and match[1].upper() in SIZES else None
 
 
-def _read_sizes(path: Path, weights: Weights) -> tuple[int, int, bool | None]:
-    """Layers, width, and whether there is a channel for given frames, from the names and shapes of a file."""
+def _read_sizes(path: Path, weights: Weights) -> tuple[int, int, Kind | None]:
+    """Layers, width, and the kind where the channels of a released one tell it, from names and shapes of a file."""
     state: Mapping[str, Tensor] = open_weights(path, weights=weights, verify_files="size").state
     bare = {name.removeprefix("net."): name for name in state}
     numbers = {int(match[1]) for match in (re.match(r"blocks\.(\d{1,4})\.", name) for name in bare) if match}
@@ -127,6 +143,5 @@ def _read_sizes(path: Path, weights: Weights) -> tuple[int, int, bool | None]:
             f"--dit_path {path} is no network of Predict2: no tensors blocks.0.… and x_embedder.proj.1.weight in it"
         )
     width, features = (*shape_of(state, entrance), 0)[:2]
-    config = DiTConfig.preset("predict2-2b-text2image")
-    extra = {config.patch_features: False, config.patch_features + config.patch_size**2: True}.get(features)
-    return len(numbers), width, extra
+    kinds = {DiTConfig.preset(f"predict2-2b-{kind}").patch_features: kind for kind in _NAMES}
+    return len(numbers), width, kinds.get(features)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -11,8 +12,9 @@ import torch
 from torch import Tensor
 
 from nemo_cosmos.checkpoint.adapters import AdapterChoice, Adapters
-from nemo_cosmos.choices import Fit, InputFrom, Part, Precision, Sampler, Verify, Weights
+from nemo_cosmos.choices import Fit, InputFrom, Part, Precision, Sampler, Stacking, Verify, Weights
 from nemo_cosmos.data.images import IMAGE_SUFFIXES, is_image, pixels_of
+from nemo_cosmos.data.rig import read_rig
 from nemo_cosmos.errors import InputError, require_file
 from nemo_cosmos.inference.inputs import GivenFrames
 from nemo_cosmos.inference.job_settings import GenerationJob
@@ -21,7 +23,7 @@ from nemo_cosmos.inference.pipelines import pipeline_for
 from nemo_cosmos.inference.places import find_adapters, find_network, find_tokenizer
 from nemo_cosmos.inference.progress import progress_bars
 from nemo_cosmos.inference.ranks import start_ranks
-from nemo_cosmos.inference.requests import GenerationRequest
+from nemo_cosmos.inference.requests import CAMERA, GenerationRequest, asked_for
 from nemo_cosmos.logs import log_shown
 from nemo_cosmos.models.text import DEFAULT_TEXT_ENCODER
 from nemo_cosmos.typed import check_arguments
@@ -116,10 +118,10 @@ class Pipeline:
 
     def __call__(
         self,
-        prompt: str | None = None,
+        prompt: str | Mapping[str, str] | Sequence[str] | None = None,
         *,
         image: str | Path | np.ndarray | Image | None = None,
-        video: str | Path | np.ndarray | None = None,
+        video: str | Path | np.ndarray | Mapping[str, str | Path | np.ndarray] | None = None,
         negative_prompt: str | None = None,
         height: int | None = None,
         width: int | None = None,
@@ -136,19 +138,26 @@ class Pipeline:
         sampler: Sampler | None = None,
         seed: int = 1,
         aspect_ratio: str | None = None,
+        rig: str | Path | None = None,
+        num_views: int | None = None,
+        rope_fps: float | None = None,
+        input_stacking: Stacking = "time",
         trajectory: str | Path | None = None,
         fov: float | None = None,
         resample_trajectory: bool = False,
     ) -> np.ndarray:
-        """One video or image. Settings left at None take the run's value, else that of the released models.
+        """One video or image, or one of several cameras. Settings left at None take the run's value, else that of the
+        released models.
 
         A Text2Image network takes no input, and refuses settings of videos.
 
         Args:
-            prompt: what the video shows; may be left out with a prompt upsampler and an input.
+            prompt: what the video shows; may be left out with a prompt upsampler and an input. With several cameras
+                also captions by camera, or of all of them in the order of the rig.
             image: frame to start from: a file, a PIL image, or an array (H, W, 3) uint8 RGB.
             video: frames to start from: a file, which is read at the rate and step of training, or an array
-                (T, H, W, 3) uint8 RGB, whose frames are taken as they are and whose rate is ``fps``.
+                (T, H, W, 3) uint8 RGB, whose frames are taken as they are and whose rate is ``fps``. With several
+                cameras one of these by camera, an array (V, T, H, W, 3), or a folder or file that holds all views.
             negative_prompt: text of the unconditional branch; None: the zero embedding.
             height, width: pixels.
             num_frames: frames of the video, the given ones included; None: one chunk.
@@ -164,13 +173,19 @@ class Pipeline:
             sampler: "edm-euler" (default for Predict1) or "res-2ab" (default for Predict2).
             seed: of the noise.
             aspect_ratio: size of an image instead of ``height`` and ``width``: "16:9", "9:16", "4:3", "3:4" or "1:1".
+            rig: file of the cameras of a multiview network, or name of a shipped one; None: those trained on.
+            num_views: cameras with the ids from 0 on, where no rig names them.
+            rope_fps: frame rate that a multiview network alone is told; None: ``fps``.
+            input_stacking: whether one input video holds all views one after another ("time") or one below the other
+                ("vertical").
             trajectory: of the camera, for a network with camera control: a transforms.json, a CSV file, a folder of
                 COLMAP, or a move and its amount such as "orbit_left:0.3"; the first pose belongs to the first frame.
             fov: degrees from left to right that the camera shows, where the trajectory does not tell; None: 90.
             resample_trajectory: spread all poses of a file over the frames of the video.
 
         Returns:
-            (T, H, W, 3) uint8 RGB frames, T = 1 for an image; under torchrun on every rank.
+            (T, H, W, 3) uint8 RGB frames, T = 1 for an image; (V, T, H, W, 3) of several cameras, in the order of the
+            rig; under torchrun on every rank.
 
         Raises:
             InputError: an argument of the wrong type or range, an input that cannot be read, a size or count that
@@ -192,14 +207,18 @@ class Pipeline:
             "batched_guidance": batched_guidance,
             "negative_prompt": negative_prompt,
             "seed": seed,
+            "rig": None if rig is None else read_rig(rig),
+            "num_views": num_views,
+            "rope_fps": rope_fps,
+            "input_stacking": input_stacking,
             "trajectory": None if trajectory is None else str(trajectory),
             "fov": fov,
             "resample_trajectory": resample_trajectory or None,
         }
         request = _request(self.kind.makes, prompt, image, video)
-        self.kind.check_inputs(self.models.dit, [request])
         config = self.kind.configure(settings, aspect_ratio)
         [request], config = self.kind.complete(self.models.dit, [request], config, self.job.weights)
+        self.kind.check_inputs(self.models.dit, [request])
         with log_shown(), progress_bars(1, enabled=self.ranks.is_first) as bars:
             pipeline = open_pipeline(self.job, config, self.models, self.ranks)
             [text] = pipeline.prepare_texts([request])
@@ -212,21 +231,45 @@ class Pipeline:
 
 
 def _as_array(frames: Tensor | None, makes: str) -> np.ndarray:
-    """(3, T, H, W) -> (T, H, W, 3), an array of its own."""
+    """(3, T, H, W) -> (T, H, W, 3), an array of its own; of several views with V in front."""
     if frames is None:
         raise InputError(f"the guardrail refused the {makes}")
-    return np.ascontiguousarray(frames.permute(1, 2, 3, 0).cpu().numpy())
+    return np.ascontiguousarray(frames.movedim(-4, -1).cpu().numpy())
 
 
 def _request(name: str, prompt: Any, image: Any, video: Any) -> GenerationRequest:
-    if prompt is not None and not isinstance(prompt, str):
-        raise InputError(f"prompt={str(prompt)[:80]!r}: expected text")
+    texts = (
+        prompt.values() if isinstance(prompt, Mapping) else prompt if isinstance(prompt, list | tuple) else [prompt]
+    )
+    if not all(isinstance(text, str | None) for text in texts):
+        raise InputError(f"prompt={str(prompt)[:80]!r}: expected text, or texts of several cameras")
     if image is not None and video is not None:
         raise InputError("image and video: give one of them to start from")
     if prompt is None and image is None and video is None:
         raise InputError("prompt: say what to generate, by a prompt, an image or a video")
-    path, frames = _image(image) if image is not None else _video(video)
-    return GenerationRequest(name, (prompt or "").strip(), path, has_prompt=prompt is not None, frames=frames)
+    given: dict[str, Any] = {}
+    if image is not None:
+        given["visual_input"], given["frames"] = _image(image)
+    elif isinstance(video, Mapping):
+        # An image file is one frame of its camera.
+        found = {camera: _views_file(camera, one) for camera, one in video.items()}
+        given["visual_inputs"] = found
+    elif getattr(video, "ndim", 4) == 5:
+        views = enumerate(np.asarray(video))
+        given["visual_inputs"] = tuple(
+            GivenFrames(_pixels("video", v, "(V, T, H, W, 3)", 4), f"view {n}") for n, v in views
+        )
+    elif isinstance(video, str | os.PathLike) and (CAMERA in str(video) or os.path.isdir(video)):
+        given["visual_input"] = Path(video)
+    else:
+        given["visual_input"], given["frames"] = _video(video)
+    return GenerationRequest(name, has_prompt=prompt is not None, **{**asked_for(prompt, None), **given})
+
+
+def _views_file(camera: str, given: Any) -> Path | GivenFrames:
+    if isinstance(given, str | os.PathLike):
+        return _file(f"video[{camera!r}]", given)
+    return GivenFrames(_pixels(f"video[{camera!r}]", given, "(T, H, W, 3)", 4), str(camera))
 
 
 def _image(image: Any) -> tuple[Path | None, GivenFrames | None]:

@@ -59,7 +59,7 @@ def settle(
         settings |= named
     if source is not None and not dit.condition_mask:
         logger.info("%s: captions alone are read, the network takes no image or video", source)
-        requests = [replace(request, visual_input=None) for request in requests]
+        requests = [replace(request, visual_input=None, visual_inputs=None) for request in requests]
     elif source is not None:
         settings["input_from"] = settings["input_from"] or "start"
     return Settled(requests, kind.configure(settings, aspect_ratio), folder)

@@ -48,7 +48,8 @@ def captions_of(request: GenerationRequest, rig: Rig) -> Captions:
         return Captions(_assigned(request.prompts, rig, request.name))
     path = _as_path(request.prompt)
     if path is None:
-        return Captions({rig.front: request.prompt} if request.prompt or request.has_prompt else {})
+        front = {rig.front: request.prompt} if request.prompt or request.has_prompt else {}
+        return Captions({**_assigned(request.other_prompts, rig, request.name), **front})
     if CAMERA in str(path):
         return Captions(_each(path, rig))
     if path.is_dir():

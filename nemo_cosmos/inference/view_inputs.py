@@ -14,7 +14,7 @@ from nemo_cosmos.data.images import IMAGE_SUFFIXES, is_image, read_image
 from nemo_cosmos.data.listing import is_video_name
 from nemo_cosmos.data.manifest import one_rate
 from nemo_cosmos.data.rig import Rig
-from nemo_cosmos.data.video import frames_of, padding_mask, probe, read_frames, resize
+from nemo_cosmos.data.video import VideoInfo, frames_of, padding_mask, probe, read_frames, resize
 from nemo_cosmos.errors import InputError, require_file
 from nemo_cosmos.inference.config import GenerationConfig, WeightDefaults
 from nemo_cosmos.inference.inputs import GivenFrames, InputFrames
@@ -63,7 +63,7 @@ def _require_all(found: Inputs, rig: Rig, where: str, others: list[str]) -> Inpu
     for given in found.values():
         if isinstance(given, Path):
             require_file(given, f"{where}: ")
-    return found
+    return {folder: found[folder] for folder in rig.folders}
 
 
 def _in_folder(folder: Path, rig: Rig) -> Inputs:
@@ -136,68 +136,25 @@ def _look(given: Path | GivenFrames, defaults: WeightDefaults) -> _Found:
     if is_image(given):
         return _Found(1, None)
     info = probe(given)
-    return _Found(info.frames_at(defaults.input_fps or info.even_rate), defaults.input_fps or info.fps)
+    rate = _rate(info, defaults)
+    return _Found(info.frames_at(rate), rate or info.fps)
 
 
-def read_stacked(
-    path: Path, count: int, size: tuple[int, int], config: GenerationConfig, defaults: WeightDefaults, cell: int
-) -> list[InputFrames]:
-    """The given frames of ``count`` views out of one file that holds all of them, as ``config.input_stacking`` says.
-
-    Args:
-        path: video, or image with the views one below the other.
-        count: views.
-        size: (height, width) in pixels that each view is brought to.
-        config: of which frames are taken, and how.
-        defaults: of which rate and step.
-        cell: pixels per latent cell.
-
-    Raises:
-        InputError: its frames, or their rows, do not divide into the views, or there are too few.
-    """
-    views, fps = (_in_time if config.input_stacking == "time" and not is_image(path) else _in_rows)(
-        path, count, config, defaults
-    )
-    fit = config.fit or defaults.fit
-    out = []
-    for frames in views:
-        source = (frames.shape[2], frames.shape[3])
-        small = torch.stack([resize(frame, size, fit) for frame in frames.unbind(1)], dim=1)
-        out.append(InputFrames(small, fps, padding_mask(source, size, fit, cell)))
-    return out
-
-
-def _in_rows(
-    path: Path, count: int, config: GenerationConfig, defaults: WeightDefaults
-) -> tuple[list[Tensor], float | None]:
-    """(3, n, H / count, W) of each view of a file with one view below the other."""
-    fps: float | None = None
+def check_stacked(path: Path, count: int, config: GenerationConfig, defaults: WeightDefaults) -> None:
+    """InputError where one file cannot hold ``count`` views, or has too few frames of each; reads no frames."""
     if is_image(path):
         if config.input_stacking != "vertical" and count > 1:
             raise InputError(f"{path} is an image, which cannot hold {count} views in time: input_stacking=vertical")
         if config.num_input_frames != 1:
             raise InputError(f"{path} is an image: it gives 1 frame, not num_input_frames={config.num_input_frames}")
-        frames = read_image(path)[:, None]
-    else:
-        info = probe(path)
-        rate = defaults.input_fps or info.even_rate
-        numbers = _numbers(path, info.frames_at(rate), config, defaults)
-        if info.damage:
-            raise InputError(info.damage)
-        frames = read_frames(path, numbers[0], len(numbers), step=defaults.input_step, fps=rate)
-        fps = (rate or info.fps) / defaults.input_step
-    if frames.shape[2] % count:
-        raise InputError(f"{path} has {frames.shape[2]} rows, which do not divide into {count} views of one height")
-    return list(frames.chunk(count, dim=2)), fps
-
-
-def _in_time(
-    path: Path, count: int, config: GenerationConfig, defaults: WeightDefaults
-) -> tuple[list[Tensor], float | None]:
-    """(3, n, H, W) of each view of a video with one view after another, read in one pass."""
+        return _require_rows(path, read_image(path).shape[1], count)
     info = probe(path)
     if info.damage:
         raise InputError(info.damage)
+    if config.input_stacking == "vertical":
+        _require_rows(path, info.height, count)
+        _numbers(path, info.frames_at(_rate(info, defaults)), config, defaults)
+        return
     if info.frames % count:
         raise InputError(
             f"{path} has {info.frames} frames, which do not divide into {count} views of one length; a video with the "
@@ -208,11 +165,58 @@ def _in_time(
             f"{path} has {info.fps:g} frames per second and the network was trained at {defaults.input_fps:g}: give "
             "each camera's video on its own, which is then read at that rate"
         )
+    _numbers(path, info.frames // count, config, defaults)
+
+
+def read_stacked(
+    path: Path, count: int, size: tuple[int, int], config: GenerationConfig, defaults: WeightDefaults, cell: int
+) -> list[InputFrames]:
+    """The given frames of ``count`` views out of one file that holds all of them, as ``config.input_stacking`` says.
+
+    Args:
+        path: video, or image with the views one below the other; one that :func:`check_stacked` lets pass.
+        count: views.
+        size: (height, width) in pixels that each view is brought to.
+        config: of which frames are taken, and how.
+        defaults: of which rate and step.
+        cell: pixels per latent cell.
+    """
+    views, fps = _views_of(path, count, config, defaults)
+    fit = config.fit or defaults.fit
+    out = []
+    for frames in views:
+        source = (frames.shape[2], frames.shape[3])
+        small = torch.stack([resize(frame, size, fit) for frame in frames.unbind(1)], dim=1)
+        out.append(InputFrames(small, fps, padding_mask(source, size, fit, cell)))
+    return out
+
+
+def _views_of(
+    path: Path, count: int, config: GenerationConfig, defaults: WeightDefaults
+) -> tuple[tuple[Tensor, ...], float | None]:
+    """(3, n, H, W) of each view, and the rate of these frames."""
+    if is_image(path):
+        return read_image(path)[:, None].chunk(count, dim=2), None
+    info, step = probe(path), defaults.input_step
+    if config.input_stacking == "vertical":
+        rate = _rate(info, defaults)
+        numbers = _numbers(path, info.frames_at(rate), config, defaults)
+        frames = read_frames(path, numbers[0], len(numbers), step=step, fps=rate)
+        return frames.chunk(count, dim=2), (rate or info.fps) / step
     length = info.frames // count
     numbers = _numbers(path, length, config, defaults)
-    wanted = [view * length + number for view in range(count) for number in numbers]
-    frames = frames_of(path, wanted)
-    return list(frames.chunk(count, dim=1)), info.fps / defaults.input_step
+    frames = frames_of(path, [view * length + number for view in range(count) for number in numbers])
+    return frames.chunk(count, dim=1), info.fps / step
+
+
+def _rate(info: VideoInfo, defaults: WeightDefaults) -> float | None:
+    """Constant rate that frames are read at, None for those of the file."""
+    return defaults.input_fps or info.even_rate
+
+
+def _require_rows(path: Path, rows: int, count: int) -> None:
+    if rows % count:
+        raise InputError(f"{path} has {rows} rows, which do not divide into {count} views of one height")
 
 
 def _numbers(path: Path, available: int, config: GenerationConfig, defaults: WeightDefaults) -> list[int]:

@@ -10,23 +10,24 @@ from nemo_cosmos.errors import InputError
 from nemo_cosmos.inference.config import GenerationConfig, WeightDefaults
 from nemo_cosmos.inference.requests import GenerationRequest, View
 from nemo_cosmos.inference.view_captions import captions_of
-from nemo_cosmos.inference.view_inputs import check_alike, find_inputs
+from nemo_cosmos.inference.view_inputs import check_alike, check_stacked, find_inputs
 from nemo_cosmos.models.dit.config import DiTConfig
 
 
-def rig_for(dit: DiTConfig, config: GenerationConfig, trained: Rig | None, released: str) -> Rig:
+def rig_for(dit: DiTConfig, config: GenerationConfig, defaults: WeightDefaults, released: str) -> Rig:
     """The cameras of a generation: the user's, else those of the training data, else the first of a released rig.
 
     Args:
         dit: the network.
         config: of which ``rig`` and ``num_views`` count.
-        trained: cameras of the training data, None where that is unknown.
+        defaults: of which the cameras of the training data count.
         released: name of the rig that the released network was trained with.
 
     Raises:
-        InputError: the number of views is not that of the rig, or the network knows fewer.
+        InputError: the number of views is not that of the rig, the network knows fewer, or a run that has lost its
+            shards does not say its cameras.
     """
-    asked, named = config.num_views, config.rig or trained
+    asked, named = config.num_views, config.rig or defaults.rig
     if named is not None:
         if asked not in (None, len(named.cameras)):
             who = named.source if config.rig is not None else "the training data"
@@ -34,6 +35,8 @@ def rig_for(dit: DiTConfig, config: GenerationConfig, trained: Rig | None, relea
                 f"num_views={asked}: {who} names {len(named.cameras)} cameras, {named}; leave the number out, or "
                 "name a rig of that many"
             )
+    elif asked is None and defaults.of_run:
+        raise InputError("the run does not say which cameras it was trained on: give a rig, or the number of views")
     else:
         named = numbered_rig(dit.num_views if asked is None else asked, released)
     if beyond := [
@@ -73,10 +76,19 @@ def with_views(
     if not captions.texts and captions.embedding is None:
         raise InputError(f"{request.name}: no prompt; give the caption of {rig.front}, or of several cameras: {rig}")
     check_alike(inputs, config, defaults, request.name)
+    if request.frames is not None:
+        if len(rig.cameras) > 1:
+            raise InputError(
+                f"{request.name}: frames of one camera in memory, but there are {len(rig.cameras)}: give an array "
+                f"(V, T, H, W, 3), or those of each camera: {rig}"
+            )
+        inputs = {rig.front: request.frames}
     views = tuple(
         View(camera, captions.texts.get(camera.folder), inputs.get(camera.folder))
         for camera in sorted(rig.cameras, key=lambda camera: camera.view_id)
     )
     # One file that holds all views stays as it is named.
     whole = None if inputs else request.visual_input
-    return replace(request, views=views, embedding=captions.embedding, visual_input=whole)
+    if whole is not None:
+        check_stacked(whole, len(rig.cameras), config, defaults)
+    return replace(request, views=views, embedding=captions.embedding, visual_input=whole, frames=None)

@@ -28,7 +28,7 @@ class IdealNetwork(nn.Module):
         self.target = target
         self.calls: list[dict[str, Tensor | None]] = []
 
-    def forward(self, x, timesteps, text, *, fps=None, padding_mask=None, condition_mask=None):
+    def forward(self, x, timesteps, text, *, fps=None, padding_mask=None, condition_mask=None, **views):
         self.calls.append(
             {
                 "x": x,
@@ -37,6 +37,7 @@ class IdealNetwork(nn.Module):
                 "fps": fps,
                 "padding_mask": padding_mask,
                 "condition_mask": condition_mask,
+                **views,
             }
         )
         p = sampling_objective(self.dit_config).preconditioning

@@ -85,7 +85,7 @@ class MultiviewPipeline(WorldPipeline):
                 that would share a file.
         """
         defaults = weight_defaults(weights, config, cls.released_size)
-        rig = rig_for(dit, config, defaults.rig, cls.released_rig)
+        rig = rig_for(dit, config, defaults, cls.released_rig)
         config = replace(config, rig=rig, num_views=None)
         requests = [with_views(request, rig, config, defaults) for request in requests]
         files = Counter(

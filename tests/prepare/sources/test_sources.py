@@ -92,7 +92,5 @@ def test_what_is_not_there(tmp_path: Path) -> None:
             open_source(tmp_path / "gone", kind)
     with pytest.raises(InputError, match="holds no image: it holds no"):
         open_source(write(tmp_path, "a.mp4"), "images")
-    with pytest.raises(
-        InputError, match="layout 'zip': expected one of auto, dl3dv, nerfstudio, colmap, images"
-    ):
+    with pytest.raises(InputError, match="layout 'zip': expected one of auto, dl3dv, nerfstudio, colmap, images"):
         open_source(tmp_path, "zip")
