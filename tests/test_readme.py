@@ -36,6 +36,8 @@ OWN = (
     "datasets/first_frames",
     "datasets/waymo",
     "datasets/drives",
+    "datasets/rig7views",
+    "datasets/multiview",
     "raft_large_C_T_SKHT_V2-ff5fadd5.pth",
 )
 """What a reader brings along, as the text beside the command says."""
