@@ -35,7 +35,6 @@ OWN = (
     "datasets/DL3DV-ALL-4K",
     "datasets/first_frames",
     "datasets/waymo",
-    "datasets/drives",
     "datasets/rig7views",
     "datasets/multiview",
     "raft_large_C_T_SKHT_V2-ff5fadd5.pth",
