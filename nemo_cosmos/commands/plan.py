@@ -67,7 +67,7 @@ def plan(
         else:
             overrides.append(argument)
     config = load_config(TrainConfig, overrides)
-    latent, origin = _latent(own["latent"], config)
+    latent, origin = latent_of(own["latent"], config)
     frames, height, width = latent
     size, work = workload_of(config, latent)
     gpus = _number("gpus", own["gpus"])
@@ -185,8 +185,8 @@ def _number(key: str, value: str) -> int:
     return int(value)
 
 
-def _latent(text: str, config: TrainConfig) -> tuple[tuple[int, int, int], str]:
-    """Latent frames, height and width, and where they come from."""
+def latent_of(text: str, config: TrainConfig) -> tuple[tuple[int, int, int], str]:
+    """Latent frames, height and width, and where they come from: ``text``, else the shards, else the released size."""
     if text:
         frames, height, width = parse_sides(
             text, 3, f"latent={text[:40]}: expected FRAMESxHEIGHTxWIDTH of the latent, for example 16x88x160"

@@ -26,9 +26,7 @@ def recipe_factory(name: str, root: str) -> Callable[..., run.Partial[None]]:
     (``parallel="tensor4"``).
     """
 
-    def factory(
-        num_nodes: int | None = None, gpus_per_node: int | None = None, **overrides: Any
-    ) -> run.Partial[None]:
+    def factory(num_nodes: int | None = None, gpus_per_node: int | None = None, **overrides: Any) -> run.Partial[None]:
         return make_recipe(name, root, num_nodes, gpus_per_node, overrides)
 
     factory.__name__ = factory.__qualname__ = name
@@ -96,4 +94,3 @@ def _first_comment(name: str, root: str) -> str:
     lines = experiment_file(name, root).read_text(encoding="utf-8").splitlines()
     comment = [line[1:].strip() for line in lines if re.match("# (?!@)", line)]
     return comment[0] if comment else name
-

@@ -8,7 +8,7 @@ from __future__ import annotations
 import dataclasses
 import types
 import typing
-from typing import Any, Optional
+from typing import Any
 
 import nemo_run as run
 
@@ -25,7 +25,8 @@ def register() -> None:
         _evaluate_annotations(schema)
         for name in experiment_names(root):
             factory = recipe_factory(name, root)
-            factory.__annotations__ = {"num_nodes": Optional[int], "gpus_per_node": Optional[int], "overrides": Any}
+            count = _as_union(int | None)
+            factory.__annotations__ = {"num_nodes": count, "gpus_per_node": count, "overrides": Any}
             run.cli.factory(factory, target=train, name=name)
 
 

@@ -22,12 +22,12 @@ def train(config: TrainConfig | TokenizerTrainConfig) -> None:
     Raises:
         InputError: the configuration, the data or the layout does not fit; raised before anything is written.
     """
-    config = checked(config)
-    if isinstance(config, TrainConfig):
+    if not isinstance(config, TokenizerTrainConfig):
         from nemo_cosmos.interface import train as run
 
-        run(config)
+        run(checked(config))
     else:
+        config = checked(config)
         from nemo_cosmos.ending import report_to
         from nemo_cosmos.logs import log_shown
         from nemo_cosmos.training.tokenizer.trainer import train as run_tokenizer
