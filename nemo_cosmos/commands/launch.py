@@ -106,4 +106,5 @@ def _memory(config: TrainConfig, layout: Layout) -> list[str]:
     steps = config.data.global_batch // (config.data.micro_batch * layout.data)
     memory = predict_memory(size, layout, config.parallel, replace(work, num_micro_batches=steps))
     shape = "×".join(map(str, latent))
-    return [f"memory     {memory.total / 2**30:.1f} GiB + 3 on the fullest GPU, for latents of {shape} ({origin.partition(";")[0]})"]
+    origin = origin.partition(";")[0]
+    return [f"memory     {memory.total / 2**30:.1f} GiB + 3 on the fullest GPU, for latents of {shape} ({origin})"]

@@ -45,6 +45,11 @@ def goes_on(slurm: Cluster, job: int, run: Path) -> None:
     slurm.wait(lambda: slurm.state(job)["JobState"] == "PENDING", f"the job was not queued again\n{logs(run)}")
     saved = latest_step(run / "checkpoints")
     assert saved is not None and saved == steps(run)[-1]
+    # Slurm waits two minutes; it must have taken leave of the job's processes before they are started again.
+    daemon = slurm.folder / "slurmd.log"
+    began = len(re.findall(rf"launch task StepId={job}\.", daemon.read_text()))
+    ended = re.compile(rf"\[{job}\.\d+\] done with job")
+    slurm.wait(lambda: len(ended.findall(daemon.read_text())) == began, "the job's steps did not end")
     slurm.run("scontrol", "update", f"JobId={job}", "StartTime=now")
     slurm.wait(lambda: len(steps(run)) >= saved + 2, f"the job did not go on\n{logs(run)}")
     assert steps(run) == list(range(1, len(steps(run)) + 1))
