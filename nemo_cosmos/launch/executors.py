@@ -11,8 +11,8 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from nemo_cosmos.launch.config import DockerLaunch, LocalLaunch, SlurmLaunch
 from nemo_cosmos.interrupts import SAVED_AFTER_USR1
+from nemo_cosmos.launch.config import DockerLaunch, LocalLaunch, SlurmLaunch
 
 if TYPE_CHECKING:
     import nemo_run as run

@@ -144,6 +144,8 @@ def _experiment(job: Job, *, dry: bool) -> Iterator[tuple[Any, Path]]:
     assert isinstance(job.launch, SlurmLaunch)
     CONSOLE.quiet = True
     with contextlib.ExitStack() as stack:
+        # What NeMo-Run calls would read what is meant for whoever calls this command.
+        stack.enter_context(_no_input())
         base = local_folder(job.launch)
         if dry:
             base = Path(stack.enter_context(tempfile.TemporaryDirectory()))
@@ -159,6 +161,17 @@ def _experiment(job: Job, *, dry: bool) -> Iterator[tuple[Any, Path]]:
         stack.enter_context(experiment)
         experiment.add(job.script(), name=job.name)
         yield experiment, base / below
+
+
+@contextlib.contextmanager
+def _no_input() -> Iterator[None]:
+    before = sys.stdin
+    with open(os.devnull, encoding="utf-8") as nothing:
+        sys.stdin = nothing
+        try:
+            yield
+        finally:
+            sys.stdin = before
 
 
 def _become(command: Sequence[str]) -> NoReturn:

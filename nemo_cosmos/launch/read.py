@@ -66,7 +66,9 @@ def _check_docker(settings: DockerSettings, gpus_per_node: int) -> None:
 def _check_slurm(settings: Slurm) -> None:
     word = r"[^\s;|&`$<>]+"
     for key in ("account", "partition", "qos", "constraint", "gres", "mem", "mail_user", "mail_type"):
-        _expect(key, getattr(settings, key), word if key != "constraint" else r"[^\n`$;]+", "one word, as sbatch takes it")
+        _expect(
+            key, getattr(settings, key), word if key != "constraint" else r"[^\n`$;]+", "one word, as sbatch takes it"
+        )
     _expect("time", settings.time, r"(\d+-)?\d+(:\d\d?){0,2}", "a time such as 04:00:00 or 2-12:00:00")
     _expect("signal", settings.signal, r"USR1@\d+", "USR1@SECONDS, or null; the other signals end torchrun itself")
     _expect("container_image", settings.container_image, r"\S+", "an image")
@@ -80,7 +82,9 @@ def _check_slurm(settings: Slurm) -> None:
     if settings.container_mounts and settings.container_image is None:
         raise InputError("executor.container_mounts have no effect without executor.container_image")
     if (settings.mail_user is None) != (settings.mail_type is None):
-        raise InputError("executor.mail_user and executor.mail_type go together: whom to write to, and when (END,FAIL)")
+        raise InputError(
+            "executor.mail_user and executor.mail_type go together: whom to write to, and when (END,FAIL)"
+        )
     _check_ssh(settings)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 from typing import TYPE_CHECKING, Any
 
 from nemo_cosmos.compose import experiment_file, experiment_names
@@ -17,11 +18,11 @@ ROOTS: dict[str, type[Any]] = {"train": TrainConfig, "tokenizer_train": Tokenize
 
 def root_of(experiment: str) -> str:
     """The root of a shipped experiment; InputError names the nearest one when there is none of that name."""
-    for root in ROOTS:
-        if experiment in experiment_names(root):
-            return root
-    experiment_file(experiment)
-    raise AssertionError(experiment)
+    roots = {name: root for root in ROOTS for name in experiment_names(root)}
+    if experiment not in roots:
+        near = difflib.get_close_matches(experiment, roots, n=1, cutoff=0)
+        experiment_file(experiment, roots[near[0]])
+    return roots[experiment]
 
 
 def root_of_settings(config: Settings) -> str:

@@ -42,7 +42,9 @@ def test_a_recipe_with_changes(nemorun: Any) -> None:
         "lora.targets": '["to_q","to_k"]', "data.size": "[8,16]", "ema.enabled": "false",
     }  # fmt: skip
     words = [f"config.{key}={value}" for key, value in changes.items()]
-    (task,) = nemorun("cosmos", "train", "--factory", "video2world_7b_example_hdvila(gpus_per_node=8)", "--yes", *words)
+    (task,) = nemorun(
+        "cosmos", "train", "--factory", "video2world_7b_example_hdvila(gpus_per_node=8)", "--yes", *words
+    )
     expected = [f"{key}={value}" for key, value in changes.items()]
     config = load_config(TrainConfig, ["experiment=video2world_7b_example_hdvila", "trainer.devices=8", *expected])
     assert dump_config(checked(fdl.build(task.config))) == dump_config(config)

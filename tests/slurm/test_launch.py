@@ -20,7 +20,14 @@ pytestmark = pytest.mark.skipif(os.environ.get("SLURM_TEST", "0") != "1", reason
 
 def launch(slurm: Cluster, shards: Path, run: Path, *options: str) -> subprocess.CompletedProcess[str]:
     """The command, with two processes on the cluster's node; scripts and logs go to ``run/logs``."""
-    words = ["launch", *small_overrides(shards, run), *ENDLESS, "executor=slurm", "gpus_per_node=2", "parallel.tensor=2"]
+    words = [
+        "launch",
+        *small_overrides(shards, run),
+        *ENDLESS,
+        "executor=slurm",
+        "gpus_per_node=2",
+        "parallel.tensor=2",
+    ]
     own = ["executor.gres=none", f"executor.log_dir={run}/logs", f"executor.workdir={run.parent}"]
     env = {**slurm.environment, "PYTHONPATH": str(Path(__file__).parents[2]), "OMP_NUM_THREADS": "1"}
     command = [sys.executable, "-m", "nemo_cosmos", *words, *own, *options]
