@@ -190,6 +190,6 @@ def refuse_replaced(words: Sequence[str], launch: Launch) -> None:
         texts = [*words, *settings.env.values(), *settings.setup, settings.workdir or os.getcwd(), sys.executable]
         if found := [text for text in texts if re.search("/nemo_run", text)]:
             raise InputError(
-                f"{found[0][:200]!r} holds /nemo_run, which NeMo-Run replaces with the folder of the job: give the path "
-                "another name, for example a link"
+                f"{found[0][:200]!r} holds /nemo_run, which NeMo-Run replaces with the folder of the job: give the "
+                "path another name, for example a link"
             )

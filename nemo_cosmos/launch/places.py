@@ -63,6 +63,6 @@ def _check_mounts(option: str, mounts: list[str], folder: str, config: TrainConf
     for key, path in [*_reads(config), ("output_dir", config.output_dir)]:
         if path.startswith("/") and not any(PurePosixPath(path).is_relative_to(place) for place in inside):
             raise InputError(
-                f"{key}={path} is not in the container, which has {', '.join(map(str, inside))}; mount it, for example "
-                f"{option}=[{Path(path).parent}:{Path(path).parent}]"
+                f"{key}={path} is not in the container, which has {', '.join(map(str, inside))}; mount it, for "
+                f"example {option}=[{Path(path).parent}:{Path(path).parent}]"
             )
