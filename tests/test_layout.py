@@ -177,7 +177,7 @@ def test_circles_of_types_and_inside_functions_are_found() -> None:
 def test_the_entrance_imports_nothing_heavy_at_its_top() -> None:
     entrance = [PACKAGE / name for name in ("__init__.py", "__main__.py", "cli.py", "interface.py")]
     entrance.append(PACKAGE / "prepare" / "__init__.py")  # It can be called.
-    entrance += [file for file in (PACKAGE / "launch").glob("*.py")] + [PACKAGE / "recipes" / "__init__.py"]
+    entrance += list((PACKAGE / "launch").glob("*.py")) + [PACKAGE / "recipes" / "__init__.py"]
     for file in [*entrance, *(PACKAGE / "commands").rglob("*.py")]:
         for name, line in imports(file, top_level_only=True):
             assert name.split(".")[0] not in HEAVY, f"{file}:{line}: import {name} inside the verb"

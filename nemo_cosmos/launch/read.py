@@ -76,15 +76,13 @@ def _check_slurm(settings: Slurm) -> None:
         _expect("container_mounts", mount, r"/[^:,\n]*:/[^:,\n]*(:[\w+]+)?", "/HOST:/CONTAINER or /HOST:/CONTAINER:ro")
     if settings.signal is not None and int(settings.signal[5:]) >= _seconds(settings.time):
         raise InputError(
-            f"executor.signal={settings.signal} comes before the job begins, which lasts executor.time={settings.time}; "
-            "give fewer seconds or more time"
+            f"executor.signal={settings.signal} comes before the job begins, which lasts executor.time={settings.time}"
+            "; give fewer seconds or more time"
         )
     if settings.container_mounts and settings.container_image is None:
         raise InputError("executor.container_mounts have no effect without executor.container_image")
     if (settings.mail_user is None) != (settings.mail_type is None):
-        raise InputError(
-            "executor.mail_user and executor.mail_type go together: whom to write to, and when (END,FAIL)"
-        )
+        raise InputError("executor.mail_user and executor.mail_type go together: to whom, and when (END,FAIL)")
     _check_ssh(settings)
 
 

@@ -87,7 +87,8 @@ def test_batch_script_of_four_nodes(capsys: pytest.CaptureFixture[str], home: Pa
 def test_batch_script_without_container(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
     script = dry_run(
         capsys, SEVEN, "executor=slurm", "executor.gres=gpu:h100:8", "executor.signal=null", "executor.exclusive=true",
-        "executor.cpus_per_task=64", "executor.mem=0", "executor.workdir=/scratch/me", "executor.srun_args=['--mpi=pmix']",
+        "executor.cpus_per_task=64", "executor.mem=0", "executor.workdir=/scratch/me",
+        "executor.srun_args=['--mpi=pmix']",
         "executor.rdzv_port=31000", "nodes=2", "data.global_batch=2", f"executor.log_dir={tmp_path}/logs",
     )  # fmt: skip
     found = flags(script)
@@ -131,7 +132,7 @@ def test_docker_line(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None
             "executor.volumes=[/data:/data:ro]",
             "data.path=/data/shards",
             "executor.user=1000:1000",
-        )  # fmt: skip
+        )
     )
     image = words.index("nemo-cosmos")
     assert words[:3] == ["docker", "run", "--rm"]
@@ -261,7 +262,7 @@ def cluster(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     programs = {
         "sbatch": 'echo "sbatch $@" >> "$CALLED"; [ -z "$REFUSED" ] || { echo "$REFUSED" >&2; exit 1; }; echo 77',
         "scontrol": 'echo "scontrol $@" >> "$CALLED"; if [ "$1" = show ]; then echo node1; fi',
-        "srun": 'case "$*" in *hostname*) echo 127.0.0.1;; *) echo "$SAYS" > "$(echo "$2" | sed s/%j/77/)"; exit 1;; esac',
+        "srun": 'case "$*" in *hostname*) echo 127.0.0.1; exit;; esac; echo "$SAYS" > "${2/\\%j/77}"; exit 1',
     }
     for name, body in programs.items():
         (folder / name).write_text(f"#!/bin/bash\n{body}\n")

@@ -1,4 +1,4 @@
-"""`nemo-cosmos launch executor=slurm` on a real Slurm: submitted, trained, queued again, gone on. SLURM_TEST=1 runs it."""
+"""`nemo-cosmos launch executor=slurm` on a real Slurm: submitted, trained, queued again. Runs with SLURM_TEST=1."""
 
 from __future__ import annotations
 
