@@ -32,7 +32,7 @@ def launch(
     A layout or batch that does not fit the processes is refused before anything is started. What will run is said on
     standard error; `--dry-run` prints the script on standard output. Needs the extra `launch`.
 
-    [bold]Example:[/bold] nemo-cosmos launch experiment=video2world_7b_example_hdvila executor=slurm nodes=4 gpus_per_node=8 executor.account=me --dry-run
+    [bold]Example:[/bold] nemo-cosmos launch experiment=video2world_7b_example_hdvila executor=slurm nodes=4 gpus_per_node=8 data.global_batch=4 executor.account=me --dry-run
     """  # noqa: E501
     from nemo_cosmos.compose import load_config
     from nemo_cosmos.launch.job import Job, refuse_replaced
