@@ -3,6 +3,7 @@
 # make test    the test suite
 # make test-fast   the files of tests/fast.txt: every room, in under two minutes
 # make test-faults   kills, damaged files, signals, full disks: the long form of what docs/faults.md lists
+# make test-slurm   jobs on a real Slurm of this machine: as root, with Debian's slurmd, slurmctld and munge
 # make fuzz    damaged files for every reader, ten minutes each
 # make lint    ruff
 # make types   mypy
@@ -18,7 +19,7 @@ PYTHON ?= $(shell for p in python3.11 python3.12 python3.10 python3; do \
 	&& { echo $$p; break; }; done)
 DATA ?=
 
-.PHONY: setup demo test test-fast test-faults fuzz lint types clean
+.PHONY: setup demo test test-fast test-faults test-slurm fuzz lint types clean
 
 setup: $(VENV)/.installed
 
@@ -41,6 +42,9 @@ test-fast: setup
 
 test-faults: setup
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -v tests/faults -m "faults or not faults"
+
+test-slurm: setup
+	SLURM_TEST=1 OMP_NUM_THREADS=1 $(BIN)/python -m pytest -v tests/slurm
 
 fuzz: setup
 	OMP_NUM_THREADS=1 $(BIN)/python -m tests.fuzz.run $(FUZZ)

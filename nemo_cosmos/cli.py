@@ -21,6 +21,7 @@ from nemo_cosmos.commands import (
     doctor,
     experiments,
     generate,
+    launch,
     plan,
     prepare,
     preview,
@@ -82,6 +83,7 @@ app.command(no_args_is_help=True)(preview.preview)
 app.add_typer(camera.app, name="camera")
 app.command(no_args_is_help=True)(plan.plan)
 app.command(no_args_is_help=True)(train.train)
+app.command(no_args_is_help=True)(launch.launch)
 app.command(no_args_is_help=True)(generate.generate)
 app.command(no_args_is_help=True)(convert.convert)
 app.add_typer(experiments.app, name="experiments")

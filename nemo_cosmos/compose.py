@@ -73,6 +73,29 @@ def load_config(
     Raises InputError, naming the key, for a key that the schema does not have, an unknown experiment or choice, a
     value of the wrong type or outside its limits, and a value that nobody gave.
     """
+    config, _ = _composed(schema, overrides, root, values)
+    check_settings(config)
+    return config
+
+
+def unresolved_settings(
+    schema: type[T], overrides: Sequence[str], *, root: str = "train", values: Mapping[str, Any] | None = None
+) -> dict[str, Any]:
+    """The settings of :func:`load_config` as plain values, sections as dictionaries, with `${name}` left in place.
+
+    What refers to another setting so still follows it when that one is changed; :func:`checked_config` resolves it.
+
+    Raises InputError as :func:`load_config`.
+    """
+    config, unresolved = _composed(schema, overrides, root, values)
+    check_settings(config)
+    return unresolved
+
+
+def _composed(
+    schema: type[T], overrides: Sequence[str], root: str, values: Mapping[str, Any] | None
+) -> tuple[T, dict[str, Any]]:
+    """The settings as an object of the schema, and as they were before interpolations were resolved."""
     from hydra import compose, initialize_config_dir
     from hydra.core.config_store import ConfigStore
     from hydra.errors import HydraException
@@ -93,17 +116,16 @@ def load_config(
             for key, value in settings.items():
                 OmegaConf.update(merged, key, value, force_add=True)
             _reject_missing(merged, keys, root)
+            unresolved = cast(dict[str, Any], OmegaConf.to_container(merged))
             OmegaConf.resolve(merged)
-            config = cast(T, OmegaConf.to_object(merged))
+            return cast(T, OmegaConf.to_object(merged)), unresolved
     except (HydraException, OmegaConfBaseException) as error:
         raise InputError(_explain(error, keys)) from error
     except RecursionError as error:
         raise InputError("the settings are nested too deeply, or refer to each other in a circle") from error
-    check_settings(config)
-    return config
 
 
-def checked_config(config: T) -> T:
+def checked_config(config: T, *, root: str = "train") -> T:
     """A copy of a configuration object that was filled or changed in Python, as if :func:`load_config` had made it.
 
     Raises InputError, naming the key, for a value of the wrong type or outside its limits, or that nobody gave.
@@ -116,7 +138,7 @@ def checked_config(config: T) -> T:
     try:
         with plain_interpolation():
             merged = OmegaConf.merge(OmegaConf.structured(type(config)), OmegaConf.create(values))
-            _reject_missing(merged, keys, "train")
+            _reject_missing(merged, keys, root)
             OmegaConf.resolve(merged)
             checked = cast(T, OmegaConf.to_object(merged))
     except OmegaConfBaseException as error:

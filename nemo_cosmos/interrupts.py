@@ -18,6 +18,8 @@ from typing import Any
 SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1)
 WITH_SAVE = "ending after this step, with a save"
 """What a training says when a signal comes."""
+SAVED_AFTER_USR1 = "SIGUSR1: ended at step [0-9]*, which is saved"
+"""Pattern of grep for what :meth:`Interrupts.ended_with_save` says of that signal; batch scripts look for it."""
 _AT_ONCE = "ended; what is finished is kept"
 BURST_SECONDS = 3.0
 """A terminal and torchrun both pass on a Ctrl-C; signals so close together count as one."""

@@ -6,9 +6,6 @@ import dataclasses
 import importlib.util
 import operator
 import re
-import subprocess
-import sys
-import zipfile
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -256,30 +253,6 @@ def test_another_schema_brings_its_own_root(tmp_path: Path, monkeypatch: pytest.
     assert load_config(_OtherSchema, ["inner.width=6"], root="other").inner.width == 6
     with pytest.raises(InputError, match=r"did you mean inner\.width"):
         load_config(_OtherSchema, ["inner.widht=6"], root="other")
-
-
-def test_an_installed_wheel_has_its_experiments(tmp_path: Path) -> None:
-    wheel = [sys.executable, "-m", "pip", "wheel", "-q", "--no-deps", "--no-build-isolation", "-w", str(tmp_path)]
-    source = tmp_path / "source"
-    source.mkdir()
-    for name in ("setup.py", "pyproject.toml", "README.md", "nemo_cosmos", "conf"):
-        (source / name).symlink_to(ROOT / name)
-    subprocess.run([*wheel, str(source)], check=True, cwd=tmp_path)
-    with zipfile.ZipFile(next(tmp_path.glob("*.whl"))) as archive:
-        archive.extractall(tmp_path / "site")
-    code = (
-        "import nemo_cosmos.conf; from nemo_cosmos.config import *;"
-        "print(conf_folder()); print(load_config(TrainConfig, ['experiment=demo_video2world']).model.preset)"
-    )
-    result = subprocess.run(
-        [sys.executable, "-c", code],
-        cwd=tmp_path,
-        env={"PYTHONPATH": str(tmp_path / "site"), "PATH": ""},
-        capture_output=True,
-        text=True,
-        check=True,
-    )
-    assert result.stdout.splitlines() == [str(tmp_path / "site/nemo_cosmos/conf"), "tiny-video2world"]
 
 
 @pytest.mark.parametrize(("word", "value"), [("true", True), ("false", False), ("previous", "previous")])

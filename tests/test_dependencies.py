@@ -25,8 +25,8 @@ EXTRAS = PROJECT["optional-dependencies"]
 
 INSTALLED_ON_REQUEST = {"cosmos_guardrail": "docs/inference.md", "pytubefix": "docs/data.md"}
 """Imported where a user asks for what they do, and the page that says how to install them."""
-PROGRAMS = {"pytest-timeout", "ruff", "mypy", "types-pyyaml", "pre-commit"}
-"""Development dependencies that are run or found by others, not imported."""
+PROGRAMS = {"pytest-timeout", "ruff", "mypy", "types-pyyaml", "pre-commit", "leptonai"}
+"""Development dependencies that are run, found or imported by others."""
 OF_OTHERS = {
     "accelerate": "accelerate",
     "cloudpickle": "cloudpickle",
@@ -50,7 +50,12 @@ OF_SETUPTOOLS = {
 
 
 def names(requirements: list[str]) -> set[str]:
-    return {canonicalize_name(Requirement(line).name) for line in requirements}
+    """Those of the extras that are named as this package's own are included."""
+    found = set()
+    for requirement in map(Requirement, requirements):
+        own = canonicalize_name(requirement.name) == canonicalize_name(PROJECT["name"])
+        found |= set().union(*(names(EXTRAS[extra]) for extra in requirement.extras)) if own else {requirement.name}
+    return set(map(canonicalize_name, found))
 
 
 def imports(file: Path) -> Iterator[str]:
@@ -71,6 +76,10 @@ def imported(*folders: str) -> dict[str, Path]:
     return {name: file for name, file in found.items() if name not in ours}
 
 
+LAUNCH = names(EXTRAS["launch"]) | {"invoke", "importlib-metadata"}
+"""The extra, and what NeMo-Run brings and hands its callers the exceptions and entry points of."""
+
+
 @functools.cache
 def distributions() -> dict[str, set[str]]:
     """Which distributions bring an importable name."""
@@ -85,8 +94,8 @@ def owners(name: str) -> set[str]:
 @pytest.mark.parametrize(
     ("folders", "declared"),
     [
-        (("nemo_cosmos", "tools", "examples"), names(PROJECT["dependencies"]) | names(EXTRAS["gpu"])),
-        (("tests", "bench"), names(PROJECT["dependencies"]) | names(EXTRAS["dev"])),
+        (("nemo_cosmos", "tools", "examples"), names(PROJECT["dependencies"]) | names(EXTRAS["gpu"]) | LAUNCH),
+        (("tests", "bench"), names(PROJECT["dependencies"]) | names(EXTRAS["dev"]) | LAUNCH),
     ],
     ids=["package", "development"],
 )

@@ -145,7 +145,8 @@ SMALLER = {
 
 def start(command: Command, processes: int, added: list[str], world: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """torchrun with a documented line in ``world``; raises when a process fails."""
-    words = [*command.words[1:], *added]
+    # Of a line for several nodes this is the only one.
+    words = [word for word in command.words[1:] if not word.startswith(("--nnodes=", "--rdzv_"))] + added
     for i, word in enumerate(words):
         if word.startswith("--nproc_per_node="):
             words[i] = f"--nproc_per_node={processes}"

@@ -8,6 +8,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 TOOLS = Path(__file__).parents[1] / "tools"
 
 
@@ -37,3 +39,28 @@ def test_an_unknown_python_names_the_lists_there_are(tmp_path: Path) -> None:
     result = subprocess.run(command, capture_output=True, text=True)
     assert result.returncode == 2
     assert "there is wheelhouse-py3.12.txt" in result.stderr
+
+
+def test_the_collection_for_a_node(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """What pip is asked for, on a node that has two of the packages, and the line that is printed."""
+    calls: list[list[str]] = []
+
+    def call(command: list[str], *, check: bool) -> None:
+        calls.append([Path(word).read_text() if word.endswith(".txt") else word for word in command])
+
+    (tmp_path / "node.txt").write_text("Rich==15.0.0\nmegatron_core==0.16.1\nlightning==2.0\n-e git+https://x\n")
+    options = ["--python", "3.11", "--machine", "aarch64", "--installed", str(tmp_path / "node.txt")]
+    monkeypatch.setattr(sys, "argv", ["wheelhouse.py", str(tmp_path / "wheels"), *options])
+    monkeypatch.setattr(subprocess, "run", call)
+    runpy.run_path(str(TOOLS / "wheelhouse.py"), run_name="__main__")
+    download, wheel = calls
+    asked = download[download.index("-r") + 1].split("\n")
+    assert "lightning==2.4.0" in asked and not [line for line in asked if line.startswith(("rich==", "megatron"))]
+    assert download[download.index("--python-version") + 1] == "3.11"
+    platforms = [word for word in download if word.startswith("manylinux")]
+    assert platforms and all(word.endswith("_aarch64") for word in platforms)
+    assert wheel[-1] == str(TOOLS.parent) and "wget==3.2" in wheel  # This package goes along.
+    printed = capsys.readouterr().out
+    assert "python -m pip install --no-index --no-deps --upgrade --target ~/site wheels/*.whl" in printed

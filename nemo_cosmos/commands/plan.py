@@ -70,7 +70,7 @@ def plan(
         else:
             overrides.append(argument)
     config = load_config(TrainConfig, overrides)
-    latent, views, origin = _latent(own["latent"], own["views"], config)
+    latent, views, origin = latent_of(own["latent"], own["views"], config)
     frames, height, width = latent
     sides = f"{frames}×{height}×{width}" + (f", {views} views" if views > 1 else "")
     size, work = workload_of(config, latent, views)
@@ -211,8 +211,8 @@ def _number(key: str, value: str) -> int:
     return int(value)
 
 
-def _latent(text: str, views_text: str, config: TrainConfig) -> tuple[tuple[int, int, int], int, str]:
-    """Latent frames, height and width, number of views, and where they come from."""
+def latent_of(text: str, views_text: str, config: TrainConfig) -> tuple[tuple[int, int, int], int, str]:
+    """Latent frames, height and width, number of views, and where they come from: ``text``, else the shards, else the released size."""
     network = _network(config)
     views = _number("views", views_text) if views_text else network.num_views
     if views > network.num_views:

@@ -4,32 +4,18 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from nemo_cosmos.checkpoint.files import latest_step
 from tests.parallel.runs import small_overrides
-from tests.slurm.cluster import Cluster, cluster, missing
-from tests.training.shards import write_shards
+from tests.slurm.cluster import Cluster
 from tests.training.test_signals import ENDLESS, steps
 
 pytestmark = pytest.mark.skipif(os.environ.get("SLURM_TEST", "0") != "1", reason="starts daemons; SLURM_TEST=1 asks")
 ALONE = [sys.executable, "-m", "nemo_cosmos"]
 TWO = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2", "-m", "nemo_cosmos"]
-
-
-@pytest.fixture(scope="module")
-def slurm(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
-    assert not missing(), f"SLURM_TEST=1 needs {', '.join(missing())}: apt-get install slurmd slurmctld munge"
-    with cluster(tmp_path_factory.mktemp("slurm")) as running:
-        yield running
-
-
-@pytest.fixture(scope="module")
-def shards(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return write_shards(tmp_path_factory.mktemp("data") / "shards", shape=(5, 10, 6))
 
 
 def submit(slurm: Cluster, launcher: list[str], shards: Path, run: Path, name: str, *options: str) -> int:
