@@ -212,7 +212,10 @@ def _number(key: str, value: str) -> int:
 
 
 def latent_of(text: str, views_text: str, config: TrainConfig) -> tuple[tuple[int, int, int], int, str]:
-    """Latent frames, height and width, number of views, and where they come from: ``text``, else the shards, else the released size."""
+    """Latent frames, height and width, number of views, and where they come from.
+
+    They come from the texts, else the shards, else the released size.
+    """
     network = _network(config)
     views = _number("views", views_text) if views_text else network.num_views
     if views > network.num_views:
