@@ -59,10 +59,14 @@ def at_least(minimum: float, default: Any, maximum: float | None = None) -> Any:
     return between(minimum, LARGEST if maximum is None else maximum, default)
 
 
-def between(minimum: float, maximum: float, default: Any) -> Any:
-    """:func:`at_least` with the default last, which a list gives as a function."""
+def between(minimum: float, maximum: float, default: Any, **of_list: Any) -> Any:
+    """:func:`at_least` with the default last, which a list gives as a function.
+
+    Args:
+        of_list: ``length=N`` and ``rising=True``, for lists of so many values, the lowest first.
+    """
     kind: dict[str, Any] = {"default_factory": default} if callable(default) else {"default": default}
-    return field(**kind, metadata={"minimum": minimum, "maximum": maximum})
+    return field(**kind, metadata={"minimum": minimum, "maximum": maximum, **of_list})
 
 
 LARGEST_SEED = 2**32 - 1
@@ -72,6 +76,8 @@ LARGEST_STEP = 10**15
 @dataclass
 class ModelConfig:
     """Which network, and where its weights come from."""
+
+    BUILDS: ClassVar[str] = "nemo_cosmos.models.dit.config:DiTConfig"
 
     preset: str = MISSING
     """Name of a preset of `DiTConfig.preset`."""
@@ -121,7 +127,9 @@ class ObjectiveConfig:
     """Factor on sigma: the square root of the latent frames in most recipes, 1 for images and Text2World."""
     high_sigma_probability: float = between(0, 1, 0.0)
     """Share of samples whose sigma is drawn log-uniformly from `high_sigma_range` instead."""
-    high_sigma_range: list[float] = between(ABOVE_ZERO, 1e9, lambda: [200.0, 100_000.0])
+    high_sigma_range: list[float] = between(
+        ABOVE_ZERO, 1e9, lambda: [200.0, 100_000.0], length=2, rising=True
+    )
     """Lowest and highest sigma of that share."""
     text_dropout: float = between(0, 1, 0.2)
     """Probability of training a sample without its caption."""
@@ -166,7 +174,7 @@ class DataConfig:
     """Online only: T5 folder or repository that embeds the captions; none: the pickles in `path`/t5_xxl."""
     num_frames: int | None = between(1, 2**14, None)
     """Online only: pixel frames of a sample, taken from the beginning of each clip."""
-    size: list[int] | None = between(8, 2**14, None)
+    size: list[int] | None = between(8, 2**14, None, length=2)
     """Online only: height and width in pixels that clips are scaled and cropped to."""
 
 
