@@ -28,6 +28,7 @@ GROUND |= {
     "logs",
     "pixels",
     "run_folder",
+    "provenance",
     "other_names",
     "precision",
     "choices",
