@@ -8,6 +8,7 @@ import importlib
 import math
 import os
 import typing
+import warnings
 from collections.abc import Iterator, Mapping
 from typing import Any
 
@@ -64,7 +65,9 @@ def _check_network(builds: str, model: Any, prefix: str) -> None:
     The class is named as ``module:Class``: networks stand on a floor above settings.
     """
     module, _, name = builds.partition(":")
-    network = getattr(importlib.import_module(module), name)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of libraries, about what they would like to find beside them
+        network = getattr(importlib.import_module(module), name)
     for key, overrides in (("preset", {}), ("overrides", model.overrides)):
         try:
             network.preset(model.preset, **overrides)

@@ -11,7 +11,7 @@ import pytest
 
 PACKAGE = Path(__file__).parents[1] / "nemo_cosmos"
 
-ENTRANCE = {"cli", "__main__", "interface", "commands", "demo"}
+ENTRANCE = {"cli", "__main__", "interface", "commands", "demo", "doctor"}
 STAGES = {"prepare", "training", "inference", "checkpoint", "bench", "download", "reconstruct"}
 MATHEMATICS = {"models", "data", "diffusion"}
 GROUND = {"parallel", "config", "compose", "errors", "conf", "lock", "atomic", "checksums", "interrupts"}

@@ -122,11 +122,17 @@ def workload_of(config: TrainConfig, latent: tuple[int, int, int]) -> tuple[Netw
     )
 
 
-def smallest_machines(config: TrainConfig) -> list[tuple[str, Plan | None]]:
-    """For each of :data:`MEMORY_SIZES`, the layout on the fewest GPUs that train 121 frames of 704 x 1280 pixels."""
+def smallest_machines(
+    config: TrainConfig, latent: tuple[int, int, int] | None = None
+) -> list[tuple[str, Plan | None]]:
+    """For each of :data:`MEMORY_SIZES`, the layout on the fewest GPUs that train the experiment.
+
+    Args:
+        latent: frames, height and width of a sample's latent; None: 121 frames of 704 x 1280 pixels.
+    """
     from nemo_cosmos.planning.plan import parse_memory, smallest_machine
 
-    size, work = workload_of(config, RELEASED_LATENT)
+    size, work = workload_of(config, latent or RELEASED_LATENT)
     return [
         (
             memory,
