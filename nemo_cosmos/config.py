@@ -127,9 +127,7 @@ class ObjectiveConfig:
     """Factor on sigma: the square root of the latent frames in most recipes, 1 for images and Text2World."""
     high_sigma_probability: float = between(0, 1, 0.0)
     """Share of samples whose sigma is drawn log-uniformly from `high_sigma_range` instead."""
-    high_sigma_range: list[float] = between(
-        ABOVE_ZERO, 1e9, lambda: [200.0, 100_000.0], length=2, rising=True
-    )
+    high_sigma_range: list[float] = between(ABOVE_ZERO, 1e9, lambda: [200.0, 100_000.0], length=2, rising=True)
     """Lowest and highest sigma of that share."""
     text_dropout: float = between(0, 1, 0.2)
     """Probability of training a sample without its caption."""

@@ -19,7 +19,9 @@ def test_each_start_adds_a_line_and_is_logged(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     monkeypatch.setenv("HF_TOKEN", "a-secret-of-the-user")
-    monkeypatch.setattr(sys, "orig_argv", ["python", "run me.py", "experiment=demo_video2world", "a-secret-of-the-user"])
+    monkeypatch.setattr(
+        sys, "orig_argv", ["python", "run me.py", "experiment=demo_video2world", "a-secret-of-the-user"]
+    )
     config = load_config(TrainConfig, ["experiment=demo_video2world"])
     with caplog.at_level(logging.INFO, "nemo_cosmos"):
         write_config(tmp_path, config, resuming=False)

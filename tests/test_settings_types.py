@@ -16,6 +16,7 @@ from nemo_cosmos.typed import parse_yaml
 
 NULL_TYPES = {int: "integer", float: "number", str: "text", bool: "boolean", list[int]: "two integers"}
 
+
 def commented(file: Path) -> dict[str, tuple[str, str]]:
     """(value, comment) by dotted key of the lines of a YAML file; inner ones of a {section} have its comment."""
     found: dict[str, tuple[str, str]] = {}
@@ -122,5 +123,7 @@ def test_settings_of_tokenizers_too(override: str, message: str) -> None:
 
 
 def test_references_to_other_settings_may_stand_in_lists() -> None:
-    config = load_config(TrainConfig, ["experiment=demo_video2world", "objective.high_sigma_range=['${seed}',9]", "seed=3"])
+    config = load_config(
+        TrainConfig, ["experiment=demo_video2world", "objective.high_sigma_range=['${seed}',9]", "seed=3"]
+    )
     assert config.objective.high_sigma_range == [3.0, 9.0]

@@ -120,7 +120,7 @@ def _world_models() -> list[tuple[str, ...]]:
     rows: list[tuple[str, ...]] = []
     for name in experiment_names():
         config = load_config(TrainConfig, [f"experiment={name}"])
-        latent = _latent(name, config)
+        latent = prepared_latent(name, config)
         size, work = workload_of(config, latent or (1, 2, 2))
         trains = f"adapters of rank {config.lora.rank}" if config.lora.enabled else "all weights"
         parallel = config.parallel
@@ -130,12 +130,22 @@ def _world_models() -> list[tuple[str, ...]]:
         tokens = "" if latent is None else f"{work.tokens:,}"
         machine, memory = _machine(config, latent)
         rows.append(
-            (name, config.model.preset, f"{size.parameters:,}", trains, tokens, gpus, machine, memory, config.data.path)
+            (
+                name,
+                config.model.preset,
+                f"{size.parameters:,}",
+                trains,
+                tokens,
+                gpus,
+                machine,
+                memory,
+                config.data.path,
+            )
         )
     return rows
 
 
-def _latent(name: str, config: TrainConfig) -> tuple[int, int, int] | None:
+def prepared_latent(name: str, config: TrainConfig) -> tuple[int, int, int] | None:
     """Frames, height and width of the latents that the `prepare` command in an experiment's comment makes.
 
     An experiment without such a command has that of the one it starts from; None where none of them has.
@@ -147,7 +157,7 @@ def _latent(name: str, config: TrainConfig) -> tuple[int, int, int] | None:
     clip = re.search(r"--frames (\d+) --size (\d+)x(\d+)", text)
     if clip is None:
         base = re.search(r"^defaults:\n  - (\w+)$", text, re.MULTILINE)
-        return _latent(base[1], config) if base else None
+        return prepared_latent(base[1], config) if base else None
     frames, height, width = map(int, clip.groups())
     rate = re.match(r"CV(\d+)x(\d+)x", config.data.tokenizer or "")
     time, space = map(int, rate.groups()) if rate else (4, 8)  # Wan2.1-VAE, of Predict2

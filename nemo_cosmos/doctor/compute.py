@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any
 
 from nemo_cosmos.doctor.finding import Finding
+
+if TYPE_CHECKING:
+    import torch
 
 BACKENDS = {
     "cudnn": "cuDNN",
     "flash_attention_for_cpu": "flash (CPU)",
     "flash": "flash",
     "efficient": "memory-efficient",
-    "math": "math, unfused",
 }
 """Parts of the names of PyTorch's kernels, the longer before the shorter, and what they are called."""
+UNFUSED = "math, unfused"
 
 
 def check_network() -> Iterator[Finding]:
@@ -37,25 +41,30 @@ def check_network() -> Iterator[Finding]:
         return
     text = f"forward and backward of {case.config.num_layers} layers, {case.tokens:,} tokens, in {precision}"
     yield Finding("ok", "network", f"{text}: {measured.seconds * 1e3:.1f} ms, {measured.tflops:.2f} TFLOP/s")
-    if on_gpu and backend in (BACKENDS["math"], BACKENDS["efficient"]):
+    if on_gpu and backend in (UNFUSED, BACKENDS["efficient"]):
         advice = "slow: cuDNN's or flash attention needs a GPU from Ampere on, and a torch that is built with it"
         yield Finding("note", "attention", f"{backend}; {advice}")
     else:
         yield Finding("ok", "attention", f"{backend}, in {precision}, as PyTorch runs it")
 
 
-def attention_backend(device: str, dtype: object, *, heads: int) -> str:
-    """The kernel behind the network's scaled dot product, by name, seen by PyTorch's profiler."""
+def attention_backend(device: str, dtype: torch.dtype, *, heads: int) -> str:
+    """The kernel behind the network's scaled dot product, by name, as PyTorch dispatches it."""
     import torch
-    from torch.profiler import ProfilerActivity, profile
+    from torch.utils._python_dispatch import TorchDispatchMode
 
     from nemo_cosmos.models.dit.attention import scaled_dot_product
 
-    x = torch.randn(256, 1, heads, 128, device=device, dtype=dtype)  # type: ignore[call-overload]
-    with profile(activities=[ProfilerActivity.CPU]) as seen, torch.no_grad():
+    names: list[str] = []
+
+    class Seen(TorchDispatchMode):
+        def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+            names.append(str(func))
+            return func(*args, **(kwargs or {}))
+
+    x = torch.randn(256, 1, heads, 128, device=device, dtype=dtype)
+    with torch.no_grad(), Seen():
         scaled_dot_product(x, x, x)
-    names = [event.key for event in seen.key_averages() if "scaled_dot_product" in event.key]
-    for part, said in BACKENDS.items():
-        if any(part in name for name in names):
-            return said
-    return ", ".join(sorted(names)) or "unknown"
+    fused = [name for name in names if "scaled_dot_product" in name]
+    # Without a fused kernel it is taken apart into matrix products and a softmax.
+    return next((said for part, said in BACKENDS.items() if any(part in name for name in fused)), UNFUSED)

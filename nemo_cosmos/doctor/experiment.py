@@ -79,11 +79,18 @@ def _settings(config: TrainConfig, network: DiTConfig) -> str:
 
 
 def processes_here(config: TrainConfig) -> int:
-    """What training is started with: `trainer.devices`, or one process per GPU, on each of `trainer.num_nodes`."""
+    """What training is started with: `trainer.devices`, or one process per GPU, on each of `trainer.num_nodes`.
+
+    Without a GPU it is as many as the layout splits a sample and the network over.
+    """
     import torch
 
-    here = torch.cuda.device_count() if torch.cuda.is_available() else 1
-    return (config.trainer.devices or here) * (config.trainer.num_nodes or 1)
+    nodes = config.trainer.num_nodes or 1
+    if config.trainer.devices is not None:
+        return config.trainer.devices * nodes
+    if torch.cuda.is_available():
+        return torch.cuda.device_count() * nodes
+    return config.parallel.tensor * config.parallel.pipeline * config.parallel.context
 
 
 def _layout(config: TrainConfig, network: DiTConfig) -> str:
@@ -102,7 +109,9 @@ def _layout(config: TrainConfig, network: DiTConfig) -> str:
         micro_batch=config.data.micro_batch,
         global_batch=config.data.global_batch,
     )
-    return f"{layout} on {count} {'GPU' if here else 'CPU process'}{'' if count == 1 else 's' if here else 'es'}"
+    where = f"{count} {'GPUs' if here else 'processes on the CPU'}"
+    start = f": torchrun --nproc_per_node={count // nodes}" if count > 1 else ""
+    return f"{layout} on {where if count > 1 else where.replace('GPUs', 'GPU').replace('processes', 'process')}{start}"
 
 
 def _dataset(config: TrainConfig, network: DiTConfig, found: list[Samples]) -> str:
@@ -129,20 +138,24 @@ def _memory(config: TrainConfig, samples: Samples | None) -> Finding:
     """Predicted memory of the fullest process against that of the smallest GPU, or of this machine without one."""
     import torch
 
-    from nemo_cosmos.commands.plan import RELEASED_LATENT, workload_of
+    from nemo_cosmos.commands.experiments import prepared_latent
+    from nemo_cosmos.commands.plan import workload_of
     from nemo_cosmos.parallel.layout import Layout
     from nemo_cosmos.planning.memory import RESERVE_BYTES, predict_memory
 
-    _, *sides = samples.latent_shape if samples is not None else (0, *RELEASED_LATENT)
-    frames, height, width = sides
-    size, work = workload_of(config, (frames, height, width))
+    latent = samples.latent_shape[1:] if samples is not None else prepared_latent(config.experiment, config)
+    if latent is None:
+        return Finding("note", "memory", "not predicted, because the dataset is not there: see above")
+    size, work = workload_of(config, latent)
     parallel = config.parallel
     split = parallel.tensor * parallel.pipeline * parallel.context
     replicas = max(1, processes_here(config) // split)
     steps = max(1, config.data.global_batch // (config.data.micro_batch * replicas))
     layout = Layout(parallel.tensor, parallel.pipeline, parallel.context, replicas)
     needed = predict_memory(size, layout, parallel, replace(work, num_micro_batches=steps)).total
-    guess = "" if samples is not None else ", for latents of 121 frames of 704×1280 while the dataset is not there"
+    guess = (
+        "" if samples is not None else f", for latents of {'×'.join(map(str, latent))} as its comment prepares them"
+    )
     if torch.cuda.is_available():
         there = min(torch.cuda.mem_get_info(i)[1] for i in range(torch.cuda.device_count())) - RESERVE_BYTES
         text = f"{needed / 2**30:.1f} GiB predicted on the fullest GPU, {there / 2**30:.1f} there{guess}"
@@ -192,7 +205,9 @@ def _room(folder: str, save: float, keep: int) -> Finding:
     first = free_space("run folder", folder, save, "choose another output_dir, or set OUTPUT_ROOT")
     if first.verdict != "ok":
         return replace(first, verdict="fail")
-    advice = f"checkpoint.keep={keep} saves of about {save / 2**30:.1f} GiB and one more; keep fewer, or set OUTPUT_ROOT"
+    advice = (
+        f"checkpoint.keep={keep} saves of about {save / 2**30:.1f} GiB and one more; keep fewer, or set OUTPUT_ROOT"
+    )
     return free_space("run folder", folder, save * (keep + 1), advice)
 
 

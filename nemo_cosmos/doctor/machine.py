@@ -124,7 +124,9 @@ def check_disk() -> Iterator[Finding]:
     yield free_space("output folder", output, OUTPUT_BYTES_WANTED, "set OUTPUT_ROOT to a folder on a larger disk")
     from huggingface_hub.constants import HF_HUB_CACHE
 
-    yield free_space("Hugging Face cache", HF_HUB_CACHE, CACHE_BYTES_WANTED, "set HF_HOME to a folder on a larger disk")
+    yield free_space(
+        "Hugging Face cache", HF_HUB_CACHE, CACHE_BYTES_WANTED, "set HF_HOME to a folder on a larger disk"
+    )
 
 
 def free_space(subject: str, folder: str | Path, wanted: float, advice: str) -> Finding:
