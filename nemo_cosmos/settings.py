@@ -55,7 +55,7 @@ def _check_list(name: str, value: Any, allowed: Mapping[str, Any]) -> None:
     length = allowed.get("length", len(value))
     if len(value) != length:
         raise InputError(f"{name}={list(value)}: expected {length} values, found {len(value)}")
-    if allowed.get("rising") and any(a > b for a, b in zip(value, value[1:], strict=False)):
+    if allowed.get("rising") and list(value) != sorted(value):
         raise InputError(f"{name}={list(value)}: expected the lowest value first")
 
 
@@ -95,8 +95,7 @@ def check_elements(hint: Any, value: Any, name: str) -> None:
             check_elements(hints[key], value[key], f"{name}.{key}" if name else key)
         return
     if typing.get_origin(hint) is not list:
-        kinds = [kind for kind in typing.get_args(hint) if typing.get_origin(kind) is list]
-        hint = kinds[0] if kinds else None
+        hint = next((kind for kind in typing.get_args(hint) if typing.get_origin(kind) is list), None)
     if hint is None or not isinstance(value, list | tuple):
         return
     kinds, expected = _ELEMENTS.get(typing.get_args(hint)[0], ((object,), ""))

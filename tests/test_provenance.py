@@ -45,11 +45,14 @@ def test_a_line_cut_off_by_a_kill_stays_alone(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("words", "shown"),
     [
-        (["run", "api_key=12345678", "--hf-token", "x", "--token=y", "seed=3"], "run 'api_key=***' --hf-token '***' '--token=***' seed=3"),
+        (
+            ["run", "api_key=12345678", "--hf-token", "x", "--token=y", "seed=3"],
+            "run 'api_key=***' --hf-token '***' '--token=***' seed=3",
+        ),
         (["run", "hf_abcdefghijklmnopqrstuv"], "run '***'"),
         (["git", "https://me:word@host/x"], "git 'https://***@host/x'"),
     ],
-)  # fmt: skip
+)
 def test_commands_are_shown_without_secrets(words: list[str], shown: str) -> None:
     assert shown_command(words) == shown
 

@@ -43,9 +43,9 @@ def doctor(
 ) -> None:
     """Check this machine, and an experiment on it; each line says what to do.
 
-    Versions, GPUs and driver, memory, disks and the Hugging Face account; a forward and a backward pass of the network;
-    sums over processes with gloo, and with NCCL over each pair of GPUs; and a real training run of a tiny network with
-    a save and a resume, through NeMo, Megatron's DDP and the optimizer, in bf16 on a GPU and in fp32 on the CPU, on
+    Versions, GPUs and driver, memory, disks and the Hugging Face account; forward and backward of the network; sums
+    over processes with gloo, and with NCCL over each pair of GPUs; and a real training run of a tiny network with a
+    save and a resume, through NeMo, Megatron's DDP and the optimizer, in bf16 on a GPU and in fp32 on the CPU, on
     made-up latents in a temporary folder. With experiment=NAME also its settings, layout, memory, dataset, weights and
     output folder, on the GPUs of this machine.
 

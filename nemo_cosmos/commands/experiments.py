@@ -45,7 +45,7 @@ def experiments(context: typer.Context) -> None:
                 column,
                 justify="right" if number else "left",
                 overflow="fold",
-                no_wrap=column in ("name", *NUMBERS),
+                no_wrap=column in ("name", "smallest machine", *NUMBERS),
             )
         for row in rows:
             table.add_row(*row)

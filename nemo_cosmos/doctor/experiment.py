@@ -157,7 +157,7 @@ def _memory(config: TrainConfig, samples: Samples | None) -> Finding:
         "" if samples is not None else f", for latents of {'×'.join(map(str, latent))} as its comment prepares them"
     )
     if torch.cuda.is_available():
-        there = min(torch.cuda.mem_get_info(i)[1] for i in range(torch.cuda.device_count())) - RESERVE_BYTES
+        there: float = min(torch.cuda.mem_get_info(i)[1] for i in range(torch.cuda.device_count())) - RESERVE_BYTES
         text = f"{needed / 2**30:.1f} GiB predicted on the fullest GPU, {there / 2**30:.1f} there{guess}"
     else:
         there = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") / processes_here(config)
