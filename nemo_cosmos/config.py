@@ -63,7 +63,7 @@ def between(minimum: float, maximum: float, default: Any, **of_list: Any) -> Any
     """:func:`at_least` with the default last, which a list gives as a function.
 
     Args:
-        of_list: ``length=N`` and ``rising=True``, for lists of so many values, the lowest first.
+        of_list: ``form=("height", "width")``, for lists of so many values.
     """
     kind: dict[str, Any] = {"default_factory": default} if callable(default) else {"default": default}
     return field(**kind, metadata={"minimum": minimum, "maximum": maximum, **of_list})
@@ -127,7 +127,7 @@ class ObjectiveConfig:
     """Factor on sigma: the square root of the latent frames in most recipes, 1 for images and Text2World."""
     high_sigma_probability: float = between(0, 1, 0.0)
     """Share of samples whose sigma is drawn log-uniformly from `high_sigma_range` instead."""
-    high_sigma_range: list[float] = between(ABOVE_ZERO, 1e9, lambda: [200.0, 100_000.0], length=2, rising=True)
+    high_sigma_range: list[float] = between(ABOVE_ZERO, 1e9, lambda: [200.0, 100_000.0])
     """Lowest and highest sigma of that share."""
     text_dropout: float = between(0, 1, 0.2)
     """Probability of training a sample without its caption."""
@@ -172,7 +172,7 @@ class DataConfig:
     """Online only: T5 folder or repository that embeds the captions; none: the pickles in `path`/t5_xxl."""
     num_frames: int | None = between(1, 2**14, None)
     """Online only: pixel frames of a sample, taken from the beginning of each clip."""
-    size: list[int] | None = between(8, 2**14, None, length=2)
+    size: list[int] | None = between(8, 2**14, None, form=("height", "width"))
     """Online only: height and width in pixels that clips are scaled and cropped to."""
 
 

@@ -52,11 +52,9 @@ def check_settings(config: Any, prefix: str = "") -> None:
 
 
 def _check_list(name: str, value: Any, allowed: Mapping[str, Any]) -> None:
-    length = allowed.get("length", len(value))
-    if len(value) != length:
-        raise InputError(f"{name}={list(value)}: expected {length} values, found {len(value)}")
-    if allowed.get("rising") and list(value) != sorted(value):
-        raise InputError(f"{name}={list(value)}: expected the lowest value first")
+    form = allowed.get("form")
+    if form is not None and len(value) != len(form):
+        raise InputError(f"{name}={list(value)}: expected [{','.join(form)}]")
 
 
 def _check_network(builds: str, model: Any, prefix: str) -> None:

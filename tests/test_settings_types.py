@@ -74,11 +74,9 @@ WRONG = [
     ("objective.high_sigma_range=[a,b]", r"objective\.high_sigma_range\[0\]=a: expected a number"),
     ("objective.high_sigma_range=[true,2]", r"high_sigma_range\[0\]=True: expected a number"),
     ("objective.high_sigma_range=[[1,2]]", r"high_sigma_range\[0\]=\[1, 2\]: expected a number"),
-    ("objective.high_sigma_range=[1]", r"high_sigma_range=\[1\.0\]: expected 2 values, found 1"),
-    ("objective.high_sigma_range=[5,1]", "expected the lowest value first"),
     ("data.size=[64.5,64]", r"data\.size\[0\]=64\.5: expected a whole number"),
     ("data.size=['64','64']", r"data\.size\[0\]=64: expected a whole number"),
-    ("data.size=[64,64,64]", "expected 2 values, found 3"),
+    ("data.size=[64,64,64]", r"data\.size=\[64, 64, 64\]: expected \[height,width\]"),
     ("model.overrides={num_layerz: 3}", r"model\.overrides: unknown field 'num_layerz'.*Did you mean 'num_layers'"),
     ("model.overrides.num_layerz=3", "Did you mean 'num_layers'"),
     ("model.overrides.num_layers=abc", "num_layers='abc': expected a whole number"),
@@ -110,7 +108,7 @@ def test_lists_given_in_python_and_read_from_files_are_held_to_their_types(tmp_p
 @pytest.mark.parametrize(
     ("override", "message"),
     [
-        ("data.crop=[64]", "expected 2 values, found 1"),
+        ("data.crop=[64]", r"data\.crop=\[64\]: expected \[height,width\]"),
         ("loss.color.values=[a]", r"loss\.color\.values\[0\]=a: expected a number"),
         ("loss.color={values: [true]}", r"loss\.color\.values\[0\]=True: expected a number"),
         ("model.overrides={channels_mult: [a]}", "channels_mult"),

@@ -39,7 +39,7 @@ class TokenizerDataConfig:
     """YAML file that maps names to globs; none: the shipped conf/tokenizer/datasets.yaml."""
     num_frames: int = between(1, 2**14, 17)
     """Frames per clip, 1 + k * temporal compression."""
-    crop: list[int] = between(8, 2**14, lambda: [256, 256], length=2)
+    crop: list[int] = between(8, 2**14, lambda: [256, 256], form=("height", "width"))
     """Height and width of the training crop, pixels; multiples of the spatial compression."""
     resolution: int | None = between(16, 2**14, None)
     """Resize clips to cover this resolution class first (256, 360, 480, 512, 720, 1080); none: native size."""
