@@ -21,7 +21,7 @@ from typing import Any, TypeVar, cast
 
 from nemo_cosmos.errors import InputError
 from nemo_cosmos.other_names import OtherName, Values, meant, translate
-from nemo_cosmos.settings import check_settings, plain_interpolation
+from nemo_cosmos.settings import check_elements, check_settings, plain_interpolation
 from nemo_cosmos.typed import read_yaml
 
 if typing.TYPE_CHECKING:
@@ -135,6 +135,7 @@ def checked_config(config: T, *, root: str = "train") -> T:
 
     keys = list(_keys(type(config)))
     values = {name: _plain(name, value) for name, value in dataclasses.asdict(cast(Any, config)).items()}
+    check_elements(type(config), values, "")
     try:
         with plain_interpolation():
             merged = OmegaConf.merge(OmegaConf.structured(type(config)), OmegaConf.create(values))
@@ -159,6 +160,10 @@ def read_config(schema: type[T], path: str | Path) -> T:
         raise InputError(f"{path}: expected settings, found {type(values).__name__}")
     # Sections of earlier versions; single keys were never written to files.
     values = {_schema_key(schema, str(name))[0]: value for name, value in values.items()}
+    try:
+        check_elements(schema, values, "")
+    except InputError as error:
+        raise InputError(f"{path}: {error}") from error
     try:
         with plain_interpolation():
             merged = OmegaConf.merge(OmegaConf.structured(schema), OmegaConf.create(values))
@@ -228,6 +233,8 @@ def _prepare_overrides(
             # Every key that the schema has may be set, whether or not a file mentions it.
             if line.startswith("~") and key in keys:
                 raise InputError(f"override {line!r}: {key} cannot be removed; set it to another value")
+            if key in keys:
+                check_elements(_type_of(schema, key), override.value(), key)
             lines.append(line if line.startswith("~") else f"++{line.lstrip('+')}")
         else:
             raise InputError(_unknown_key(key, keys))
@@ -272,6 +279,8 @@ def _split_values(schema: type, keys: list[str], values: Mapping[str, Any]) -> t
             choices.append(f"{key}={value}")
         else:
             settings[key] = _plain(key, value)
+            if key in keys:
+                check_elements(_type_of(schema, key), settings[key], key)
     return choices, settings
 
 

@@ -59,10 +59,14 @@ def at_least(minimum: float, default: Any, maximum: float | None = None) -> Any:
     return between(minimum, LARGEST if maximum is None else maximum, default)
 
 
-def between(minimum: float, maximum: float, default: Any) -> Any:
-    """:func:`at_least` with the default last, which a list gives as a function."""
+def between(minimum: float, maximum: float, default: Any, **of_list: Any) -> Any:
+    """:func:`at_least` with the default last, which a list gives as a function.
+
+    Args:
+        of_list: ``form=("height", "width")``, for lists of so many values.
+    """
     kind: dict[str, Any] = {"default_factory": default} if callable(default) else {"default": default}
-    return field(**kind, metadata={"minimum": minimum, "maximum": maximum})
+    return field(**kind, metadata={"minimum": minimum, "maximum": maximum, **of_list})
 
 
 LARGEST_SEED = 2**32 - 1
@@ -72,6 +76,8 @@ LARGEST_STEP = 10**15
 @dataclass
 class ModelConfig:
     """Which network, and where its weights come from."""
+
+    BUILDS: ClassVar[str] = "nemo_cosmos.models.dit.config:DiTConfig"
 
     preset: str = MISSING
     """Name of a preset of `DiTConfig.preset`."""
@@ -175,7 +181,7 @@ class DataConfig:
     the end of a scene, is read with its first map doubled; false refuses it."""
     num_frames: int | None = between(1, 2**14, None)
     """Online only: pixel frames of a sample, taken from the beginning of each clip."""
-    size: list[int] | None = between(8, 2**14, None)
+    size: list[int] | None = between(8, 2**14, None, form=("height", "width"))
     """Online only: height and width in pixels that clips are scaled and cropped to."""
 
 

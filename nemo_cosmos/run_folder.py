@@ -3,6 +3,7 @@
 ::
 
     config.yaml             the settings of the last start
+    starts.jsonl            one object a start: command, versions, source revision, machine
     metrics.jsonl           one object a step
     checkpoints/            saves by step: iter_000000200 (a world model's folder) or iter_000000200.pt (a tokenizer's)
     checkpoints/latest_checkpoint.txt   the newest whole save
@@ -25,12 +26,14 @@ from nemo_cosmos.config import dump_config
 from nemo_cosmos.errors import InputError
 from nemo_cosmos.lock import TRAINING_LOCK, lock_folder
 from nemo_cosmos.precision import short_name
+from nemo_cosmos.provenance import describe_start
 from nemo_cosmos.typed import LARGEST_YAML, parse_yaml, read_text, read_yaml
 
 logger = logging.getLogger(__name__)
 
 CONFIG = "config.yaml"
 METRICS = "metrics.jsonl"
+STARTS = "starts.jsonl"
 LATEST = "latest_checkpoint.txt"
 _ITERATION = re.compile(r"iter_(\d{9})$")
 
@@ -63,10 +66,26 @@ def remove_temporaries(folder: Path) -> None:
 
 
 def write_config(folder: Path, config: Any, *, resuming: bool) -> None:
-    """Write ``config.yaml``; of a run that goes on, first log each setting that differs from its last start."""
+    """Write and log ``config.yaml`` and a line of ``starts.jsonl``.
+
+    Of a run that goes on, each setting that differs from its last start is logged first.
+    """
+    text = dump_config(config)
     if resuming:
         tell_changes(folder / CONFIG, config)
-    write_text(folder / CONFIG, dump_config(config))
+    write_text(folder / CONFIG, text)
+    start = {**describe_start(), "resuming": resuming}
+    append_start(folder / STARTS, start)
+    logger.info("settings: %s", json.dumps(parse_yaml(text, "the settings"), ensure_ascii=False))
+    logger.info("start: %s", json.dumps(start, ensure_ascii=False))
+
+
+def append_start(path: Path, start: dict[str, Any]) -> None:
+    """Add one line; where a kill cut off the last one, behind a line break."""
+    whole = not path.is_file() or path.stat().st_size == 0 or path.read_bytes().endswith(b"\n")
+    line = json.dumps(start, ensure_ascii=False) + "\n"
+    with path.open("ab") as file:
+        file.write((line if whole else "\n" + line).encode("utf-8", "backslashreplace"))
 
 
 def tell_changes(before: Path, cfg: Any) -> None:

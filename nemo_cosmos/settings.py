@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import importlib
 import math
 import os
-from collections.abc import Iterator
+import typing
+import warnings
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 from nemo_cosmos.errors import InputError
@@ -21,9 +24,10 @@ ENVIRONMENT = ("OUTPUT_ROOT", "DATA_ROOT", "SCRATCH", "TMPDIR", "SLURM_JOB_ID", 
 
 
 def check_settings(config: Any, prefix: str = "") -> None:
-    """Hold the values of a configuration object to the choices and ranges that the schema's fields state.
+    """Hold the values of a configuration object to the choices, ranges and lengths that the schema's fields state.
 
-    A precision under its long name, as earlier versions wrote it, becomes the short one.
+    A section that names the class it ``BUILDS`` is held to what that class takes. A precision under its long name, as
+    earlier versions wrote it, becomes the short one.
 
     Raises:
         InputError: names the key, its value and what is allowed.
@@ -41,6 +45,62 @@ def check_settings(config: Any, prefix: str = "") -> None:
             raise InputError(f"{name}={value}: expected one of {', '.join(map(_as_written, choices))}")
         least, most = item.metadata.get("minimum", -LARGEST), item.metadata.get("maximum", LARGEST)
         _check_value(name, value, least, most, str(_range(least, most)))
+        if isinstance(value, list | tuple):
+            _check_list(name, value, item.metadata)
+    if isinstance(builds := getattr(type(config), "BUILDS", None), str):
+        _check_network(builds, config, prefix)
+
+
+def _check_list(name: str, value: Any, allowed: Mapping[str, Any]) -> None:
+    form = allowed.get("form")
+    if form is not None and len(value) != len(form):
+        raise InputError(f"{name}={list(value)}: expected [{','.join(form)}]")
+
+
+def _check_network(builds: str, model: Any, prefix: str) -> None:
+    """Hold a section's ``preset`` and ``overrides`` to the class that is built of them.
+
+    The class is named as ``module:Class``: networks stand on a floor above settings.
+    """
+    module, _, name = builds.partition(":")
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of libraries, about what they would like to find beside them
+        network = getattr(importlib.import_module(module), name)
+    for key, overrides in (("preset", {}), ("overrides", model.overrides)):
+        try:
+            network.preset(model.preset, **overrides)
+        except InputError as error:
+            raise InputError(f"{prefix}{key}: {error}") from error
+
+
+_ELEMENTS: dict[Any, tuple[tuple[type, ...], str]] = {
+    str: ((str,), "text"),
+    int: ((int,), "a whole number"),
+    float: ((int, float), "a number"),
+    bool: ((bool,), "true or false"),
+}
+
+
+def check_elements(hint: Any, value: Any, name: str) -> None:
+    """Hold what lists of plain values contain to a schema's types, before anything converts it; sections are entered.
+
+    Raises:
+        InputError: names the element, its value and what is expected.
+    """
+    if dataclasses.is_dataclass(hint) and isinstance(value, Mapping):
+        hints = typing.get_type_hints(hint)
+        for key in set(value) & set(hints):
+            check_elements(hints[key], value[key], f"{name}.{key}" if name else key)
+        return
+    if typing.get_origin(hint) is not list:
+        hint = next((kind for kind in typing.get_args(hint) if typing.get_origin(kind) is list), None)
+    if hint is None or not isinstance(value, list | tuple):
+        return
+    kinds, expected = _ELEMENTS.get(typing.get_args(hint)[0], ((object,), ""))
+    for place, inner in enumerate(value):
+        refers = isinstance(inner, str) and "${" in inner
+        if not refers and (not isinstance(inner, kinds) or (isinstance(inner, bool) and bool not in kinds)):
+            raise InputError(f"{name}[{place}]={str(inner)[:80]}: expected {expected}")
 
 
 def _as_written(value: Any) -> str:

@@ -121,6 +121,18 @@ def test_experiments_lists_networks_and_parameters() -> None:
     assert "14,267,169,792" in line
 
 
+def test_experiments_lists_what_is_trained_on_what() -> None:
+    result = CliRunner().invoke(app, ["experiments"], env={"COLUMNS": "240"})
+    rows = {cells[1].strip(): [cell.strip() for cell in cells[4:9]] for line in result.output.splitlines()
+            if len(cells := re.split("[│|]", line)) > 9}  # fmt: skip
+    assert rows["video2world_7b_example_hdvila"] == ["all weights", "56,320", "8", "4 × 80 GB or 2 × 141 GB", "58"]
+    assert rows["text2world_14b_example_hdvila_lora"] == ["adapters of rank 8", "56,320", "1 to 8", "1 × 80 GB", "64"]
+    assert rows["predict2_video2world_lora_training_2b_cosmos_nemo_assets"][1] == "84,480"
+    assert rows["predict2_text2image_training_14b_cosmos_nemo_assets"][1:3] == ["3,520", "4 to 8"]
+    assert rows["video2world_instruction_bridge_57frames"][1] == "2,560"
+    assert rows["demo_video2world"][3] == "a CPU"
+
+
 def test_doctor_trains_saves_and_resumes() -> None:
     result = CliRunner().invoke(app, ["doctor"], env={"COLUMNS": "200"})
     assert result.exit_code == 0, result.output

@@ -11,7 +11,7 @@ import pytest
 
 PACKAGE = Path(__file__).parents[1] / "nemo_cosmos"
 
-ENTRANCE = {"cli", "__main__", "interface", "commands", "demo", "recipes", "launch"}
+ENTRANCE = {"cli", "__main__", "interface", "commands", "demo", "recipes", "launch", "doctor"}
 STAGES = {"prepare", "training", "inference", "checkpoint", "bench", "download", "reconstruct"}
 MATHEMATICS = {"models", "data", "diffusion", "camera", "scenes"}
 GROUND = {"parallel", "config", "compose", "errors", "conf", "lock", "atomic", "checksums", "interrupts"}
@@ -29,6 +29,7 @@ GROUND |= {
     "logs",
     "pixels",
     "run_folder",
+    "provenance",
     "other_names",
     "precision",
     "choices",

@@ -3,33 +3,26 @@
 from __future__ import annotations
 
 import importlib.metadata
-import importlib.util
 import json
 import math
 import os
 import platform
-import shutil
 import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
-from typing import Literal
+from typing import Annotated
 
 import typer
 
+from nemo_cosmos.doctor.finding import Finding
 from nemo_cosmos.errors import InputError
-
-Verdict = Literal["ok", "note", "fail"]
 
 PACKAGES = ("torch", "nemo_toolkit", "megatron-core", "lightning", "transformers", "diffusers", "av")
 ONLY_FOR_VIDEO = ("diffusers", "av")
 """Those of them that a machine may lack on which shards are trained on and nothing else."""
-OUTPUT_BYTES_WANTED = 20 * 2**30
-"""Free space below which a first run is likely to stop: the environment and the demo take a few GiB."""
-
 STEP_SECONDS = 300
 """A tiny run that takes longer than this hangs."""
 TEXT_WIDTH = 16
@@ -39,23 +32,26 @@ NETWORK = (
 )
 
 
-@dataclass(frozen=True)
-class Finding:
-    """One line of the report."""
-
-    verdict: Verdict
-    subject: str
-    text: str
+Check = Callable[[], Iterable[Finding]]
 
 
-def doctor() -> None:
-    """Check this machine: versions, GPUs, disk, and a real training run of a tiny network with a save and a resume.
+def doctor(
+    overrides: Annotated[
+        list[str] | None,
+        typer.Argument(metavar="[KEY=VALUE]...", help="experiment=NAME, and any setting that differs."),
+    ] = None,
+) -> None:
+    """Check this machine, and an experiment on it; each line says what to do.
 
-    The run goes through NeMo, Megatron's DDP and the optimizer, in bf16 on a GPU and in fp32 on the CPU, on made-up
-    latents in a temporary folder.
+    Versions, GPUs and driver, memory, disks and the Hugging Face account; forward and backward of the network; sums
+    over processes with gloo, and with NCCL over each pair of GPUs; and a real training run of a tiny network with a
+    save and a resume, through NeMo, Megatron's DDP and the optimizer, in bf16 on a GPU and in fp32 on the CPU, on
+    made-up latents in a temporary folder. With experiment=NAME also its settings, layout, memory, dataset, weights and
+    output folder, on the GPUs of this machine.
+
     Ends with exit status 1 when something would keep a training run from starting.
 
-    [bold]Example:[/bold] nemo-cosmos doctor
+    [bold]Example:[/bold] nemo-cosmos doctor experiment=video2world_7b_example_hdvila parallel.context=4
     """
     from rich.console import Console
     from rich.markup import escape
@@ -63,7 +59,7 @@ def doctor() -> None:
     console = Console(highlight=False)
     colours = {"ok": "green", "note": "yellow", "fail": "red"}
     problems = 0
-    for check in (_python, _packages, _devices, _transformer_engine, _disk, _training_run):
+    for check in _checks(overrides or []):
         for finding in check():
             colour = colours[finding.verdict]
             console.print(
@@ -73,7 +69,47 @@ def doctor() -> None:
     if problems:
         console.print(f"[red]not ready to train, problems found: {problems}[/red]")
         raise typer.Exit(1)
-    console.print("[green]this machine trains[/green]")
+    console.print("[green]this machine trains[/green]" + (", and the experiment can start" if overrides else ""))
+
+
+def _checks(overrides: list[str]) -> list[Check]:
+    """What is looked at, quick things first.
+
+    Raises:
+        InputError: the settings are wrong.
+    """
+    from nemo_cosmos.doctor.compute import check_network
+    from nemo_cosmos.doctor.experiment import check_experiment, resolve
+    from nemo_cosmos.doctor.machine import (
+        check_devices,
+        check_disk,
+        check_hugging_face,
+        check_shared_memory,
+        check_transformer_engine,
+    )
+
+    machine: list[Check] = [
+        _python, _packages, check_devices, check_transformer_engine, check_shared_memory, check_disk,
+        check_hugging_face,
+    ]  # fmt: skip
+    work: list[Check] = [check_network, _sums, _training_run]
+    if not overrides:
+        return machine + work
+    settings = resolve(overrides)
+    return [*machine, lambda: check_experiment(settings), *work]
+
+
+def _sums() -> Iterator[Finding]:
+    import torch
+
+    from nemo_cosmos.doctor.all_reduce import check_all_reduce
+
+    advice = "look at the firewall and at GLOO_SOCKET_IFNAME, which names a network interface"
+    yield from check_all_reduce("gloo", 2, advice)
+    gpus = torch.cuda.device_count() if torch.cuda.is_available() else 0
+    if gpus > 1:
+        advice = "set NCCL_DEBUG=INFO and look at `nvidia-smi topo -m`; a container needs --ipc=host"
+        yield from check_all_reduce("nccl", gpus, advice)
 
 
 def _python() -> list[Finding]:
@@ -106,56 +142,11 @@ def _packages() -> list[Finding]:
                 findings.append(Finding("fail", name, "not installed; run pip install nemo_cosmos"))
             continue
         if specifier is not None and not specifier.contains(version, prereleases=True):
-            findings.append(Finding("fail", name, f"{version} installed, {specifier} needed"))
+            advice = f'pip install "{name}{specifier}"'
+            findings.append(Finding("fail", name, f"{version} installed, {specifier} needed: {advice}"))
         else:
             findings.append(Finding("ok", name, version))
     return findings
-
-
-def _devices() -> list[Finding]:
-    import torch
-
-    if not torch.cuda.is_available():
-        reason = "a GPU driver is present but" if shutil.which("nvidia-smi") else "no GPU;"
-        return [
-            Finding(
-                "fail" if shutil.which("nvidia-smi") else "note",
-                "GPU",
-                f"{reason} torch {torch.__version__} runs on {os.cpu_count()} CPU cores with gloo",
-            )
-        ]
-    findings = []
-    for index in range(torch.cuda.device_count()):
-        free, total = torch.cuda.mem_get_info(index)
-        name = torch.cuda.get_device_name(index)
-        findings.append(Finding("ok", f"GPU {index}", f"{name}, {free / 2**30:.0f} of {total / 2**30:.0f} GiB free"))
-    return findings
-
-
-def _transformer_engine() -> list[Finding]:
-    import torch
-
-    if not torch.cuda.is_available():
-        return []
-    if importlib.util.find_spec("transformer_engine") is None:
-        text = "not installed; PyTorch's fused attention is used (pip install 'nemo_cosmos[gpu]' adds it)"
-        return [Finding("note", "Transformer Engine", text)]
-    try:
-        import transformer_engine.pytorch  # noqa: F401
-    except (ImportError, OSError, RuntimeError) as error:
-        return [Finding("fail", "Transformer Engine", f"installed, but does not import: {error}")]
-    return [Finding("ok", "Transformer Engine", importlib.metadata.version("transformer_engine"))]
-
-
-def _disk() -> list[Finding]:
-    root = os.environ.get("OUTPUT_ROOT", ".")
-    while not os.path.exists(root):
-        root = os.path.dirname(root) or "."
-    free = shutil.disk_usage(root).free
-    text = f"{free / 2**30:.0f} GiB free in {os.path.abspath(root)}"
-    if not os.access(root, os.W_OK):
-        return [Finding("fail", "output folder", f"{os.path.abspath(root)} is not writable")]
-    return [Finding("ok" if free >= OUTPUT_BYTES_WANTED else "note", "disk", text)]
 
 
 def _training_run() -> Iterator[Finding]:

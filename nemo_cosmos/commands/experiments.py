@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import re
 import sys
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -13,12 +14,16 @@ if TYPE_CHECKING:
 
 app = typer.Typer(invoke_without_command=True, rich_markup_mode="rich")
 
-COLUMNS = ("name", "network", "parameters", "trains", "processes", "smallest machine", "data")
+COLUMNS = ("name", "network", "parameters", "trains", "tokens", "GPUs", "smallest machine", "GiB each", "data")
+NUMBERS = ("parameters", "tokens", "GPUs", "GiB each")
 
 
 @app.callback()
 def experiments(context: typer.Context) -> None:
-    """List the shipped experiments: network, parameters, processes, smallest machine (`plan --experiments`) and data.
+    """List the shipped experiments: network, what is trained, tokens of a sample, GPUs, memory and data.
+
+    Tokens are of the clips or images that the experiment's own `prepare` command makes. The smallest machines hold its
+    global batch; memory is predicted for the fullest GPU of the first one, and 3 GiB more are kept free.
 
     [bold]Example:[/bold] nemo-cosmos experiments
     """
@@ -28,19 +33,19 @@ def experiments(context: typer.Context) -> None:
     from rich.table import Table
 
     # Written to a file or pipe, the tables keep whole names instead of folding to the 80 columns assumed there.
-    console = Console(width=None if sys.stdout.isatty() else 180)
+    console = Console(width=None if sys.stdout.isatty() else 200)
     for title, rows in (
         ("nemo-cosmos train experiment=NAME", _world_models()),
         ("nemo-cosmos tokenizer train experiment=NAME", _tokenizers()),
     ):
         table = Table(title=title, title_justify="left")
         for column in COLUMNS:
-            number = column in ("parameters", "processes")
+            number = column in NUMBERS
             table.add_column(
                 column,
                 justify="right" if number else "left",
                 overflow="fold",
-                no_wrap=column in ("name", "parameters"),
+                no_wrap=column in ("name", "smallest machine", *NUMBERS),
             )
         for row in rows:
             table.add_row(*row)
@@ -109,25 +114,55 @@ def _flat(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:
 
 
 def _world_models() -> list[tuple[str, ...]]:
-    import torch
-
+    from nemo_cosmos.commands.plan import workload_of
     from nemo_cosmos.config import TrainConfig, experiment_names, load_config
-    from nemo_cosmos.models.dit import DiTConfig, build_dit
 
     rows: list[tuple[str, ...]] = []
     for name in experiment_names():
         config = load_config(TrainConfig, [f"experiment={name}"])
-        with torch.device("meta"):
-            network = build_dit(DiTConfig.preset(config.model.preset, **config.model.overrides))
+        latent = prepared_latent(name, config)
+        size, work = workload_of(config, latent or (1, 2, 2))
         trains = f"adapters of rank {config.lora.rank}" if config.lora.enabled else "all weights"
         parallel = config.parallel
         split = parallel.tensor * parallel.pipeline * parallel.context
         replicas = config.data.global_batch // config.data.micro_batch
-        processes = f"multiple of {split}" if split > 1 else f"up to {replicas}"
+        gpus = f"{split}" if replicas == 1 else f"{split} to {split * replicas}"
+        tokens = "" if latent is None else f"{work.tokens:,}"
+        machine, memory = _machine(config, latent)
         rows.append(
-            (name, config.model.preset, _count(network), trains, processes, _machine(config), config.data.path)
+            (
+                name,
+                config.model.preset,
+                f"{size.parameters:,}",
+                trains,
+                tokens,
+                gpus,
+                machine,
+                memory,
+                config.data.path,
+            )
         )
     return rows
+
+
+def prepared_latent(name: str, config: TrainConfig) -> tuple[int, int, int] | None:
+    """Frames, height and width of the latents that the `prepare` command in an experiment's comment makes.
+
+    An experiment without such a command has that of the one it starts from; None where none of them has.
+    """
+    from nemo_cosmos.config import experiment_file
+    from nemo_cosmos.models.dit.config import DiTConfig
+
+    text = experiment_file(name).read_text(encoding="utf-8")
+    clip = re.search(r"--frames (\d+) --size (\d+)x(\d+)", text)
+    if clip is None:
+        base = re.search(r"^defaults:\n  - (\w+)$", text, re.MULTILINE)
+        return prepared_latent(base[1], config) if base else None
+    frames, height, width = map(int, clip.groups())
+    rate = re.match(r"CV(\d+)x(\d+)x", config.data.tokenizer or "")
+    time, space = map(int, rate.groups()) if rate else (4, 8)  # Wan2.1-VAE, of Predict2
+    network = DiTConfig.preset(config.model.preset, **config.model.overrides)
+    return (1 + (frames - 1) // time) * network.num_views, height // space, width // space
 
 
 def _tokenizers() -> list[tuple[str, ...]]:
@@ -139,21 +174,24 @@ def _tokenizers() -> list[tuple[str, ...]]:
     for name in experiment_names("tokenizer_train"):
         config = load_config(TokenizerTrainConfig, [f"experiment={name}"], root="tokenizer_train")
         network = build_tokenizer(config.model.preset, **config.model.overrides)
-        processes = f"up to {config.data.global_batch // config.data.micro_batch}"
-        row = (name, config.model.preset, _count(network), "all weights", processes, "", config.data.train)
+        replicas = config.data.global_batch // config.data.micro_batch
+        gpus = f"1 to {replicas}" if replicas > 1 else "1"
+        row = (name, config.model.preset, _count(network), "all weights", "", gpus, "", "", config.data.train)
         rows.append(row)
     return rows
 
 
-def _machine(config: TrainConfig) -> str:
+def _machine(config: TrainConfig, latent: tuple[int, int, int] | None) -> tuple[str, str]:
+    """The smallest machines by name, and the GiB that the first one's fullest GPU holds."""
     from nemo_cosmos.commands.plan import machine_name, runs_on_a_laptop, smallest_machines
 
     if runs_on_a_laptop(config):
-        return "a CPU"
-    fitting = [(best.gpus, memory) for memory, best in smallest_machines(config) if best is not None]
+        return "a CPU", ""
+    fitting = [(best, memory) for memory, best in smallest_machines(config, latent) if best is not None]
     # More memory a GPU is worth a word only where it takes fewer of them.
-    kept = [pair for i, pair in enumerate(fitting) if all(pair[0] < smaller for smaller, _ in fitting[:i])]
-    return " or ".join(machine_name(*pair) for pair in kept)
+    kept = [(b, m) for i, (b, m) in enumerate(fitting) if all(b.gpus < smaller.gpus for smaller, _ in fitting[:i])]
+    gib = f"{kept[0][0].chosen.total / 2**30:.0f}" if kept else ""
+    return " or ".join(machine_name(best.gpus, memory) for best, memory in kept), gib
 
 
 def _count(network: object) -> str:

@@ -147,11 +147,17 @@ def _network(config: TrainConfig) -> DiTConfig:
     return DiTConfig.preset(config.model.preset, **config.model.overrides)
 
 
-def smallest_machines(config: TrainConfig) -> list[tuple[str, Plan | None]]:
-    """For each of :data:`MEMORY_SIZES`, the layout on the fewest GPUs that train a `released_latent`."""
+def smallest_machines(
+    config: TrainConfig, latent: tuple[int, int, int] | None = None
+) -> list[tuple[str, Plan | None]]:
+    """For each of :data:`MEMORY_SIZES`, the layout on the fewest GPUs that train the experiment.
+
+    Args:
+        latent: frames, height and width of a sample's latent; None: that of :func:`released_latent`.
+    """
     from nemo_cosmos.planning.plan import parse_memory, smallest_machine
 
-    size, work = workload_of(config, released_latent(config))
+    size, work = workload_of(config, latent or released_latent(config))
     return [
         (
             memory,

@@ -15,6 +15,8 @@ from nemo_cosmos.settings import BELOW_ONE
 class TokenizerModelConfig:
     """Which tokenizer, and where its weights come from."""
 
+    BUILDS: ClassVar[str] = "nemo_cosmos.models.tokenizer.config:TokenizerConfig"
+
     preset: str = MISSING
     """CV8x8x8-720p, CV4x8x8-360p, DV8x16x16-720p or DV4x8x8-360p."""
     overrides: dict[str, Any] = field(default_factory=dict)
@@ -37,7 +39,7 @@ class TokenizerDataConfig:
     """YAML file that maps names to globs; none: the shipped conf/tokenizer/datasets.yaml."""
     num_frames: int = between(1, 2**14, 17)
     """Frames per clip, 1 + k * temporal compression."""
-    crop: list[int] = between(8, 2**14, lambda: [256, 256])
+    crop: list[int] = between(8, 2**14, lambda: [256, 256], form=("height", "width"))
     """Height and width of the training crop, pixels; multiples of the spatial compression."""
     resolution: int | None = between(16, 2**14, None)
     """Resize clips to cover this resolution class first (256, 360, 480, 512, 720, 1080); none: native size."""
