@@ -62,8 +62,8 @@ def test_help_of_a_verb_has_an_example(words: list[str]) -> None:
     [
         (["train", "experiment=demo_video2world", "trainer.max_stepz=3"], "did you mean trainer.max_steps?"),
         (["train", "experiment=demo_video2wrld"], "did you mean demo_video2world?"),
-        (["experiments", "show", "nothing"], "Shipped experiments: demo_video2world"),
-        (["experiments", "diff", "demo_video2world", "nothing"], "Shipped experiments: demo_video2world"),
+        (["experiments", "show", "nothing"], "Shipped experiments: camera_control_7b_dl3dv"),
+        (["experiments", "diff", "demo_video2world", "nothing"], "Shipped experiments: camera_control_7b_dl3dv"),
     ],
 )
 def test_mistake_ends_with_one_line_and_status_2(arguments: list[str], answer: str, tmp_path: Path) -> None:
@@ -122,7 +122,7 @@ def test_experiments_lists_networks_and_parameters() -> None:
 
 
 def test_experiments_lists_what_is_trained_on_what() -> None:
-    result = CliRunner().invoke(app, ["experiments"], env={"COLUMNS": "240"})
+    result = CliRunner().invoke(app, ["experiments"], env={"COLUMNS": "320"})
     rows = {cells[1].strip(): [cell.strip() for cell in cells[4:9]] for line in result.output.splitlines()
             if len(cells := re.split("[│|]", line)) > 9}  # fmt: skip
     assert rows["video2world_7b_example_hdvila"] == ["all weights", "56,320", "8", "4 × 80 GB or 2 × 141 GB", "58"]

@@ -104,7 +104,7 @@ def test_the_record_of_a_run_may_hold_anything(tmp_path: Path, key: str) -> None
     [
         DEEP, '{"prompt": "a", "name": "../a"}', '{"prompt": "a", "name": "\\ud800"}', '{"prompt": "a", "seed": -1}',
         json.dumps({"prompt": "a", "name": "x" * 300}), '{"prompt": "a", "seed": 99999999999999999999}',
-        '{"prompt": ["a"]}',
+        '{"prompt": [1]}', '{"prompt": [["a"]]}',
     ],
 )  # fmt: skip
 def test_lines_of_a_batch_that_no_video_can_be_made_from(tmp_path: Path, line: str) -> None:

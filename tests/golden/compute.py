@@ -90,11 +90,11 @@ def denoising_step(
 ) -> DenoisingLoss:
     """The loss of a batch under the objective of the network's family."""
     rectified = config.objective == "rectified_flow"
-    given = ConditionFrames(minimum=int(rectified), maximum=2, num_views=views) if config.condition_mask else None
+    given = ConditionFrames(minimum=int(rectified), maximum=2) if config.condition_mask else None
     sigma = SigmaDistribution(multiplier=2.0, high_sigma_probability=0.05 * rectified)
     kind = RectifiedFlowObjective if rectified else EDMObjective
     objective: Objective = kind(sigma=sigma, condition_frames=given)
-    draw = objective.draw(positions, latent.shape[1:], seed=3, device=torch.device("cpu"))
+    draw = objective.draw(positions, latent.shape[1:], seed=3, device=torch.device("cpu"), num_views=views)
     clean = objective.clean(latent)
     inputs = objective.training_input(clean, draw)
     if config.condition_mask:

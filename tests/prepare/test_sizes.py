@@ -6,7 +6,7 @@ import pytest
 import torch
 
 import nemo_cosmos as nc
-from nemo_cosmos.commands.plan import _latent
+from nemo_cosmos.commands.plan import latent_of
 from nemo_cosmos.config import TrainConfig, load_config
 from nemo_cosmos.data.resize import kept_share
 from nemo_cosmos.data.shards import ShardDataset
@@ -114,5 +114,5 @@ def test_the_share_of_a_picture_that_is_kept():
 def test_plan_takes_the_largest_of_several_sizes(work, tmp_path):
     prepare(work, tmp_path / "s", SIZES)
     config = load_config(TrainConfig, ["experiment=demo_video2world", f"data.path={tmp_path / 's'}"])
-    latent, origin = _latent("", config)
+    latent, _, origin = latent_of("", "", config)
     assert latent == (2, 6, 6) and origin.startswith("the largest of 3 shapes")
