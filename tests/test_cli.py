@@ -122,7 +122,7 @@ def test_experiments_lists_networks_and_parameters() -> None:
 
 
 def test_experiments_lists_what_is_trained_on_what() -> None:
-    result = CliRunner().invoke(app, ["experiments"], env={"COLUMNS": "320"})
+    result = CliRunner().invoke(app, ["experiments"], env={"COLUMNS": "240"})
     rows = {cells[1].strip(): [cell.strip() for cell in cells[4:9]] for line in result.output.splitlines()
             if len(cells := re.split("[│|]", line)) > 9}  # fmt: skip
     assert rows["video2world_7b_example_hdvila"] == ["all weights", "56,320", "8", "4 × 80 GB or 2 × 141 GB", "58"]
@@ -130,6 +130,10 @@ def test_experiments_lists_what_is_trained_on_what() -> None:
     assert rows["predict2_video2world_lora_training_2b_cosmos_nemo_assets"][1] == "84,480"
     assert rows["predict2_text2image_training_14b_cosmos_nemo_assets"][1:3] == ["3,520", "4 to 8"]
     assert rows["video2world_instruction_bridge_57frames"][1] == "2,560"
+    waymo = "predict2_multiview_training_2b_{}_10fps_7views_29frames_waymo5views"
+    assert rows[waymo.format("720p")][1] == "140,800" and rows[waymo.format("480p")][1] == "63,600"
+    assert rows["predict2_multiview_training_2b_720p_10fps_7views_29frames_rig7views"][1] == "197,120"
+    assert rows["camera_control_7b_dl3dv"][1] == "28,160"
     assert rows["demo_video2world"][3] == "a CPU"
 
 

@@ -86,7 +86,7 @@ def diff(
         values = [str(values.get(key, "")) for values in settings]
         if values[0] != values[1]:
             table.add_row(key, *values)
-    console = Console(width=None if sys.stdout.isatty() else 180)
+    console = Console(width=None if sys.stdout.isatty() else 240)
     console.print(table if table.rows else f"{first} and {second} have the same settings")
 
 
@@ -120,15 +120,16 @@ def _world_models() -> list[tuple[str, ...]]:
     rows: list[tuple[str, ...]] = []
     for name in experiment_names():
         config = load_config(TrainConfig, [f"experiment={name}"])
-        latent = prepared_latent(name, config)
-        size, work = workload_of(config, latent or (1, 2, 2))
+        prepared = prepared_latent(name, config)
+        latent, views = prepared or ((1, 2, 2), 1)
+        size, work = workload_of(config, latent, views)
         trains = f"adapters of rank {config.lora.rank}" if config.lora.enabled else "all weights"
         parallel = config.parallel
         split = parallel.tensor * parallel.pipeline * parallel.context
         replicas = config.data.global_batch // config.data.micro_batch
         gpus = f"{split}" if replicas == 1 else f"{split} to {split * replicas}"
-        tokens = "" if latent is None else f"{work.tokens:,}"
-        machine, memory = _machine(config, latent)
+        tokens = "" if prepared is None else f"{work.tokens:,}"
+        machine, memory = _machine(config, prepared)
         rows.append(
             (
                 name,
@@ -145,24 +146,30 @@ def _world_models() -> list[tuple[str, ...]]:
     return rows
 
 
-def prepared_latent(name: str, config: TrainConfig) -> tuple[int, int, int] | None:
-    """Frames, height and width of the latents that the `prepare` command in an experiment's comment makes.
+def prepared_latent(name: str, config: TrainConfig) -> tuple[tuple[int, int, int], int] | None:
+    """Latents that the command in an experiment's comment prepares: (frames of all views, height, width), and views.
 
-    An experiment without such a command has that of the one it starts from; None where none of them has.
+    An experiment without such a command has those of the one it starts from; None where none of them has.
     """
     from nemo_cosmos.config import experiment_file
+    from nemo_cosmos.data.rig import read_rig
     from nemo_cosmos.models.dit.config import DiTConfig
 
     text = experiment_file(name).read_text(encoding="utf-8")
     clip = re.search(r"--frames (\d+) --size (\d+)x(\d+)", text)
-    if clip is None:
+    if clip is not None:
+        frames, height, width = map(int, clip.groups())
+    elif "tools/prepare_dataset.py" in text:
+        frames, height, width = 57, 704, 1280  # What the tool makes where nothing else is said.
+    else:
         base = re.search(r"^defaults:\n  - (\w+)$", text, re.MULTILINE)
         return prepared_latent(base[1], config) if base else None
-    frames, height, width = map(int, clip.groups())
     rate = re.match(r"CV(\d+)x(\d+)x", config.data.tokenizer or "")
     time, space = map(int, rate.groups()) if rate else (4, 8)  # Wan2.1-VAE, of Predict2
-    network = DiTConfig.preset(config.model.preset, **config.model.overrides)
-    return (1 + (frames - 1) // time) * network.num_views, height // space, width // space
+    views = DiTConfig.preset(config.model.preset, **config.model.overrides).num_views
+    if views > 1 and (rig := re.search(r"--(?:layout|rig) (\w+)", text)):
+        views = len(read_rig(rig[1]).cameras)
+    return ((1 + (frames - 1) // time) * views, height // space, width // space), views
 
 
 def _tokenizers() -> list[tuple[str, ...]]:
@@ -181,13 +188,13 @@ def _tokenizers() -> list[tuple[str, ...]]:
     return rows
 
 
-def _machine(config: TrainConfig, latent: tuple[int, int, int] | None) -> tuple[str, str]:
+def _machine(config: TrainConfig, prepared: tuple[tuple[int, int, int], int] | None) -> tuple[str, str]:
     """The smallest machines by name, and the GiB that the first one's fullest GPU holds."""
     from nemo_cosmos.commands.plan import machine_name, runs_on_a_laptop, smallest_machines
 
     if runs_on_a_laptop(config):
         return "a CPU", ""
-    fitting = [(best, memory) for memory, best in smallest_machines(config, latent) if best is not None]
+    fitting = [(best, memory) for memory, best in smallest_machines(config, *(prepared or ())) if best is not None]
     # More memory a GPU is worth a word only where it takes fewer of them.
     kept = [(b, m) for i, (b, m) in enumerate(fitting) if all(b.gpus < smaller.gpus for smaller, _ in fitting[:i])]
     gib = f"{kept[0][0].chosen.total / 2**30:.0f}" if kept else ""

@@ -148,16 +148,17 @@ def _network(config: TrainConfig) -> DiTConfig:
 
 
 def smallest_machines(
-    config: TrainConfig, latent: tuple[int, int, int] | None = None
+    config: TrainConfig, latent: tuple[int, int, int] | None = None, views: int | None = None
 ) -> list[tuple[str, Plan | None]]:
     """For each of :data:`MEMORY_SIZES`, the layout on the fewest GPUs that train the experiment.
 
     Args:
         latent: frames, height and width of a sample's latent; None: that of :func:`released_latent`.
+        views: of a sample; None: all that the network has.
     """
     from nemo_cosmos.planning.plan import parse_memory, smallest_machine
 
-    size, work = workload_of(config, latent or released_latent(config))
+    size, work = workload_of(config, latent or released_latent(config), views)
     return [
         (
             memory,

@@ -143,10 +143,15 @@ def _memory(config: TrainConfig, samples: Samples | None) -> Finding:
     from nemo_cosmos.parallel.layout import Layout
     from nemo_cosmos.planning.memory import RESERVE_BYTES, predict_memory
 
-    latent = samples.latent_shape[1:] if samples is not None else prepared_latent(config.experiment, config)
-    if latent is None:
+    if samples is not None:
+        views = max((bucket.num_views for bucket in samples.buckets), default=samples.num_views(0))
+        prepared: tuple[tuple[int, int, int], int] | None = samples.latent_shape[1:], views
+    else:
+        prepared = prepared_latent(config.experiment, config)
+    if prepared is None:
         return Finding("note", "memory", "not predicted, because the dataset is not there: see above")
-    size, work = workload_of(config, latent)
+    latent, views = prepared
+    size, work = workload_of(config, latent, views)
     parallel = config.parallel
     split = parallel.tensor * parallel.pipeline * parallel.context
     replicas = max(1, processes_here(config) // split)

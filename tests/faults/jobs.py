@@ -85,10 +85,18 @@ JOBS = {
     "train": Job(
         train,
         (("checkpoints/latest_checkpoint.txt", 1), ("checkpoints/iter_000000004_reg_model.pt", 1)),
-        ("config.yaml", "tensorboard/", "weights/.metadata", "weights/common.pt", "checksums", ".sha256"),
+        (
+            "config.yaml",
+            "starts.jsonl",
+            "tensorboard/",
+            "weights/.metadata",
+            "weights/common.pt",
+            "checksums",
+            ".sha256",
+        ),
     ),
     "tokenizer train": Job(
-        train_tokenizer, (("checkpoints/latest_checkpoint.txt", 2),), ("config.yaml", "tensorboard/")
+        train_tokenizer, (("checkpoints/latest_checkpoint.txt", 2),), ("config.yaml", "starts.jsonl", "tensorboard/")
     ),
     "prepare": Job(prepare, (("shard-0000-000001.index.json", 1), (".shard-0000-000001.index.json*", 1))),
     "generate": Job(generate, (("v1.mp4", 1), (".v1.json*", 1))),
