@@ -33,7 +33,7 @@ def experiments(context: typer.Context) -> None:
     from rich.table import Table
 
     # Written to a file or pipe, the tables keep whole names instead of folding to the 80 columns assumed there.
-    console = Console(width=None if sys.stdout.isatty() else 200)
+    console = Console(width=None if sys.stdout.isatty() else 260)
     for title, rows in (
         ("nemo-cosmos train experiment=NAME", _world_models()),
         ("nemo-cosmos tokenizer train experiment=NAME", _tokenizers()),
@@ -45,7 +45,7 @@ def experiments(context: typer.Context) -> None:
                 column,
                 justify="right" if number else "left",
                 overflow="fold",
-                no_wrap=column in ("name", "smallest machine", *NUMBERS),
+                no_wrap=column != "data",
             )
         for row in rows:
             table.add_row(*row)
@@ -164,7 +164,7 @@ def prepared_latent(name: str, config: TrainConfig) -> tuple[tuple[int, int, int
     else:
         base = re.search(r"^defaults:\n  - (\w+)$", text, re.MULTILINE)
         return prepared_latent(base[1], config) if base else None
-    rate = re.match(r"CV(\d+)x(\d+)x", config.data.tokenizer or "")
+    rate = re.match(r"CV(\d+)x(\d+)x", config.data.tokenizer or ("" if clip is not None else "CV8x8x8"))
     time, space = map(int, rate.groups()) if rate else (4, 8)  # Wan2.1-VAE, of Predict2
     views = DiTConfig.preset(config.model.preset, **config.model.overrides).num_views
     if views > 1 and (rig := re.search(r"--(?:layout|rig) (\w+)", text)):
