@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any, TypeVar, cast
 
 from nemo_cosmos.errors import InputError
-from nemo_cosmos.other_names import OtherName, Values, meant, translate
+from nemo_cosmos.other_names import EXPERIMENTS, OtherName, Values, meant, translate
 from nemo_cosmos.settings import check_elements, check_settings, plain_interpolation
 from nemo_cosmos.typed import read_yaml
 
@@ -54,6 +54,8 @@ def experiment_names(root: str = "train") -> list[str]:
 def experiment_file(name: str, root: str = "train") -> Path:
     """The YAML file of a shipped experiment; InputError naming the nearest one when there is none of that name."""
     names = experiment_names(root)
+    if name in EXPERIMENTS:
+        raise InputError(f"experiment={name} is one of the original commands': {EXPERIMENTS[name]}")
     if name not in names:
         near = _did_you_mean(name, names)
         raise InputError(f"unknown experiment {name!r}{near} Shipped experiments: {', '.join(names) or 'none'}")

@@ -292,6 +292,11 @@ TOKENIZER: Mapping[str, OtherName] = {
 """Of ``nemo-cosmos tokenizer train``."""
 
 
+EXPERIMENTS: Mapping[str, str] = {
+    "video2world_action_bridge_2frames": "networks that are told a robot's actions are not trained here",
+}
+"""Experiments of the original commands that there are none of here, and why."""
+
 CONFIG_FILES = (
     "cosmos_predict1/diffusion/training/config/config.py",
     "cosmos_predict1/diffusion/training/config/config_multiview.py",

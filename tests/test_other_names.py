@@ -76,6 +76,7 @@ def test_a_name_with_the_same_meaning_is_understood(word: str, key: str, value: 
         ("model.config.train_architecture=full", "expected lora or base"),
         ("optimizer=fusedadamw", "optimizer is no choice but a section.*optimizer.lr"),
         ("ema=power", "ema.rate"),
+        ("experiment=video2world_action_bridge_2frames", "actions are not trained here"),
     ],
 )
 def test_other_names_are_answered(word: str, answer: str) -> None:
