@@ -33,7 +33,9 @@ def other_values(config: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
         value, name = getattr(config, item.name), prefix + item.name
         if dataclasses.is_dataclass(value):
             yield from other_values(value, f"{name}.")
-        elif name not in ("experiment", "output_dir"):
+        elif name == "model.overrides":
+            yield name, {**value, "num_res_blocks" if "Tokenizer" in type(config).__name__ else "num_layers": 3}
+        elif name not in ("experiment", "output_dir", "model.preset"):
             yield name, other_value(value, hints[item.name], item.metadata)
 
 
@@ -43,9 +45,7 @@ def other_value(value: Any, hint: Any, metadata: Any) -> Any:
     if isinstance(value, bool):
         return not value
     if isinstance(value, list):
-        return [other_value(inner, type(inner), metadata) for inner in value] * 2
-    if isinstance(value, dict):
-        return {**value, "num_layers": 3}
+        return [other_value(inner, type(inner), metadata) for inner in value] * (1 if "form" in metadata else 2)
     if "list" in str(hint) and value is None:
         return [16, 24]
     least, most = metadata.get("minimum", -LARGEST), metadata.get("maximum", LARGEST)
