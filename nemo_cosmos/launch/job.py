@@ -7,6 +7,7 @@ output, its signals and its exit status are those of the line that is shown.
 from __future__ import annotations
 
 import contextlib
+import logging
 import os
 import re
 import shlex
@@ -142,8 +143,10 @@ def _experiment(job: Job, *, dry: bool) -> Iterator[tuple[Any, Path]]:
     from nemo_run.core.frontend.console.api import CONSOLE
 
     assert isinstance(job.launch, SlurmLaunch)
-    CONSOLE.quiet = True
     with contextlib.ExitStack() as stack:
+        stack.callback(setattr, CONSOLE, "quiet", CONSOLE.quiet)
+        CONSOLE.quiet = True
+        stack.enter_context(_root_logger_kept())
         # What NeMo-Run calls would read what is meant for whoever calls this command.
         stack.enter_context(_no_input())
         base = local_folder(job.launch)
@@ -161,6 +164,18 @@ def _experiment(job: Job, *, dry: bool) -> Iterator[tuple[Any, Path]]:
         stack.enter_context(experiment)
         experiment.add(job.script(), name=job.name)
         yield experiment, base / below
+
+
+@contextlib.contextmanager
+def _root_logger_kept() -> Iterator[None]:
+    """An experiment of NeMo-Run replaces the handlers of the root logger; afterwards they are what they were."""
+    root = logging.getLogger()
+    level, handlers = root.level, root.handlers[:]
+    try:
+        yield
+    finally:
+        root.setLevel(level)
+        root.handlers[:] = handlers
 
 
 @contextlib.contextmanager

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import re
 import shlex
@@ -46,6 +47,13 @@ def last_srun(script: str) -> list[str]:
 
 def after(words: list[str], option: str) -> str:
     return words[words.index(option) + 1]
+
+
+def test_the_loggers_stay_as_they_were(capsys: pytest.CaptureFixture[str]) -> None:
+    root = logging.getLogger()
+    before = root.level, root.handlers[:]
+    dry_run(capsys, SEVEN, "executor=slurm", "nodes=1", "gpus_per_node=8", "executor.account=me")
+    assert (root.level, root.handlers) == before
 
 
 def test_batch_script_of_four_nodes(capsys: pytest.CaptureFixture[str], home: Path, tmp_path: Path) -> None:
