@@ -76,6 +76,11 @@ def with_views(
     if not captions.texts and captions.embedding is None:
         raise InputError(f"{request.name}: no prompt; give the caption of {rig.front}, or of several cameras: {rig}")
     check_alike(inputs, config, defaults, request.name)
+    if config.input_stacking != GenerationConfig.input_stacking and (inputs or request.visual_input is None):
+        raise InputError(
+            f"{request.name}: input_stacking={config.input_stacking} says how one input video holds all views, and "
+            "there is none: leave it out"
+        )
     if request.frames is not None:
         if len(rig.cameras) > 1:
             raise InputError(

@@ -341,6 +341,14 @@ def test_what_does_not_fit_the_cameras(tmp_path: Path) -> None:
             with_views(GenerationRequest("a", **{"prompt": "go", **fields}), RIG, GenerationConfig(), DEFAULTS)
 
 
+@pytest.mark.parametrize("given", ["clips", None])
+def test_a_stacking_of_no_video_is_refused(tmp_path: Path, given: str | None) -> None:
+    clips(tmp_path / "clips")
+    request = GenerationRequest("a", "go", None if given is None else tmp_path / given)
+    with pytest.raises(InputError, match="input_stacking=vertical says how one input video holds all views"):
+        with_views(request, RIG, GenerationConfig(input_stacking="vertical"), DEFAULTS)
+
+
 def test_one_video_that_does_not_divide_into_views(models: Any, tmp_path: Path) -> None:
     write_mp4(tmp_path / "a.mp4", torch.zeros(3, 10, 32, 48, dtype=torch.uint8), 30)
     write_mp4(tmp_path / "b.mp4", torch.zeros(3, 9, 32, 48, dtype=torch.uint8), 30)
