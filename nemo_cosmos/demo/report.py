@@ -16,6 +16,7 @@ from torch import Tensor
 from nemo_cosmos.atomic import write_text
 from nemo_cosmos.errors import InputError
 from nemo_cosmos.typed import parse_json
+from nemo_cosmos.steps import format_seconds
 
 TEMPLATE = Path(__file__).with_name("report_template.html")
 
@@ -161,13 +162,6 @@ def write_demo_report(path: str | Path, report: DemoReport) -> None:
         video=lambda file: data_uri(file.read_bytes(), "video/mp4"),
     )
     write_text(Path(path), html)
-
-
-def format_seconds(seconds: float) -> str:
-    """`4.2 s`, `3 min 05 s`."""
-    if seconds < 60:
-        return f"{seconds:.1f} s"
-    return f"{int(seconds) // 60} min {int(seconds) % 60:02d} s"
 
 
 def data_uri(content: bytes, kind: str) -> str:

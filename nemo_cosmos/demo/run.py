@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 from nemo_cosmos.atomic import write_json
 from nemo_cosmos.demo.sizes import SIZES as SIZES
 from nemo_cosmos.demo.sizes import DemoSize
-from nemo_cosmos.demo.steps import Step, StepLog, call_command, command_line
+from nemo_cosmos.steps import Step, StepLog, call_command, command_line
 
 if TYPE_CHECKING:
     from nemo_cosmos.demo.report import HeldOutClip, TrainingClip
