@@ -33,6 +33,7 @@ GROUND |= {
     "other_names",
     "precision",
     "choices",
+    "steps",
 }
 FLOORS = [GROUND, MATHEMATICS, STAGES, ENTRANCE]
 
