@@ -25,7 +25,10 @@ from nemo_cosmos.scenes.photographs import PHOTOGRAPHS, Photograph, require_phot
 from nemo_cosmos.scenes.worlds.arm import render_arm
 from nemo_cosmos.scenes.worlds.floating import render_floating
 from nemo_cosmos.scenes.worlds.moving_photo import render_moving_photo
+from nemo_cosmos.scenes.worlds.patterns import render_pattern
 from nemo_cosmos.scenes.worlds.pictures import Library
+from nemo_cosmos.scenes.worlds.road import render_road
+from nemo_cosmos.scenes.worlds.solid import render_room, render_street
 from nemo_cosmos.scenes.worlds.stage import Clip, Render, Stage
 
 LIST_NAME = "training_list.json"
@@ -61,10 +64,14 @@ class Kind:
 
 
 KINDS: dict[str, Kind] = {
-    "moving_photo": Kind(render_moving_photo, 24, of_photographs=True),
+    "moving_photo": Kind(render_moving_photo, 23, of_photographs=True),
     "floating": Kind(render_floating, 20),
-    "arm": Kind(render_arm, 25, ARM_RATES),
+    "arm": Kind(render_arm, 24, ARM_RATES),
     "shapes": Kind(render_shapes, 13, (8.0,)),
+    "road": Kind(render_road, 6),
+    "street": Kind(render_street, 4, (5.0, 8.0, 10.0, 15.0, 24.0, 30.0)),
+    "room": Kind(render_room, 4),
+    "pattern": Kind(render_pattern, 6),
 }
 """All kinds by the names that the list of clips has for them."""
 

@@ -15,6 +15,7 @@ from torch import Tensor
 from nemo_cosmos.scenes import textures
 from nemo_cosmos.scenes.photographs import Photograph, read_photograph
 from nemo_cosmos.scenes.textures import COLOURS, Texture
+from nemo_cosmos.scenes.words import with_article
 
 TEXTURES: dict[str, Texture] = {
     "brick": textures.bricks,
@@ -111,6 +112,10 @@ class Material:
         level = int(min(max(round(self.picture.level(pixel) - 0.2), 0), len(self.picture.levels) - 1))
         return self.look(self.picture.at(self._turned(points), level))
 
+    def at_some(self, points: Tensor, pixel: float) -> Tensor:
+        """As :meth:`at`, for (N, 2) points -> (3, N)."""
+        return self.at(points[None, None], pixel)[:, 0, 0]
+
     def at_sizes(self, points: Tensor, pixels: Tensor) -> Tensor:
         """As :meth:`at`, for (T, H, W) sizes of pixels that differ over the frame: linear between sizes."""
         largest = len(self.picture.levels) - 1
@@ -203,4 +208,6 @@ def _texture(kind: str, variant: int) -> Picture:
     random = np.random.default_rng((list(TEXTURES).index(kind), variant))
     colour = str(random.choice(list(COLOURS)))
     pixels = np.clip(TEXTURES[kind](random, COLOURS[colour]), 0, 1)[::-1]
-    return Picture(np.rint(pixels * 255).astype(np.uint8), f"{kind} texture {variant}", f"a {kind} wall", tiles=True)
+    return Picture(
+        np.rint(pixels * 255).astype(np.uint8), f"{kind} texture {variant}", f"{with_article(kind)} wall", tiles=True
+    )

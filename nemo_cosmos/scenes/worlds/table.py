@@ -51,14 +51,9 @@ class Table:
     words: str
 
 
-def still(stage: Stage) -> Stage:
-    """The same clip with one frame."""
-    return Stage(stage.random, stage.library, stage.size, 1, stage.fps, stage.used)
-
-
 def draw_table(stage: Stage) -> Table:
     """Wall, table, fittings and one to four things that may be taken."""
-    one = still(stage)
+    one = stage.still()
     edge = stage.draw(-1.25, -0.2)
     colours, words = _ground(one, edge)
     for thing in _fittings(one, edge):
