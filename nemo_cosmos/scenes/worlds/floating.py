@@ -77,11 +77,12 @@ def _way(stage: Stage, way: str, radius: float) -> tuple[np.ndarray, np.ndarray,
         height = _fallen(seconds * speed, stage.draw(0.3, 1.6), stage.draw(0.5, 0.85))
         return share * stage.draw(-0.6, 0.6) + stage.draw(-wide, wide) * 0.8, 1 - radius - height, "falls"
     far = amount(stage, (0.15, 2.5), 2.4)
-    angle = stage.draw(0, 2 * math.pi)
-    dx, dy = far * math.cos(angle), far * math.sin(angle) * 0.8
+    bow = (stage.draw(-0.5, 0.5) if way == "bow" else 0.0) * np.sin(np.pi * share)
+    heading = stage.draw(0, 2 * math.pi)
+    dx, dy = far * math.cos(heading), far * math.sin(heading) * 0.8
     bow = np.sin(np.pi * share) * (stage.draw(-0.5, 0.5) if way == "bow" else 0.0)
-    x = stage.draw(-0.75, 0.75) * wide - dx / 2 + dx * share - dy * bow
-    y = stage.draw(-0.7, 0.7) - dy / 2 + dy * share + dx * bow
+    x = dx * (share - 0.5) - dy * bow + stage.draw(-0.75, 0.75) * wide
+    y = dy * (share - 0.5) + dx * bow + stage.draw(-0.7, 0.7)
     ends = (x[-1] - x[0], y[-1] - y[0])
     return x, y, f"moves {direction(*ends)}" if math.hypot(*ends) > 0.1 else "moves around"
 

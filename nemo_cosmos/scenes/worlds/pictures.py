@@ -138,7 +138,7 @@ def draw_look(random: np.random.Generator, *, grey: bool = False, strength: floa
         dark, light = random.uniform(0, 0.25, 3), random.uniform(0.55, 1.0, 3)
         matrix, offset = np.tile((light - dark)[:, None] / 3, (1, 3)), dark
     else:
-        turn = random.normal(0, 0.12) if random.uniform() < 0.8 else random.uniform(-math.pi, math.pi)
+        turn = random.normal(0, 0.12) if random.uniform() < 0.85 else random.uniform(-math.pi, math.pi)
         matrix = _hue(turn * strength) @ _saturation(1 + strength * random.uniform(-0.4, 0.35))
         contrast, middle = 1 + strength * random.uniform(-0.2, 0.2), 0.5 + strength * random.uniform(-0.08, 0.08)
         matrix, offset = matrix * contrast, np.full(3, middle - 0.5 * contrast)
@@ -206,7 +206,7 @@ def texture(random: np.random.Generator, kinds: Sequence[str] = tuple(TEXTURES))
 @cache
 def _texture(kind: str, variant: int) -> Picture:
     random = np.random.default_rng((list(TEXTURES).index(kind), variant))
-    colour = str(random.choice(list(COLOURS)))
+    colour = str(random.choice([name for name in COLOURS if name != "black"]))
     pixels = np.clip(TEXTURES[kind](random, COLOURS[colour]), 0, 1)[::-1]
     return Picture(
         np.rint(pixels * 255).astype(np.uint8), f"{kind} texture {variant}", f"{with_article(kind)} wall", tiles=True

@@ -74,9 +74,9 @@ class Stage:
         return self.photograph() if self.chance(photographs) else self.texture()
 
     def dressed(self, picture: Picture) -> Material:
-        """A picture in colours of its own."""
+        """A picture in colours of its own; photographs keep nearer to those that they have."""
         self.used.add(picture.name)
-        look = draw_look(self.random, grey=picture.grey)
+        look = draw_look(self.random, grey=picture.grey, strength=1.0 if picture.tiles else 0.8)
         return Material(picture, look, -1.0 if self.chance(0.5) else 1.0)
 
     def painted(
