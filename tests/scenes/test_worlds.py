@@ -13,6 +13,7 @@ from nemo_cosmos.scenes.worlds.moving_photo import draw_view, seen, still_view
 from nemo_cosmos.scenes.worlds.paths import minimum_jerk, progress, through
 from nemo_cosmos.scenes.worlds.pictures import Library, Material, Picture, draw_look, texture, tinted
 from nemo_cosmos.scenes.worlds.stage import Stage
+from nemo_cosmos.scenes.worlds.table import TOOLS
 from nemo_cosmos.scenes.worlds.things import put
 from tests.scenes.pictures_of import make_photographs
 
@@ -122,6 +123,17 @@ def test_a_tint_is_the_colour_of_the_whole():
     picture = texture(np.random.default_rng(2), ("wooden",))
     colours = tinted(picture, (0.6, 0.3, 0.2))(picture.levels[-1][0])
     assert torch.allclose(colours.mean(dim=(1, 2)), torch.tensor([0.6, 0.3, 0.2]), atol=0.12)
+
+
+@pytest.mark.parametrize("name", TOOLS)
+def test_outlines_of_tools_lie_within_about_their_radius_and_in_one_piece(name):
+    outline, _ = TOOLS[name]
+    side = torch.linspace(-3, 3, 121)
+    x, y = torch.meshgrid(side, side, indexing="xy")
+    inside = outline(x, y) < 0
+    assert inside.any() and torch.hypot(x, y)[inside].max() < 1.3
+    rows, columns = inside.any(1).nonzero()[:, 0], inside.any(0).nonzero()[:, 0]
+    assert len(rows) == rows[-1] - rows[0] + 1 and len(columns) == columns[-1] - columns[0] + 1
 
 
 @pytest.mark.parametrize("way", ["line", "bow", "bounce", "circle", "fall"])
