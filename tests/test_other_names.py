@@ -10,10 +10,10 @@ from typing import Any
 
 import pytest
 
-from nemo_cosmos.compose import _keys
 from nemo_cosmos.config import TrainConfig, load_config
 from nemo_cosmos.errors import InputError
 from nemo_cosmos.other_names import TOKENIZER, TRAINING, OtherName, table, translate
+from nemo_cosmos.schema import types_of
 from nemo_cosmos.training.tokenizer.config import TokenizerTrainConfig
 
 PAGE = Path(__file__).parents[1] / "docs" / "other_names.md"
@@ -22,7 +22,7 @@ SCHEMAS: list[tuple[type, Any]] = [(TrainConfig, TRAINING), (TokenizerTrainConfi
 
 @pytest.mark.parametrize(("schema", "names"), SCHEMAS)
 def test_every_name_stands_for_a_setting_that_there_is(schema: type, names: dict[str, OtherName]) -> None:
-    own = set(_keys(schema))
+    own = set(types_of(schema))
     for written, name in names.items():
         assert (name.key is None) == bool(name.answer), written
         assert name.key is None or name.key in own, written
@@ -30,7 +30,7 @@ def test_every_name_stands_for_a_setting_that_there_is(schema: type, names: dict
 
 @pytest.mark.parametrize(("schema", "names"), SCHEMAS)
 def test_no_name_hides_one_of_ours(schema: type, names: dict[str, OtherName]) -> None:
-    for key in _keys(schema):
+    for key in types_of(schema):
         assert translate(names, key) == (key, None)
 
 
