@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import io
 import re
-import subprocess
+import runpy
 import sys
+from contextlib import redirect_stdout
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -103,11 +105,20 @@ def help_of(program: str) -> str:
     """What a script of this repository, or a module, says to --help; benchmarks are read, for they start slowly."""
     if program.startswith("bench/"):
         return (ROOT / program).read_text(encoding="utf-8")
-    script = [str(ROOT / program)] if program.endswith(".py") else ["-m", program]
-    run = subprocess.run([sys.executable, *script, "--help"], cwd=ROOT, capture_output=True, text=True, check=True)
-    return run.stdout
+    said = io.StringIO()
+    with pytest.MonkeyPatch.context() as patch, redirect_stdout(said), pytest.raises(SystemExit) as ended:
+        patch.chdir(ROOT)
+        patch.setattr(sys, "argv", [program, "--help"])
+        patch.setattr(sys, "path", [str((ROOT / program).parent), *sys.path])
+        if program.endswith(".py"):
+            runpy.run_path(str(ROOT / program), run_name="__main__")
+        else:
+            runpy.run_module(program, run_name="__main__", alter_sys=True)
+    assert not ended.value.code, program
+    return said.getvalue()
 
 
+@cache
 def parse_verb(command: Command) -> tuple[str, dict[str, Any]]:
     """Parses a command line as the program does, without running it: the verb, and its parameters by name.
 
