@@ -183,8 +183,8 @@ def test_documented_training_line_starts(line: str, world: Path, monkeypatch: py
 
 ELSEWHERE = {
     "examples/multiview.py": "tests/inference/test_multiview_commands.py",
-    "examples/text2world_multiview.py": "tests/inference/test_multiview_commands.py",
-    "examples/video2world_multiview.py": "tests/inference/test_multiview_commands.py",
+    "examples/text2world_multiview.py": "tests/inference/test_multiview_scripts.py",
+    "examples/video2world_multiview.py": "tests/inference/test_multiview_scripts.py",
     "examples/camera_control.py": "tests/inference/pipelines/test_camera.py",
     "tools/prepare_dataset.py": "tests/prepare/test_eight_files.py",
 }

@@ -12,7 +12,7 @@ from nemo_cosmos.errors import InputError
 from nemo_cosmos.inference.config import GenerationConfig
 from nemo_cosmos.inference.job import GenerationJob, JobSummary, run_job
 from nemo_cosmos.inference.job_settings import Part
-from nemo_cosmos.inference.places import preset_of
+from nemo_cosmos.inference.places import find_network
 from nemo_cosmos.inference.prompts import default_negative_prompt
 from nemo_cosmos.inference.requests import GenerationRequest, collect_requests
 from nemo_cosmos.logs import log_shown
@@ -140,11 +140,9 @@ def job_of(arguments: argparse.Namespace) -> GenerationJob:
     Raises:
         InputError: one of them is not there.
     """
-    root, preset = Path(arguments.checkpoint_dir), arguments.preset
-    weights = below(root, arguments.diffusion_transformer_dir, "--diffusion_transformer_dir")
-    if (weights / "model.pt").is_file():
-        preset = preset or preset_of(weights.name)
-        weights = weights / "model.pt"
+    root = Path(arguments.checkpoint_dir)
+    folder = below(root, arguments.diffusion_transformer_dir, "--diffusion_transformer_dir")
+    weights, preset = find_network(folder, arguments.preset)
     return GenerationJob(
         weights=weights,
         tokenizer=below(root, arguments.tokenizer_dir, "--tokenizer_dir"),
