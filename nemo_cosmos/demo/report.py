@@ -15,8 +15,8 @@ from torch import Tensor
 
 from nemo_cosmos.atomic import write_text
 from nemo_cosmos.errors import InputError
-from nemo_cosmos.typed import parse_json
 from nemo_cosmos.steps import format_seconds
+from nemo_cosmos.typed import parse_json
 
 TEMPLATE = Path(__file__).with_name("report_template.html")
 
