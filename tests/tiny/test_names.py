@@ -26,7 +26,9 @@ from tests.tiny.model import NETWORKS
 def test_the_name_alone_means_what_is_asked_for(here: Path, weights: Path) -> None:
     assert packaged(TINY) == weights
     for part, name in PARTS.items():
-        assert packaged(TINY, part) == packaged(f"{TINY}/{name}") == packaged(Path(TINY) / name, part) == weights / name
+        assert (
+            packaged(TINY, part) == packaged(f"{TINY}/{name}") == packaged(Path(TINY) / name, part) == weights / name
+        )
 
 
 @pytest.mark.parametrize("name", ["nvidia/Cosmos", "nemo-cosmos-tinyx", f"./x/{TINY}", f"/{TINY}", "", TINY.upper()])
@@ -34,7 +36,7 @@ def test_other_names_are_left_to_others(name: str, here: Path) -> None:
     assert packaged(name, "network") is None
 
 
-@pytest.mark.parametrize("rest", ["Cosmos-Predict1-7B-Video2World", "../__init__.py", "Cosmos-Predict1-Tiny-Video2World/.."])
+@pytest.mark.parametrize("rest", ["Cosmos-Predict1-7B-Video2World", "../__init__.py", f"{NETWORKS[0]}/.."])
 def test_a_model_that_is_not_in_the_package_is_an_error_that_lists_them(rest: str, here: Path) -> None:
     with pytest.raises(InputError, match=f"{TINY}/Cosmos-Predict1-Tiny-Text2World"):
         packaged(f"{TINY}/{rest}")
