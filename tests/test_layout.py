@@ -34,6 +34,7 @@ GROUND |= {
     "other_names",
     "precision",
     "choices",
+    "tiny",
     "steps",
 }
 FLOORS = [GROUND, MATHEMATICS, STAGES, ENTRANCE]

@@ -24,6 +24,7 @@ COMMANDS = documented_commands()
 TOOLS = {"pip", "git", "docker", "cd", "export", "huggingface-cli", "hf", "tensorboard", "pytest"}
 """Programs of others that a page may name."""
 OWN = (
+    "nemo-cosmos-tiny",
     "my_clips",
     "first_frame.jpg",
     "clips",
@@ -41,7 +42,7 @@ OWN = (
     "datasets/multiview",
     "raft_large_C_T_SKHT_V2-ff5fadd5.pth",
 )
-"""What a reader brings along, as the text beside the command says."""
+"""What a reader brings along, as the text beside the command says, or the package."""
 INPUTS = {
     "validate": ["shards"], "preview": ["shards", "tokenizer"], "prepare": ["source", "tokenizer"],
     "generate": ["model", "tokenizer", "visual_input", "source", "batch"],
