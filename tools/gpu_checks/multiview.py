@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
 
+from gpu_checks.attention import kernel_name
 from gpu_checks.commands import Context, kill
 from gpu_checks.inputs import random_shards, released_file
 from gpu_checks.predict2 import GPU_MEMORY, WAN, timing_row
@@ -132,7 +133,7 @@ def seven_views(context: Context, gpus: Sequence[int]) -> None:
 def report(context: Context, case: Case, training: Training, plan: Plan, flops: float, gpus: int) -> None:
     """Seconds, memory and speed of a GPU, beside the guide's."""
     seconds = statistics.median(training.steps()[step]["seconds"] for step in range(TIMED, LAST + 1))
-    attention = training.said("attention over ").partition(": ")[2] or "PyTorch's attention"
+    attention = kernel_name("cpu" if context.machine.rehearse else "cuda:0", context.machine.rehearse)
     more = f"{gpus} GPUs, {attention}, {case.guide / (seconds * gpus):.2f} times the guide's speed of a GPU; "
     timing_row(context, str(case), training, plan, flops / gpus, TIMED, LAST, more=more)
 
