@@ -7,6 +7,7 @@ server for their parent, and any may wait for ever to hand over what nobody take
 from __future__ import annotations
 
 import functools
+import multiprocessing
 import multiprocessing.forkserver
 import multiprocessing.resource_tracker
 import os
@@ -20,6 +21,7 @@ from typing import Any
 
 from torch.utils.data import DataLoader
 
+_SIGNALS = (signal.SIGTERM, signal.SIGUSR1, signal.SIGINT)
 _POLL_SECONDS = 1.0
 _TERM_SECONDS = 60.0
 """How long a reader goes on after SIGTERM: longer than torchrun and Slurm let the step and its save take."""
@@ -39,11 +41,23 @@ def reader_options(num_workers: int) -> dict[str, Any]:
     }
 
 
-def close_readers(loader: DataLoader[Any] | None) -> None:
-    """End the readers of a loader; for ways out on which nobody asks for its batches any more."""
+def usable_cores() -> int:
+    """Cores that this rank may use: those of the machine, or of its share of it, divided by the ranks there."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return max(1, cores // int(os.environ.get("LOCAL_WORLD_SIZE", "1")))
+
+
+def close_readers(loader: DataLoader[Any] | None, *, at_once: bool = False) -> None:
+    """End the readers of a loader; for ways out on which nobody asks for its batches any more.
+
+    Args:
+        at_once: do not wait for what they are at.
+    """
     iterator = getattr(loader, "_iterator", None)
     if iterator is None or not hasattr(iterator, "_shutdown_workers"):
         return
+    if at_once:
+        _kill(iterator._workers)
     iterator._shutdown_workers()
     for reader in iterator._workers:
         if reader.is_alive():
@@ -52,13 +66,33 @@ def close_readers(loader: DataLoader[Any] | None) -> None:
     loader._iterator = None
 
 
+def _kill(readers: list[Any]) -> None:
+    main = threading.current_thread() is threading.main_thread()
+    # The DataLoader's handler would complain.
+    before = signal.signal(signal.SIGCHLD, signal.SIG_DFL) if main else None
+    for reader in readers:
+        reader.kill()
+    for reader in readers:
+        reader.join()
+    if main:
+        signal.signal(signal.SIGCHLD, before)
+
+
 def _start_server() -> None:
-    """The signals that launchers send to all processes of a run must not end the server under its readers."""
+    """The signals that launchers send to all processes of a run must not end the server under its readers, nor a
+    reader before it knows what to do about them."""
     multiprocessing.resource_tracker.ensure_running()  # On its start it lets SIGTERM through again.
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, (signal.SIGTERM, signal.SIGUSR1))
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, _SIGNALS)
+    safe_path = os.environ.get("PYTHONSAFEPATH")
+    os.environ["PYTHONSAFEPATH"] = "1"  # What lies in the working folder is not what this process has imported.
     try:
+        multiprocessing.set_forkserver_preload(["nemo_cosmos.data.reader_server"])
         multiprocessing.forkserver.ensure_running()
     finally:
+        if safe_path is None:
+            del os.environ["PYTHONSAFEPATH"]
+        else:
+            os.environ["PYTHONSAFEPATH"] = safe_path
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
@@ -75,7 +109,7 @@ def _watch(reader_of: int, _worker: int) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGUSR1, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, _end_later)
-    signal.pthread_sigmask(signal.SIG_UNBLOCK, (signal.SIGTERM, signal.SIGUSR1))
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, _SIGNALS)
     threading.Thread(target=_end_after, args=(reader_of,), name="end-with-trainer", daemon=True).start()
 
 
