@@ -6,6 +6,7 @@ server for their parent, and any may wait for ever to hand over what nobody take
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import multiprocessing
 import multiprocessing.forkserver
@@ -13,9 +14,10 @@ import multiprocessing.resource_tracker
 import os
 import select
 import signal
+import sys
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from types import FrameType
 from typing import Any
 
@@ -83,17 +85,28 @@ def _start_server() -> None:
     reader before it knows what to do about them."""
     multiprocessing.resource_tracker.ensure_running()  # On its start it lets SIGTERM through again.
     before = signal.pthread_sigmask(signal.SIG_BLOCK, _SIGNALS)
-    safe_path = os.environ.get("PYTHONSAFEPATH")
-    os.environ["PYTHONSAFEPATH"] = "1"  # What lies in the working folder is not what this process has imported.
     try:
-        multiprocessing.set_forkserver_preload(["nemo_cosmos.data.reader_server"])
-        multiprocessing.forkserver.ensure_running()
+        multiprocessing.set_forkserver_preload(["__main__", "nemo_cosmos.data.reader_server"])
+        with _same_imports():
+            multiprocessing.forkserver.ensure_running()
     finally:
-        if safe_path is None:
-            del os.environ["PYTHONSAFEPATH"]
-        else:
-            os.environ["PYTHONSAFEPATH"] = safe_path
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+@contextlib.contextmanager
+def _same_imports() -> Iterator[None]:
+    """A Python started while this lasts finds modules where this one does, not in the working folder first."""
+    paths = os.pathsep.join(os.path.abspath(path) for path in sys.path)
+    wanted = {"PYTHONPATH": paths, "PYTHONSAFEPATH": "1"}
+    before = {name: os.environ.get(name) for name in wanted}
+    os.environ.update(wanted)
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            os.environ.pop(name, None)
+            if value is not None:
+                os.environ[name] = value
 
 
 def end_with_this_process() -> Callable[[int], None]:
