@@ -29,7 +29,7 @@ from nemo_cosmos.training.tokenizer import checkpoint as files
 from nemo_cosmos.training.tokenizer.adversarial import PatchDiscriminator3D, discriminator_loss
 from nemo_cosmos.training.tokenizer.clips import open_clips
 from nemo_cosmos.training.tokenizer.config import TokenizerTrainConfig
-from nemo_cosmos.training.tokenizer.data import PositionSampler, make_loader
+from nemo_cosmos.training.tokenizer.data import COUNTS, PositionSampler, make_loader
 from nemo_cosmos.training.tokenizer.distributed import Workers, join
 from nemo_cosmos.training.tokenizer.losses import LossTerms, TokenizerLoss
 from nemo_cosmos.training.tokenizer.optimizer import Ema, lr_multiplier, make_optimizer, restore_optimizer
@@ -78,9 +78,7 @@ class TokenizerTrainer:
         saved = open_save(config)
         self.module = build_tokenizer(config.model.preset, **config.model.overrides)
         self.module.check_video(torch.empty(1, 3, config.data.num_frames, *_crop(config), device="meta"))
-        self.dataset, clips, self.statistics_clips = open_clips(
-            config, self.module.config, is_main=self.workers.is_main
-        )
+        self.dataset, clips, self.statistics_clips = open_clips(config, self.module.config, self.workers)
         self.resuming = saved is not None and not saved.of_another_run
         if self.resuming:
             refuse_other_data(self.output_dir, self.dataset.record, allow_change=config.data.allow_change)
@@ -157,6 +155,7 @@ class TokenizerTrainer:
             if self.resumed_from is not None:  # A kill may have come before the save's end.
                 files.delete_old(self.checkpoints, self.step, config.checkpoint.keep)
             self.dataset.record.save(self.output_dir)
+            COUNTS.save(self.output_dir)
             self.records = RunRecords(config, self.step, resuming=self.resuming)
         if self.step == 0 and config.validation.at_start:
             self._record({"step": 0} | self._validate())
