@@ -195,8 +195,8 @@ def test_a_reader_whose_run_ends_while_it_starts_says_nothing(tmp_path: Path, to
     file = tmp_path / "run.py"
     file.write_text(ASK)
     done = subprocess.run(
-        [sys.executable, str(file), told],
-        env={**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"},
+        [sys.executable, "-W", "ignore", str(file), told],
+        env={**os.environ, "PYTHONPATH": str(ROOT), "PYTHONWARNINGS": "ignore", "OMP_NUM_THREADS": "1"},
         capture_output=True, text=True, timeout=60, check=False,
     )  # fmt: skip
     said = [line for line in done.stderr.splitlines() if "resource_tracker" not in line]
