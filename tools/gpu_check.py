@@ -16,7 +16,9 @@ such a step beside diffusers'.
 
 multiview shares each sample among all GPUs by context parallelism: seven views of 720p on 4 x 80 or 2 x 141 GB, five
 views of 480p on two GPUs or one, each beside the time of NVIDIA's guide on eight H100 NVL. multiview_720p is the first
-of them alone. small_tokenizer times steps replayed from a CUDA graph beside those that are not. attention compares FlashAttention-4, where it is installed, with cuDNN's kernel and with fp32.
+of them alone. attention compares FlashAttention-4, where it is installed, with cuDNN's kernel and with fp32.
+
+small_tokenizer times steps that are replayed from a CUDA graph beside those that are not.
 """
 
 from __future__ import annotations
