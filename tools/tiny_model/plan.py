@@ -64,8 +64,12 @@ class Plan:
             ]  # fmt: skip
 
         def run() -> None:
-            for shape, arguments in commands.items():
-                run_together({shape: [*arguments, f"--workers={self.workers}"]}, self.out / "logs")
+            portrait = max(1, round(self.workers * self.size.clips[1] / sum(self.size.clips)))
+            shares = {"landscape": max(1, self.workers - portrait), "portrait": portrait}
+            run_together(
+                {shape: [*arguments, f"--workers={shares[shape]}"] for shape, arguments in commands.items()},
+                self.out / "logs",
+            )
 
         return Step("clips", commands, run, [self.out / "clips"], _shown(commands["landscape"]))
 

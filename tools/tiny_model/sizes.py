@@ -67,12 +67,12 @@ class Size:
 
 SIZES = {
     "full": Size(
-        clips=(6000, 2000),
+        clips=(3600, 1200),
         held_out=16,
         pixels=(96, 128),
         tokenizer_steps=6000,
         network_steps=6000,
-        image_stride=8,
+        image_stride=16,
     ),
     "smoke": Size(
         clips=(4, 2),
