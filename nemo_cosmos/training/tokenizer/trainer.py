@@ -27,6 +27,7 @@ from nemo_cosmos.training.deterministic import deterministic_kernels
 from nemo_cosmos.training.skipped_steps import SkippedSteps, all_finite
 from nemo_cosmos.training.tokenizer import checkpoint as files
 from nemo_cosmos.training.tokenizer.adversarial import PatchDiscriminator3D, discriminator_loss
+from nemo_cosmos.training.tokenizer.batches import batches_on
 from nemo_cosmos.training.tokenizer.clips import open_clips
 from nemo_cosmos.training.tokenizer.config import TokenizerTrainConfig
 from nemo_cosmos.training.tokenizer.data import COUNTS, PositionSampler, make_loader
@@ -118,7 +119,7 @@ class TokenizerTrainer:
         self.resumed_from: Path | None = None
         self.passed_over: tuple[Path, ...] = ()
         self.skipped = SkippedSteps()
-        self.loader: DataLoader[Tensor] | None = None
+        self.loader: DataLoader[Any] | None = None
         if saved is not None:
             self._restore(saved)
             self.resumed_from = None if saved.of_another_run else saved.path
@@ -160,7 +161,7 @@ class TokenizerTrainer:
         if self.step == 0 and config.validation.at_start:
             self._record({"step": 0} | self._validate())
         self.loader = make_loader(self.dataset, self.step, self.workers.rank, self.workers.world)
-        batches = iter(self.loader)
+        batches = batches_on(self.loader, self.device)
         bar: Any = tqdm(
             total=config.trainer.max_steps,
             initial=self.step,
@@ -217,7 +218,7 @@ class TokenizerTrainer:
         data_wait = 0.0
         for micro in range(micro_steps):
             waited = time.perf_counter()
-            video = next(batches).to(self.device, non_blocking=True)
+            video = next(batches)
             data_wait += time.perf_counter() - waited
             with self._no_sync(micro + 1 < micro_steps):
                 values = self._forward_backward(video, micro_steps)
