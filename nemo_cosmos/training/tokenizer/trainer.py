@@ -36,7 +36,7 @@ from nemo_cosmos.training.tokenizer.losses import LossTerms, TokenizerLoss
 from nemo_cosmos.training.tokenizer.optimizer import Ema, lr_multiplier, make_optimizer, restore_optimizer
 from nemo_cosmos.training.tokenizer.records import RunRecords, peak_memory
 from nemo_cosmos.training.tokenizer.resume import Save, open_save
-from nemo_cosmos.training.tokenizer.stats import latent_statistics
+from nemo_cosmos.training.tokenizer.stats import in_batches, latent_statistics
 from nemo_cosmos.training.tokenizer.validation import Validator
 from nemo_cosmos.upstream.compiler import allow_repeated_backward
 
@@ -402,6 +402,12 @@ class TokenizerTrainer:
         """Of this process alone: a save is more urgent than the numbers of a validation."""
         return bool(self.interrupts.received)
 
+    @property
+    def _clips_at_once(self) -> int:
+        """Whole chunks with no more frames than a training step has room for."""
+        data = self.config.data
+        return max(1, data.micro_batch * data.num_frames // self.module.config.chunk_frames)
+
     def _write_tokenizer(self) -> Path:
         """The folder that `prepare` and `generate` take: averaged weights, configuration, latent statistics."""
         target = self.output_dir / "tokenizer"
@@ -414,7 +420,7 @@ class TokenizerTrainer:
                 was_training = module.training
                 module.eval()
                 with contextlib.closing(tqdm(self.statistics_clips, desc="latent statistics")) as bar:
-                    mean, std = latent_statistics(module, (clip.unsqueeze(0).to(self.device) for clip in bar))
+                    mean, std = latent_statistics(module, in_batches(bar, self._clips_at_once, self.device))
                 module.train(was_training)
             metadata = {"steps": self.step, "experiment": self.config.experiment, "ema": self.ema is not None}
             save_tokenizer(target, module, name=self.module.config.name, mean=mean, std=std, metadata=metadata)
