@@ -11,7 +11,7 @@ from torch import Tensor
 
 def from_levels(levels: Tensor) -> Tensor:
     """Levels from 0 to 255, uint8 or float, to fp32 in [-1, 1]: x / 127.5 - 1; any shape, same device."""
-    return levels.float() / 127.5 - 1.0
+    return levels.to(torch.float32, copy=True).div_(127.5).sub_(1.0)
 
 
 def to_levels(video: Tensor) -> Tensor:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -47,6 +48,11 @@ class Plan:
     def __post_init__(self) -> None:
         object.__setattr__(self, "built", self.out / "parts")
 
+    @property
+    def decoded(self) -> Path:
+        """Where the windows of the clips are kept decoded; not needed once the tokenizer is trained."""
+        return self.out / "decoded"
+
     def steps(self) -> list[Step]:
         """All of them, in order."""
         return [self.clips(), self.train_tokenizer(), self.latents(), self.train_networks(), self.assemble()]
@@ -64,6 +70,7 @@ class Plan:
             ]  # fmt: skip
 
         def run() -> None:
+            shutil.rmtree(self.decoded, ignore_errors=True)  # What is there is of other clips.
             portrait = max(1, round(self.workers * self.size.clips[1] / sum(self.size.clips)))
             shares = {"landscape": max(1, self.workers - portrait), "portrait": portrait}
             run_together(
@@ -151,9 +158,10 @@ class Plan:
         ]  # fmt: skip
 
     def _with_readers(self, arguments: list[str]) -> list[str]:
-        if any(word.startswith("data.num_workers=") for word in arguments):
-            return arguments
-        return [*arguments, f"data.num_workers={max(1, self.workers - 2)}"]
+        """How the clips are read, which changes no result, where the arguments leave it open."""
+        reading = (f"data.num_workers={max(1, self.workers - 2)}", f"data.decoded={self.decoded}")
+        given = {word.partition("=")[0] for word in arguments}
+        return [*arguments, *(word for word in reading if word.partition("=")[0] not in given)]
 
     def _list_clips(self) -> None:
         """One list of the clips of both shapes, which `prepare` sorts into sizes."""

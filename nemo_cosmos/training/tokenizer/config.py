@@ -55,6 +55,8 @@ class TokenizerDataConfig:
     """Clips of one optimizer step over all processes; more than micro_batch x processes accumulates gradients."""
     num_workers: int = between(0, 256, 2)
     """Reader processes per training process."""
+    decoded: str | None = None
+    """Folder that keeps every window decoded, 3 * num_frames * height * width bytes, so that each is decoded once."""
     allow_change: bool = False
     """A run may be resumed on other videos than it was trained on so far; false refuses that."""
 

@@ -28,7 +28,9 @@ from nemo_cosmos.data.video import probe, read_frames
 from nemo_cosmos.data.workers import reader_options
 from nemo_cosmos.errors import InputError
 from nemo_cosmos.pixels import from_levels
+from nemo_cosmos.training.tokenizer.batches import Levels, collate_levels
 from nemo_cosmos.training.tokenizer.config import TokenizerDataConfig
+from nemo_cosmos.training.tokenizer.decoded import DecodedWindows, open_decoded
 from nemo_cosmos.training.tokenizer.distributed import Workers
 from nemo_cosmos.training.tokenizer.frame_counts import Count, FrameCounts, mark_of
 from nemo_cosmos.typed import read_yaml
@@ -106,11 +108,15 @@ def cover_size(height: int, width: int, resolution: int | None) -> tuple[int, in
 
 
 def resize(video: Tensor, size: tuple[int, int]) -> Tensor:
-    """(3, T, H, W) to the (height, width) ``size``: bicubic with antialiasing, values stay in [0, 255], fp32."""
-    video = video.float()
+    """(3, T, H, W) to the (height, width) ``size``: bicubic with antialiasing, values stay in [0, 255], fp32.
+
+    What has that size stays as it is, uint8 too.
+    """
     if tuple(video.shape[2:]) == size:
         return video
-    frames = F.interpolate(video.transpose(0, 1), size=size, mode="bicubic", antialias=True, align_corners=False)
+    frames = F.interpolate(
+        video.float().transpose(0, 1), size=size, mode="bicubic", antialias=True, align_corners=False
+    )
     return frames.transpose(0, 1).clamp(0.0, 255.0)
 
 
@@ -120,11 +126,18 @@ def pad_to(video: Tensor, crop: tuple[int, int]) -> Tensor:
     if bottom == 0 and right == 0:
         return video
     mode = "reflect" if bottom < video.shape[2] and right < video.shape[3] else "replicate"
-    return F.pad(video.transpose(0, 1), (0, right, 0, bottom), mode=mode).transpose(0, 1)
+    return F.pad(video.float().transpose(0, 1), (0, right, 0, bottom), mode=mode).transpose(0, 1)
 
 
 def augment(video: Tensor, generator: torch.Generator, config: TokenizerDataConfig, resolution: int | None) -> Tensor:
-    """A training clip of exactly ``config.crop``, in [−1, 1], from (3, T, H, W) uint8 frames at native size.
+    """A training clip of exactly ``config.crop``, in [−1, 1], from (3, T, H, W) uint8 frames at native size."""
+    return from_levels(augment_levels(video, generator, config, resolution))
+
+
+def augment_levels(
+    video: Tensor, generator: torch.Generator, config: TokenizerDataConfig, resolution: int | None
+) -> Tensor:
+    """:func:`augment` in levels from 0 to 255: uint8 where the frames are only cut and turned, else fp32.
 
     In order: native-scale or resized random crop, time reversal, padding, mirroring.
     """
@@ -138,10 +151,10 @@ def augment(video: Tensor, generator: torch.Generator, config: TokenizerDataConf
     video = video[:, :, top : top + crop[0], left : left + crop[1]]
     if draws[3] < config.reverse_probability:
         video = video.flip(1)
-    video = pad_to(video.float(), crop)
+    video = pad_to(video, crop)
     if draws[4] < config.flip_probability:
         video = video.flip(3)
-    return from_levels(video.contiguous())
+    return video.contiguous()
 
 
 def center_clip(video: Tensor, crop: tuple[int, int], resolution: int | None) -> Tensor:
@@ -197,6 +210,12 @@ def _read_evenly(path: Path, start: int, count: int) -> Tensor:
     return read_frames(path, start, count) if rate is None else read_frames(path, start, count, fps=rate)
 
 
+def _read_window(path: Path, start: int, count: int, decoded: DecodedWindows | None) -> Tensor:
+    if decoded is None:
+        return _read_evenly(path, start, count)
+    return decoded.get(path, start, count, _read_evenly)
+
+
 class ClipDataset(Dataset[Tensor]):
     """Clips by position in the run: every window of every video once per epoch, in an order keyed by (seed, epoch).
 
@@ -221,6 +240,7 @@ class ClipDataset(Dataset[Tensor]):
             )
         self._epoch = -1
         self._order = torch.empty(0, dtype=torch.long)
+        self._decoded = open_decoded(config.decoded)
 
     def __len__(self) -> int:
         return int(self.ends[-1])
@@ -246,10 +266,14 @@ class ClipDataset(Dataset[Tensor]):
         return self.window(int(self._order[place]))
 
     def __getitem__(self, position: int) -> Tensor:
+        return from_levels(self.levels(position))
+
+    def levels(self, position: int) -> Tensor:
+        """The clip at a position in levels from 0 to 255, as :func:`augment_levels` gives it."""
         path, start = self.window_at(position)
-        frames = _read_evenly(path, start, self.config.num_frames)
+        frames = _read_window(path, start, self.config.num_frames, self._decoded)
         generator = torch.Generator().manual_seed((self.seed << 32) ^ position)
-        return augment(frames, generator, self.config, self.source.resolution)
+        return augment_levels(frames, generator, self.config, self.source.resolution)
 
 
 class PositionSampler(Sampler[int]):
@@ -272,8 +296,8 @@ class PositionSampler(Sampler[int]):
         return [range(start, start + micro) for start in starts]
 
 
-def make_loader(dataset: ClipDataset, start_step: int, rank: int, world: int) -> DataLoader[Tensor]:
-    """Endless loader of (micro_batch, 3, T, H, W) clips for one process.
+def make_loader(dataset: ClipDataset, start_step: int, rank: int, world: int) -> DataLoader[Tensor | InputError]:
+    """Endless loader of micro batches for one process, for :func:`batches_on`.
 
     Raises:
         InputError: global_batch is not a multiple of micro_batch x processes.
@@ -285,9 +309,10 @@ def make_loader(dataset: ClipDataset, start_step: int, rank: int, world: int) ->
             f"x {world} processes"
         )
     return DataLoader(
-        dataset,
+        Levels(dataset),
         batch_size=config.micro_batch,
         sampler=PositionSampler(config, start_step, rank, world),
+        collate_fn=collate_levels,
         pin_memory=torch.cuda.is_available(),
         # Forked from this process, a worker can wait for ever for the threads of decoders that probed the videos here.
         **reader_options(config.num_workers),
@@ -318,6 +343,7 @@ class CenterClips(Sequence[Tensor]):
         self.files = [long_enough[int(i * step)] for i in range(min(max_clips, len(long_enough)))]
         self._num_frames, self._resolution = config.num_frames, source.resolution
         self._crop = (config.crop[0], config.crop[1])
+        self._decoded = open_decoded(config.decoded)
 
     def __len__(self) -> int:
         return len(self.files)
@@ -329,4 +355,5 @@ class CenterClips(Sequence[Tensor]):
     def __getitem__(self, index: int | slice) -> Tensor | list[Tensor]:
         if isinstance(index, slice):
             return [self[i] for i in range(*index.indices(len(self)))]
-        return center_clip(_read_evenly(self.files[index], 0, self._num_frames), self._crop, self._resolution)
+        frames = _read_window(self.files[index], 0, self._num_frames, self._decoded)
+        return center_clip(frames, self._crop, self._resolution)

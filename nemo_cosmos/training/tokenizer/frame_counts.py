@@ -82,11 +82,11 @@ class FrameCounts:
         for name in names:
             mark, count = self._used[name]
             counts[name] = [mark.size, mark.modified, count.frames, *([count.damage] if count.damage else [])]
-        return {"found_by": _found_by(), "counts": counts}
+        return {"found_by": found_by(), "counts": counts}
 
     def offer(self, packed: Any) -> None:
         """Take what :meth:`pack` gave, here or elsewhere, for files that are asked for; anything else is ignored."""
-        if not isinstance(packed, dict) or packed.get("found_by") != _found_by():
+        if not isinstance(packed, dict) or packed.get("found_by") != found_by():
             return
         counts = packed.get("counts")
         for name, values in counts.items() if isinstance(counts, dict) else ():
@@ -110,7 +110,8 @@ class FrameCounts:
             logger.warning("%s is not written, the next start probes the videos again: %s", FRAME_COUNTS, error)
 
 
-def _found_by() -> dict[str, Any]:
+def found_by() -> dict[str, Any]:
+    """The versions that decide which frames a video has."""
     return {"rules": _RULES, "nemo_cosmos": __version__, "av": av.__version__}
 
 

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterable
+import itertools
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import torch
@@ -52,6 +53,13 @@ def latent_statistics(module: TokenizerModule, clips: Iterable[Tensor]) -> tuple
     if not bool((variance > 0).all()):
         raise InputError("a latent channel is constant over these clips: give more, or different, videos")
     return mean.float(), variance.sqrt().float()
+
+
+def in_batches(clips: Iterable[Tensor], size: int, device: str | torch.device) -> Iterator[Tensor]:
+    """Clips (3, T, H, W) of one shape as batches (up to ``size``, 3, T, H, W) on a device, none of them read ahead."""
+    remaining = iter(clips)
+    while batch := list(itertools.islice(remaining, size)):
+        yield torch.stack(batch).to(device)
 
 
 def measure_folder(

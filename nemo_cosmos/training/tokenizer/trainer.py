@@ -27,6 +27,7 @@ from nemo_cosmos.training.deterministic import deterministic_kernels
 from nemo_cosmos.training.skipped_steps import SkippedSteps, all_finite
 from nemo_cosmos.training.tokenizer import checkpoint as files
 from nemo_cosmos.training.tokenizer.adversarial import PatchDiscriminator3D, discriminator_loss
+from nemo_cosmos.training.tokenizer.batches import batches_on
 from nemo_cosmos.training.tokenizer.clips import open_clips
 from nemo_cosmos.training.tokenizer.config import TokenizerTrainConfig
 from nemo_cosmos.training.tokenizer.data import COUNTS, PositionSampler, make_loader
@@ -36,7 +37,7 @@ from nemo_cosmos.training.tokenizer.losses import LossTerms, TokenizerLoss
 from nemo_cosmos.training.tokenizer.optimizer import Ema, lr_multiplier, make_optimizer, restore_optimizer
 from nemo_cosmos.training.tokenizer.records import RunRecords, peak_memory
 from nemo_cosmos.training.tokenizer.resume import Save, open_save
-from nemo_cosmos.training.tokenizer.stats import latent_statistics
+from nemo_cosmos.training.tokenizer.stats import in_batches, latent_statistics
 from nemo_cosmos.training.tokenizer.validation import Validator
 from nemo_cosmos.upstream.compiler import allow_repeated_backward
 
@@ -120,7 +121,7 @@ class TokenizerTrainer:
         self.resumed_from: Path | None = None
         self.passed_over: tuple[Path, ...] = ()
         self.skipped = SkippedSteps()
-        self.loader: DataLoader[Tensor] | None = None
+        self.loader: DataLoader[Any] | None = None
         if saved is not None:
             self._restore(saved)
             self.resumed_from = None if saved.of_another_run else saved.path
@@ -162,7 +163,7 @@ class TokenizerTrainer:
         if self.step == 0 and config.validation.at_start:
             self._record({"step": 0} | self._validate())
         self.loader = make_loader(self.dataset, self.step, self.workers.rank, self.workers.world)
-        batches = iter(self.loader)
+        batches = batches_on(self.loader, self.device)
         bar: Any = tqdm(
             total=config.trainer.max_steps,
             initial=self.step,
@@ -219,7 +220,7 @@ class TokenizerTrainer:
         data_wait = 0.0
         for micro in range(micro_steps):
             waited = time.perf_counter()
-            video = next(batches).to(self.device, non_blocking=True)
+            video = next(batches)
             data_wait += time.perf_counter() - waited
             with self._no_sync(micro + 1 < micro_steps):
                 values = self._forward_backward(video, micro_steps)
@@ -410,6 +411,12 @@ class TokenizerTrainer:
         """Of this process alone: a save is more urgent than the numbers of a validation."""
         return bool(self.interrupts.received)
 
+    @property
+    def _clips_at_once(self) -> int:
+        """Whole chunks with no more frames than a training step has room for."""
+        data = self.config.data
+        return max(1, data.micro_batch * data.num_frames // self.module.config.chunk_frames)
+
     def _write_tokenizer(self) -> Path:
         """The folder that `prepare` and `generate` take: averaged weights, configuration, latent statistics."""
         target = self.output_dir / "tokenizer"
@@ -422,7 +429,7 @@ class TokenizerTrainer:
                 was_training = module.training
                 module.eval()
                 with contextlib.closing(tqdm(self.statistics_clips, desc="latent statistics")) as bar:
-                    mean, std = latent_statistics(module, (clip.unsqueeze(0).to(self.device) for clip in bar))
+                    mean, std = latent_statistics(module, in_batches(bar, self._clips_at_once, self.device))
                 module.train(was_training)
             metadata = {"steps": self.step, "experiment": self.config.experiment, "ema": self.ema is not None}
             save_tokenizer(target, module, name=self.module.config.name, mean=mean, std=std, metadata=metadata)
