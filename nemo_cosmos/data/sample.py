@@ -158,7 +158,7 @@ def collate(samples: Sequence[tuple[int, LatentSample]], text_length: int = TEXT
     return LatentBatch(
         position=torch.tensor([position for position, _ in samples], dtype=torch.int64),
         latent=_stack(records, "latent").float(),
-        text=torch.stack([pad_text(s.text, text_length, name=s.key) for s in records]),
+        text=_stack_text(records, text_length),
         fps=torch.tensor([s.fps for s in records], dtype=torch.float32),
         keys=[s.key for s in records],
         **{name: _stack_optional(records, name) for name in STORED},
@@ -179,6 +179,17 @@ def pad_text(text: Tensor, text_length: int = TEXT_LENGTH, *, name: str = "text"
     return F.pad(text.float(), (0, 0, 0, missing)).flatten(0, -2)
 
 
+def _stack_text(records: list[LatentSample], text_length: int) -> Tensor:
+    """What :func:`pad_text` makes of each, of one view written where it belongs without a copy for each sample."""
+    texts = [sample.text for sample in records]
+    if any(text.ndim != 2 or len(text) > text_length or text.shape[1] != texts[0].shape[1] for text in texts):
+        return torch.stack([pad_text(sample.text, text_length, name=sample.key) for sample in records])
+    stacked = torch.zeros(len(texts), text_length, texts[0].shape[1])
+    for row, text in zip(stacked, texts, strict=True):
+        row[: len(text)] = text
+    return stacked
+
+
 def _stack(records: list[LatentSample], name: str) -> Tensor:
     tensors = [getattr(s, name) for s in records]
     if any(t.shape != tensors[0].shape for t in tensors):
@@ -193,6 +204,9 @@ def _stack(records: list[LatentSample], name: str) -> Tensor:
 def _stack_optional(records: list[LatentSample], name: str) -> Tensor | None:
     rule = RULES[name]
     if rule.zeros_if_missing:
+        if all(getattr(s, name) is None for s in records):
+            zeros = rule.zeros(records[0].latent)  # Latents of one batch have one shape.
+            return torch.zeros(len(records), *zeros.shape)
         tensors = [rule.zeros(s.latent) if (value := getattr(s, name)) is None else value for s in records]
         return torch.stack(rule.alike(tensors)).float()
     missing = [s.key for s in records if getattr(s, name) is None]
