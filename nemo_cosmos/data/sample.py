@@ -7,7 +7,7 @@ way.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -51,11 +51,11 @@ class Origin:
 
     def to_record(self) -> dict[str, Any]:
         """The sample's own part: all but the times."""
-        return {name: value for name, value in asdict(self).items() if not name.endswith("time_ns")}
+        return {name: value for name, value in vars(self).items() if not name.endswith("time_ns")}
 
     def to_index(self) -> dict[str, Any]:
         """The index's part: all but the options, which every sample of a folder shares."""
-        return {name: value for name, value in asdict(self).items() if name != "options"}
+        return {name: value for name, value in vars(self).items() if name != "options"}
 
 
 @dataclass

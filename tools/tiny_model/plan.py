@@ -18,7 +18,7 @@ from tiny_model.together import run_together
 SHAPES = ("landscape", "portrait")
 NAME = "nemo-cosmos-tiny"
 CORES_PER_RANK = 4
-"""Of each of the two preparations at the same time: as many of their ranks encode as decoders decode."""
+"""Of the machine, for each rank of a preparation; two run at the same time, and their decoders beside them."""
 
 
 @dataclass(frozen=True)
