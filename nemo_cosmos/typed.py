@@ -107,7 +107,29 @@ def from_json(kind: type[T], values: Any, where: str) -> T:
         raise InputError(f"{where}: unknown key {unknown[0][:100]!r}")
     if missing := [name for name in needed if name not in values]:
         raise InputError(f"{where}: the key {missing[0]!r} is missing")
-    return kind(**{name: _column([value], hints[name], f"{where}: {name}")[0] for name, value in values.items()})
+    return kind(
+        **{
+            name: value if _is_plain(value, hints[name]) else _column([value], hints[name], f"{where}: {name}")[0]
+            for name, value in values.items()
+        }
+    )
+
+
+def _is_plain(value: Any, hint: Any) -> bool:
+    """Whether a single value is certainly of a type and in range: most are, and :func:`_column` is made for many."""
+    kind = type(value)
+    if kind is str:
+        return hint is str and "\0" not in value
+    if kind is int:
+        return (hint is int and 0 <= value <= LARGEST) or (hint is float and abs(value) < LARGEST)
+    if kind is float:
+        return hint is float and abs(value) < LARGEST  # which NaN is not
+    return value is None and _takes_none(hint)
+
+
+@lru_cache
+def _takes_none(hint: Any) -> bool:
+    return type(None) in typing.get_args(hint)
 
 
 @lru_cache
@@ -199,7 +221,7 @@ def _column(values: Sequence[Any], hint: Any, where: str) -> Sequence[Any]:
     """Values of one type; dataclasses among them are made from their objects."""
     if hint is Any:
         return values
-    origin, arguments = typing.get_origin(hint), typing.get_args(hint)
+    origin, arguments = _parts(hint)
     if origin in (types.UnionType, typing.Union):
         (inner,) = [a for a in arguments if a is not type(None)]
         given = iter(_column([value for value in values if value is not None], inner, where))
@@ -219,6 +241,11 @@ def _column(values: Sequence[Any], hint: Any, where: str) -> Sequence[Any]:
     elif values:
         _range(values, hint, where)
     return values
+
+
+@lru_cache
+def _parts(hint: Any) -> tuple[Any, tuple[Any, ...]]:
+    return typing.get_origin(hint), typing.get_args(hint)
 
 
 def _range(values: Sequence[Any], hint: Any, where: str) -> None:

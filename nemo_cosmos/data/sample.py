@@ -7,7 +7,7 @@ way.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -51,11 +51,11 @@ class Origin:
 
     def to_record(self) -> dict[str, Any]:
         """The sample's own part: all but the times."""
-        return {name: value for name, value in asdict(self).items() if not name.endswith("time_ns")}
+        return {name: value for name, value in vars(self).items() if not name.endswith("time_ns")}
 
     def to_index(self) -> dict[str, Any]:
         """The index's part: all but the options, which every sample of a folder shares."""
-        return {name: value for name, value in asdict(self).items() if name != "options"}
+        return {name: value for name, value in vars(self).items() if name != "options"}
 
 
 @dataclass
@@ -102,7 +102,7 @@ class LatentBatch(NetworkInputs):
 
     Attributes:
         position: (B,) int64 position of each sample in the run; all random numbers of a sample are keyed by it.
-        latent: (B, C, T, h, w) float32.
+        latent: (B, C, T, h, w) float32, or as stored on the way to a device.
         keys: the samples' keys.
     """
 
@@ -129,25 +129,31 @@ class PackedBatch:
 
     samples: list[LatentBatch]
 
-    def to(self, device: torch.device | str | int | None = None) -> PackedBatch:
-        """Copy on a device."""
-        return PackedBatch([sample.to(device) for sample in self.samples])
+    def to(self, device: torch.device | str | int | None = None, dtype: torch.dtype | None = None) -> PackedBatch:
+        """Copy on a device; ``dtype`` converts what takes the network's precision."""
+        return PackedBatch([sample.to(device, dtype) for sample in self.samples])
 
     def __len__(self) -> int:
         return len(self.samples)
 
 
-def collate_packed(samples: Sequence[tuple[int, LatentSample]], text_length: int = TEXT_LENGTH) -> PackedBatch:
+def collate_packed(
+    samples: Sequence[tuple[int, LatentSample]], text_length: int = TEXT_LENGTH, *, as_stored: bool = False
+) -> PackedBatch:
     """As :func:`collate`, for a batch in which shapes may differ."""
-    return PackedBatch([collate([sample], text_length) for sample in samples])
+    return PackedBatch([collate([sample], text_length, as_stored=as_stored) for sample in samples])
 
 
-def collate(samples: Sequence[tuple[int, LatentSample]], text_length: int = TEXT_LENGTH) -> LatentBatch:
+def collate(
+    samples: Sequence[tuple[int, LatentSample]], text_length: int = TEXT_LENGTH, *, as_stored: bool = False
+) -> LatentBatch:
     """Stack samples into a batch.
 
     Args:
         samples: pairs of (position in the run, sample), at least one.
         text_length: rows that every text embedding is zero-padded to.
+        as_stored: latents and texts keep the type that they are stored in, for whoever moves the batch before
+            ``batch.to(dtype=torch.float32)``: half of the bytes.
 
     Raises:
         InputError: shapes differ within the batch, some samples lack an optional tensor that others have, or a text
@@ -155,10 +161,11 @@ def collate(samples: Sequence[tuple[int, LatentSample]], text_length: int = TEXT
     """
     assert samples, "an empty batch cannot be collated"
     records = [sample for _, sample in samples]
+    latent = _stack(records, "latent")
     return LatentBatch(
         position=torch.tensor([position for position, _ in samples], dtype=torch.int64),
-        latent=_stack(records, "latent").float(),
-        text=torch.stack([pad_text(s.text, text_length, name=s.key) for s in records]),
+        latent=latent if as_stored else latent.float(),
+        text=_stack_text(records, text_length, as_stored=as_stored),
         fps=torch.tensor([s.fps for s in records], dtype=torch.float32),
         keys=[s.key for s in records],
         **{name: _stack_optional(records, name) for name in STORED},
@@ -179,6 +186,19 @@ def pad_text(text: Tensor, text_length: int = TEXT_LENGTH, *, name: str = "text"
     return F.pad(text.float(), (0, 0, 0, missing)).flatten(0, -2)
 
 
+def _stack_text(records: list[LatentSample], text_length: int, *, as_stored: bool) -> Tensor:
+    """What :func:`pad_text` makes of each, of one view written where it belongs without a copy for each sample."""
+    texts = [sample.text for sample in records]
+    dtypes = {text.dtype for text in texts}
+    dtype = dtypes.pop() if as_stored and len(dtypes) == 1 else torch.float32
+    if any(text.ndim != 2 or len(text) > text_length or text.shape[1] != texts[0].shape[1] for text in texts):
+        return torch.stack([pad_text(sample.text, text_length, name=sample.key) for sample in records])
+    stacked = torch.zeros(len(texts), text_length, texts[0].shape[1], dtype=dtype)
+    for row, text in zip(stacked, texts, strict=True):
+        row[: len(text)] = text
+    return stacked
+
+
 def _stack(records: list[LatentSample], name: str) -> Tensor:
     tensors = [getattr(s, name) for s in records]
     if any(t.shape != tensors[0].shape for t in tensors):
@@ -193,6 +213,9 @@ def _stack(records: list[LatentSample], name: str) -> Tensor:
 def _stack_optional(records: list[LatentSample], name: str) -> Tensor | None:
     rule = RULES[name]
     if rule.zeros_if_missing:
+        if all(getattr(s, name) is None for s in records):
+            zeros = rule.zeros(records[0].latent)  # Latents of one batch have one shape.
+            return torch.zeros(len(records), *zeros.shape)
         tensors = [rule.zeros(s.latent) if (value := getattr(s, name)) is None else value for s in records]
         return torch.stack(rule.alike(tensors)).float()
     missing = [s.key for s in records if getattr(s, name) is None]

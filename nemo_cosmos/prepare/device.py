@@ -11,8 +11,8 @@ from nemo_cosmos.precision import LONG, short_name, to_dtype
 
 
 def resolve_device(name: str) -> torch.device:
-    """``auto``, ``cpu``, ``cuda`` or ``cuda:N``; the rank's own GPU under torchrun. InputError when there is no
-    GPU."""
+    """``auto``, ``cpu``, ``cuda`` or ``cuda:N``; the rank's own GPU under torchrun, which ranks share where there are
+    more of them than GPUs. InputError when there is no GPU."""
     if name == "auto":
         name = "cuda" if torch.cuda.is_available() else "cpu"
     if name.startswith("cuda") and not torch.cuda.is_available():
@@ -20,7 +20,7 @@ def resolve_device(name: str) -> torch.device:
     if name not in ("cpu", "cuda") and not name.startswith("cuda:"):
         raise InputError(f"device {name!r}: expected auto, cpu, cuda or cuda:N")
     if name == "cuda":
-        name = f"cuda:{os.environ.get('LOCAL_RANK', '0')}"
+        name = f"cuda:{int(os.environ.get('LOCAL_RANK', '0')) % torch.cuda.device_count()}"
     device = torch.device(name)
     if device.type == "cuda":
         torch.cuda.set_device(device)

@@ -46,6 +46,7 @@ class CosmosDataSampler(MegatronDataSampler):
 class BatchLoader:
     """Batches of a DataLoader, encoded here where it gives raw clips; raises the mistakes that its workers met.
 
+    Latents and texts have the types that they are stored in; ``CosmosModule.data_step`` converts them on the device.
     Every rank of a sample encodes it for itself: the same weights on the same frames give the same latents.
     """
 
@@ -100,7 +101,7 @@ class CosmosDataModule(pl.LightningDataModule):
             start_step=self.trainer.global_step if self.trainer is not None else 0,
         )
         gather: Callable[..., Any] = partial(
-            collate_packed if config.packing else collate, text_length=config.text_length
+            collate_packed if config.packing else collate, text_length=config.text_length, as_stored=True
         )
         if self.dropout is not None:
             gather = DroppingViews(self.dropout, gather)

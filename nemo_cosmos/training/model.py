@@ -225,12 +225,13 @@ class CosmosModule(pl.LightningModule):
         return self.module(batch)
 
     def data_step(self, dataloader_iter: Iterator[Any]) -> LatentBatch | PackedBatch:
-        """The next micro batch, on this rank's device."""
+        """The next micro batch, on this rank's device; readers give it as it is stored."""
         start = time.perf_counter()
         item = next(dataloader_iter)
         self.data_wait_seconds += time.perf_counter() - start
         batch: LatentBatch | PackedBatch = item[0] if isinstance(item, tuple) else item
-        return batch.to(torch.cuda.current_device() if torch.cuda.is_available() else "cpu")
+        moved = batch.to(torch.cuda.current_device() if torch.cuda.is_available() else "cpu")
+        return moved.to(dtype=torch.float32)
 
     def forward_step(self, batch: LatentBatch | PackedBatch) -> Tensor:
         return self(batch)

@@ -18,6 +18,8 @@ from tiny_model.together import run_together
 
 SHAPES = ("landscape", "portrait")
 NAME = "nemo-cosmos-tiny"
+CORES_PER_RANK = 4
+"""Of the machine, for each rank of a preparation; two run at the same time, and their decoders beside them."""
 
 
 @dataclass(frozen=True)
@@ -114,8 +116,11 @@ class Plan:
 
             save_tiny_text_encoder(self.built / TEXT_ENCODER, TEXT_WIDTH)
             self._list_clips()
-            half = f"--workers={max(1, self.workers // 2)}"
-            run_together({name: [*arguments, half] for name, arguments in commands.items()}, self.out / "logs")
+            # Most of a small clip's time is the start of its kernels, which one process does one after another.
+            ranks = max(1, self.workers // CORES_PER_RANK)
+            decoders = f"--workers={max(1, self.workers // (len(commands) * ranks))}"
+            asked = {name: [*arguments, decoders] for name, arguments in commands.items()}
+            run_together(asked, self.out / "logs", processes=ranks)
 
         outputs = [self.out / name for name in commands] + [self.built / TEXT_ENCODER]
         return Step("latents", commands, run, outputs, _shown(commands["shards"]))

@@ -21,11 +21,12 @@ TELL_SECONDS = 30.0
 TAIL = 4096
 
 
-def run_together(commands: Mapping[str, Sequence[str]], logs: Path) -> None:
+def run_together(commands: Mapping[str, Sequence[str]], logs: Path, *, processes: int = 1) -> None:
     """Runs a command line for each, to the end of all; the first failure ends the others with a save.
 
     Args:
         commands: arguments by the name of the log, in `logs`.
+        processes: of each command, which share its work.
 
     Raises:
         SystemExit: a command failed, or a signal came, which the commands have got, too.
@@ -38,7 +39,7 @@ def run_together(commands: Mapping[str, Sequence[str]], logs: Path) -> None:
                 with (logs / f"{name}.log").open("ab") as log:
                     # One thread each: the tensors are too small to share, and many processes share the cores.
                     running[name] = subprocess.Popen(
-                        command_line(list(arguments), 1)[1],
+                        command_line(list(arguments), processes)[1],
                         env={"OMP_NUM_THREADS": "1", **os.environ},
                         stdin=subprocess.DEVNULL,
                         stdout=log,

@@ -77,6 +77,7 @@ class ShardDataset(torch.utils.data.Dataset[LatentSample]):
         # One int64 row a sample (shard, then offset, bytes, crc32 of both members): 56 bytes instead of Python
         # objects. No tensor: reading processes would share it through /dev/shm, which is small in containers.
         self._rows = np.concatenate([np.empty((0, 7), np.int64), *rows])[order]
+        self._paths = [self.path / shard.file for shard in self.manifest.shards]
         self._files: OrderedDict[int, BinaryIO] = OrderedDict()
         self.buckets = self._find_buckets(heads, shapes, rigs, order)
 
@@ -126,8 +127,7 @@ class ShardDataset(torch.utils.data.Dataset[LatentSample]):
         shard, *members = self._rows[index].tolist()
         tensors = self._read(index, shard, members[:3])
         record = self._read(index, shard, members[3:])
-        file = self.path / self.manifest.shards[shard].file
-        where = f"sample {self.keys[index]!r} in shard {file}"
+        where = f"sample {self.keys[index]!r} in shard {self._paths[shard]}"
         sample = decode_sample(tensors, record, where)
         return sample if self.rays is None else with_rays(sample, self.rays, where)
 
@@ -141,7 +141,7 @@ class ShardDataset(torch.utils.data.Dataset[LatentSample]):
                 raise ValueError(f"a header of {length} bytes in {size}")
             return set(parse_json(os.pread(file, length, offset + 8).decode())) - {"__metadata__"}
         except (ValueError, TypeError) as error:
-            where = f"sample {self.keys[index]!r} in shard {self.path / self.manifest.shards[shard].file}"
+            where = f"sample {self.keys[index]!r} in shard {self._paths[shard]}"
             raise InputError(f"{where} is malformed: {error}; run `nemo-cosmos prepare` again") from error
 
     @property
@@ -156,8 +156,7 @@ class ShardDataset(torch.utils.data.Dataset[LatentSample]):
         return digest.hexdigest()
 
     def _read(self, index: int, shard: int, member: list[int]) -> bytes:
-        file = self.path / self.manifest.shards[shard].file
-        return read_member(self._file(shard).fileno(), member, self.keys[index], file)
+        return read_member(self._file(shard).fileno(), member, self.keys[index], self._paths[shard])
 
     def _file(self, shard: int) -> BinaryIO:
         # pread has no shared position, so processes forked after opening may share the descriptor.
@@ -165,7 +164,7 @@ class ShardDataset(torch.utils.data.Dataset[LatentSample]):
         if file is None:
             if len(self._files) >= OPEN_FILES:
                 self._files.popitem(last=False)[1].close()
-            file = open(self.path / self.manifest.shards[shard].file, "rb", buffering=0)  # noqa: SIM115
+            file = open(self._paths[shard], "rb", buffering=0)  # noqa: SIM115
         self._files[shard] = file
         return file
 

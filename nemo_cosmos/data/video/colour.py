@@ -8,12 +8,14 @@ white, 203 cd/m2, becomes white, and what is brighter or outside of the smaller 
 from __future__ import annotations
 
 import functools
+import threading
 from pathlib import Path
 from typing import Any
 
 import av
 import numpy as np
 import torch
+from av.video.reformatter import VideoReformatter
 from torch import Tensor
 
 from nemo_cosmos.errors import InputError
@@ -80,13 +82,13 @@ def is_wide(frame: Any) -> bool:
 def to_rgb(frame: Any) -> np.ndarray:
     """A decoded frame as (H, W, 3) uint8, BT.709 primaries, SDR."""
     if is_wide(frame):
-        deep = frame if frame.format.is_rgb else frame.reformat(format="yuv444p16le")
-        levels = deep.reformat(format="rgb48le").to_ndarray()
+        deep = frame if frame.format.is_rgb else _reformat(frame, "yuv444p16le")
+        levels = _reformat(deep, "rgb48le").to_ndarray()
         primaries = int(frame.color_primaries)
         bits = frame.format.components[0].bits
         return _to_sdr(levels, int(frame.color_trc), primaries if primaries in _PRIMARIES else 1, bits)
     # GIF and lossless files that store RGB are exact without the way through 4:4:4.
-    return (frame.reformat(format="rgb24") if frame.format.is_rgb else convert(frame, "rgb24")).to_ndarray()
+    return (_reformat(frame, "rgb24") if frame.format.is_rgb else convert(frame, "rgb24")).to_ndarray()
 
 
 def convert(frame: Any, pixel_format: str) -> Any:
@@ -95,7 +97,34 @@ def convert(frame: Any, pixel_format: str) -> Any:
     swscale's direct conversion truncates: pictures come back one grey level darker, 45 dB instead of 56 dB for a round
     trip.
     """
-    return frame.reformat(format="yuv444p").reformat(format=pixel_format)
+    return _reformat(_reformat(frame, "yuv444p"), pixel_format)
+
+
+def _reformat(frame: Any, pixel_format: str) -> Any:
+    """A frame in another pixel format, of the same size.
+
+    A frame's own method sets swscale up for every frame, with a thread for every core: many times the work of
+    converting a small picture.
+    """
+    look = (frame.width, frame.height, frame.format.name, int(frame.colorspace), int(frame.color_range))
+    return _converter(threading.get_ident(), look, pixel_format).reformat(frame, format=pixel_format, **_one_thread())
+
+
+@functools.lru_cache(maxsize=32)
+def _converter(thread: int, look: tuple[int | str, ...], pixel_format: str) -> VideoReformatter:
+    """What converts frames that look alike; each thread has its own, because it holds a state."""
+    return VideoReformatter()
+
+
+@functools.cache
+def _one_thread() -> dict[str, int]:
+    """Keeps swscale from starting threads, which a process forked afterwards would wait for in vain; older versions
+    of PyAV start none and have no such option."""
+    try:
+        VideoReformatter().reformat(av.VideoFrame(16, 16, "yuv420p"), format="rgb24", threads=1)
+    except TypeError:
+        return {}
+    return {"threads": 1}
 
 
 def _to_sdr(levels: np.ndarray, transfer: int, primaries: int, bits: int) -> np.ndarray:

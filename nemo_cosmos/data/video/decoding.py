@@ -10,6 +10,9 @@ import av
 from nemo_cosmos.data.video.losses import LossWatch
 from nemo_cosmos.data.video.streams import demux
 
+SMALL = 1 << 18
+"""Pixels of pictures that take less time to decode than threads to start."""
+
 
 def decode(
     container: Any, stream: Any, has_keys: bool, watch: LossWatch | None = None, *, threads: bool = True
@@ -21,10 +24,11 @@ def decode(
         stream: its video stream.
         has_keys: packets say which of them can be decoded without others.
         watch: told of every packet; needs ``threads`` to be off.
-        threads: decode on several threads. A process that forks workers afterwards should not: decoders that it has
-            not freed yet would be freed in the workers, where their threads are missing, and wait for them for ever.
+        threads: decode large pictures on several threads. A process that forks workers afterwards should not:
+            decoders that it has not freed yet would be freed in the workers, where their threads are missing, and
+            wait for them for ever.
     """
-    if threads:
+    if threads and stream.codec_context.width * stream.codec_context.height > SMALL:
         stream.thread_type = "AUTO"
     else:
         stream.codec_context.thread_count = 1

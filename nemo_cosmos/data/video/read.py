@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -172,14 +172,18 @@ def iter_windows(
     if count < 1 or stride < 1 or step < 1:
         raise InputError(f"{path}: count={count}, stride={stride}, step={step}: expected at least 1 of each")
     span = (count - 1) * step + 1
-    held: deque[Tensor] = deque(maxlen=span)
+    held: deque[Tensor | None] = deque(maxlen=span)
     start = number = 0
     for number, frame in enumerate(resampled(path, fps, keep_damaged=keep_damaged), start=1):
-        held.append(frame.image(size, fit))
+        held.append(frame.image(size, fit) if number > start else None)  # None between windows that lie apart
         if number == start + span:
-            yield start, torch.stack(list(held)[::step], dim=1)
+            yield start, _stacked(held, 0, step)
             start += stride
     if rest and start < number:
-        yield start, torch.stack(list(held)[start - number :: step], dim=1)
+        yield start, _stacked(held, start - number, step)
     elif start == 0:
         raise InputError(f"{path} is too short: {number} frames, {1 if rest else span} frames needed")
+
+
+def _stacked(held: Iterable[Tensor | None], first: int, step: int) -> Tensor:
+    return torch.stack([image for image in list(held)[first::step] if image is not None], dim=1)
