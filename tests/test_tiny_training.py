@@ -83,6 +83,27 @@ def test_workers_never_change_what_is_asked_for(tmp_path: Path) -> None:
     assert [step.request for step in few] == [step.request for step in many]
 
 
+@pytest.mark.parametrize("cores", [1, 2, 16])
+def test_ranks_and_decoders_of_both_preparations_fill_the_cores(
+    cores: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from tiny_model import plan as module
+    from tiny_model.sizes import SIZES
+
+    ran: list[tuple[int, list[int]]] = []
+
+    def run(commands: Mapping[str, Sequence[str]], logs: Path, *, processes: int) -> None:
+        ran.append((processes, [int(words[-1].removeprefix("--workers=")) for words in commands.values()]))
+
+    monkeypatch.setattr(module, "run_together", run)
+    made = module.Plan(tmp_path, SIZES["smoke"], 0, workers=cores)
+    monkeypatch.setattr(module.Plan, "_list_clips", lambda self: None)
+    made.latents().run()
+    ((ranks, decoders),) = ran
+    assert len(decoders) == 2 and ranks * sum(decoders) == max(cores, 2)
+    assert (ranks > 1) is (cores > 2)
+
+
 def test_networks_that_are_trained_stay_when_the_others_were_ended(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -48,7 +48,7 @@ class SigmaDistribution:
 
     def draw(self, generator: torch.Generator) -> float:
         """One sigma. Always consumes three uniforms, so that the share of high levels does not shift later draws."""
-        base, choice, high = (_open_uniform(generator) for _ in range(3))
+        base, choice, high = _open_uniforms(generator, 3)
         if choice < self.high_sigma_probability:
             low_log, high_log = (math.log(bound) for bound in self.high_sigma_range)
             return math.exp(low_log + (high_log - low_log) * high)
@@ -168,10 +168,8 @@ def draw_training_noise(
         if augment_sigma is not None
         else None
     )
-    drop_text = [_open_uniform(g) < text_drop_rate for g in _one_after_another(seed, positions, "drop_text")]
-    drop_condition = [
-        _open_uniform(g) < options.drop_rate for g in _one_after_another(seed, positions, "drop_condition")
-    ]
+    drop_text = _chosen(seed, positions, "drop_text", text_drop_rate)
+    drop_condition = _chosen(seed, positions, "drop_condition", options.drop_rate)
     num_condition_frames, indicator = _draw_condition_frames(positions, num_frames, seed, options)
 
     def normal(stream: str) -> Tensor:
@@ -218,7 +216,18 @@ def _draw_condition_frames(
     return counts, frame_indicator(counts, num_frames, num_views=options.num_views)
 
 
+def _chosen(seed: int, positions: list[int], stream: str, rate: float) -> list[bool]:
+    """Which samples fall into a share of ``rate``; nothing is drawn where none can."""
+    if rate <= 0.0:
+        return [False] * len(positions)
+    return [_open_uniform(generator) < rate for generator in _one_after_another(seed, positions, stream)]
+
+
 def _open_uniform(generator: torch.Generator) -> float:
-    """A uniform double strictly inside (0, 1): the inverse normal CDF has no value at 0."""
-    value = float(torch.rand((), generator=generator, dtype=torch.float64))
-    return value if value > 0.0 else 2.0**-54
+    return _open_uniforms(generator, 1)[0]
+
+
+def _open_uniforms(generator: torch.Generator, count: int) -> list[float]:
+    """Uniform doubles strictly inside (0, 1): the inverse normal CDF has no value at 0."""
+    values: list[float] = torch.rand(count, generator=generator, dtype=torch.float64).tolist()
+    return [value if value > 0.0 else 2.0**-54 for value in values]

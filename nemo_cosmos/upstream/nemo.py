@@ -11,6 +11,9 @@ from contextlib import contextmanager
 from importlib.machinery import ModuleSpec
 from typing import Any
 
+import torch
+from torch import Tensor
+
 from nemo_cosmos.upstream.replaced import replaced, stand_ins
 
 _LLM = "nemo.collections.llm"
@@ -95,11 +98,13 @@ def _nothing(*args: Any, **kwargs: Any) -> None:
 def adapted_nemo() -> Iterator[None]:
     """Changes that every training needs; imports NeMo."""
     from megatron.core.distributed import distributed_data_parallel as ddp
+    from megatron.core.optimizer import clip_grads
     from nemo.lightning.callback_group import CallbackGroup
 
     # NeMo's telemetry callback raises inside ``save_checkpoint`` unless it is configured; here it is not wanted.
     no_telemetry = replaced(CallbackGroup.get_instance(), {"_callbacks": []})
-    with no_telemetry, replaced(ddp, {"partition_buckets": _partition_by_dtype}), _warnings_alone(*_TALKATIVE):
+    by_dtype = replaced(ddp, {"partition_buckets": _partition_by_dtype})
+    with no_telemetry, by_dtype, replaced(clip_grads, _whole_list_kernels(clip_grads)), _warnings_alone(*_TALKATIVE):
         yield
 
 
@@ -126,6 +131,27 @@ def _partition_by_dtype(buffers: list[Any], force_single_bucket_group: bool = Fa
     if not force_single_bucket_group:
         return partition_buckets(buffers)
     return [group for buffer in buffers for group in partition_buckets([buffer], force_single_bucket_group=True)]
+
+
+def _whole_list_kernels(clip_grads: Any) -> dict[str, Any]:
+    """Norm and scaling of all gradients at once, in place of Megatron-Core's own for machines without Apex, which read
+    every single norm back from the GPU."""
+    own = {"l2_norm_impl": "local_multi_tensor_l2_norm", "multi_tensor_scale_impl": "local_multi_tensor_scale"}
+    ours = {"l2_norm_impl": _l2_norm, "multi_tensor_scale_impl": _scale}
+    return {name: ours[name] for name, theirs in own.items() if getattr(clip_grads, name).__name__ == theirs}
+
+
+def _l2_norm(chunk_size: int, noop: Any, lists: list[list[Tensor]], per_tensor: bool) -> tuple[Tensor, None]:
+    """(1,) norm of all tensors, on their device; the arithmetic is that of Megatron-Core's."""
+    tensors = [tensor for one in lists for tensor in one]
+    norms = torch.stack([norm.float() for norm in torch._foreach_norm(tensors)])
+    return torch.norm(norms.cpu()).to(norms.device).reshape(1), None
+
+
+def _scale(chunk_size: int, noop: Any, lists: list[list[Tensor]], scale: float) -> None:
+    """The tensors of the second list become those of the first times ``scale``."""
+    sources, targets = lists
+    torch._foreach_copy_(targets, torch._foreach_mul(sources, scale))
 
 
 def leave_signals_alone(trainer: Any) -> None:

@@ -71,3 +71,22 @@ def test_texts_of_views_are_padded_one_by_one():
     for view, rows in enumerate(padded.split(4)):
         torch.testing.assert_close(rows[:2], text[view])
         assert not rows[2:].any()
+
+
+@pytest.mark.parametrize("views", [None, 2])
+def test_batches_travel_as_stored_and_become_what_they_were(views):
+    def stored(key, tokens):
+        sample = make_sample(key, tokens, shape=(4, 4, 4, 6))
+        sample.latent, sample.text = sample.latent.bfloat16(), sample.text.half()
+        if views is not None:
+            sample.text, sample.view_ids = sample.text.repeat(views, 1, 1), torch.arange(views)
+        return sample
+
+    samples = [(0, stored("a", 3)), (1, stored("b", 3))]
+    expected, batch = collate(samples, 8), collate(samples, 8, as_stored=True)
+    assert batch.latent.dtype == torch.bfloat16 and expected.latent.dtype == expected.text.dtype == torch.float32
+    assert (batch.text.dtype == torch.float16) is (views is None)
+    widened = batch.to(dtype=torch.float32)
+    for name in ("latent", "text", "fps", "padding_mask", "position"):
+        value = getattr(widened, name)
+        assert value.dtype == getattr(expected, name).dtype and torch.equal(value, getattr(expected, name)), name

@@ -11,6 +11,7 @@ import torch
 
 from nemo_cosmos.data.video import cut, iter_windows, probe, read_frames, stated_frames, video_writer, write_mp4
 from nemo_cosmos.data.video import frames as frames_module
+from nemo_cosmos.data.video.colour import to_rgb
 from nemo_cosmos.errors import InputError
 
 M_PERTURB = -6
@@ -208,6 +209,26 @@ def test_windows_are_decoded_when_asked_for(tmp_path, monkeypatch):
     monkeypatch.setattr(frames_module, "shown", lambda *a, **k: (decoded.append(f.time) or f for f in read(*a, **k)))
     asked = [len(decoded) for _ in iter_windows(tmp_path / "a.mp4", 3, stride=3, rest=True)]
     assert asked == [3, 6, 8]
+
+
+@pytest.mark.parametrize("step", [1, 2])
+def test_frames_between_windows_are_not_converted(tmp_path, monkeypatch, step):
+    write_mp4(tmp_path / "a.mp4", ramp(8), 24)
+    converted, image = [], frames_module.Shown.image
+    monkeypatch.setattr(frames_module.Shown, "image", lambda self, *a: (converted.append(1), image(self, *a))[1])
+    windows = list(iter_windows(tmp_path / "a.mp4", 2, stride=5, step=step))
+    assert len(windows) == 2 and len(converted) == 2 * (step + 1)
+    for start, window in windows:
+        assert torch.equal(window, read_frames(tmp_path / "a.mp4", start, 2, step=step))
+
+
+def test_frames_that_share_a_converter_keep_their_own_range_and_matrix():
+    levels = np.random.default_rng(0).integers(16, 235, (48 * 3 // 2, 64), dtype=np.uint8)
+    for colour_range, matrix in [(1, 1), (2, 1), (1, 5), (1, 1), (2, 5)] * 2:
+        frame = av.VideoFrame.from_ndarray(levels, format="yuv420p")
+        frame.color_range, frame.colorspace = colour_range, matrix
+        alone = frame.reformat(format="yuv444p").reformat(format="rgb24").to_ndarray()
+        assert (to_rgb(frame) == alone).all(), (colour_range, matrix)
 
 
 def test_a_change_of_the_frame_size_is_named(tmp_path):

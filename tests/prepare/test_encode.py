@@ -334,3 +334,16 @@ def test_clips_that_cannot_be_shown_whole_are_left_out_with_the_reason(tmp_path,
     result = run(source, tmp_path / "k", encoder_folder, plan=WindowPlan(9, (32, 32), keep_damaged=True))
     assert ShardDataset(tmp_path / "k").keys == ["good", "lost"]
     assert ShardDataset(tmp_path / "k").manifest.settings["keep_damaged"] is True
+
+
+def test_ranks_share_the_gpus_where_there_are_fewer(monkeypatch):
+    from nemo_cosmos.prepare.device import resolve_device
+
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    monkeypatch.setattr(torch.cuda, "set_device", lambda device: None)
+    found = []
+    for rank in range(4):
+        monkeypatch.setenv("LOCAL_RANK", str(rank))
+        found.append(str(resolve_device("auto")))
+    assert found == ["cuda:0", "cuda:1", "cuda:0", "cuda:1"]

@@ -43,3 +43,18 @@ def test_inherited_attributes_are_inherited_again_and_stand_ins_leave() -> None:
     with stand_ins({"a_package_that_nobody_has": None}):
         assert sys.modules["a_package_that_nobody_has"] is None
     assert "a_package_that_nobody_has" not in sys.modules
+
+
+def test_norms_and_scaled_gradients_are_megatrons_own() -> None:
+    from megatron.core.utils import local_multi_tensor_scale
+
+    from nemo_cosmos.upstream.nemo import _l2_norm, _scale
+
+    torch.manual_seed(0)
+    gradients = [torch.randn(shape) * 10**n for n, shape in enumerate([(7,), (33, 65), (1,), (96, 192)])]
+    norm, _ = _l2_norm(0, None, [gradients], False)
+    assert norm.shape == (1,) and float(norm) == float(torch.norm(torch.tensor([torch.norm(g) for g in gradients])))
+    ours, theirs = ([gradient.clone() for gradient in gradients] for _ in range(2))
+    _scale(0, None, [ours, ours], 0.3)
+    local_multi_tensor_scale(0, None, [theirs, theirs], 0.3)
+    assert all(map(torch.equal, ours, theirs))
