@@ -10,8 +10,9 @@ import contextlib
 import errno
 import json
 import os
+import secrets
 import shutil
-import tempfile
+import stat
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -59,9 +60,14 @@ def put_folder(temporary: Path, path: Path) -> None:
         InputError: something else has the name, a file or a device.
     """
     require_replaceable(path, folder=True)
+    readers = temporary.stat().st_mode & 0o444
     for folder, _, files in os.walk(temporary):
         for name in files:
-            flush(Path(folder, name))
+            file = Path(folder, name)
+            # safetensors 0.9 makes files that their owner alone can read, whatever the umask allows.
+            if not file.is_symlink() and readers & ~(mode := file.stat().st_mode):
+                file.chmod(stat.S_IMODE(mode) | readers)
+            flush(file)
         flush(Path(folder))
     old = path.with_name(f".{path.name}.old")
     if os.path.lexists(path):
@@ -72,6 +78,21 @@ def put_folder(temporary: Path, path: Path) -> None:
     _remove(old)
 
 
+def empty_file(path: Path, suffix: str) -> tuple[Path, int]:
+    """A new hidden file beside ``path``, and the permissions that the umask gives it.
+
+    Raises:
+        OSError: the folder cannot be written to.
+    """
+    while True:
+        temporary = path.with_name(f".{path.name[:_PREFIX]}.{secrets.token_hex(4)}{suffix}")
+        with contextlib.suppress(FileExistsError):
+            handle = os.open(temporary, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o666)
+            mode = stat.S_IMODE(os.fstat(handle).st_mode)
+            os.close(handle)
+            return temporary, mode
+
+
 @contextlib.contextmanager
 def finished_file(path: Path, *, suffix: str = ".tmp") -> Iterator[Path]:
     """An empty file to write to, beside ``path``, that takes its name at the end; deleted on an error.
@@ -79,14 +100,13 @@ def finished_file(path: Path, *, suffix: str = ".tmp") -> Iterator[Path]:
     Args:
         suffix: of the temporary name, for writers that go by it.
     """
-    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name[:_PREFIX]}.", suffix=suffix)
-    os.close(handle)
+    temporary, mode = empty_file(path, suffix)
     try:
-        yield Path(name)
-        os.chmod(name, 0o644)
-        put_file(Path(name), path)
+        yield temporary
+        temporary.chmod(mode)  # The writer may have put a file of its own there.
+        put_file(temporary, path)
     except BaseException:
-        Path(name).unlink(missing_ok=True)
+        temporary.unlink(missing_ok=True)
         raise
 
 

@@ -134,3 +134,25 @@ def test_names_of_any_bytes_become_json(tmp_path: Path) -> None:
 def test_a_name_as_long_as_file_systems_take(tmp_path: Path) -> None:
     write_bytes(tmp_path / ("ü" * 127), b"")
     assert names(tmp_path) == ["ü" * 127]
+
+
+@pytest.mark.parametrize(("mask", "expected"), [(0o022, 0o644), (0o002, 0o664), (0o077, 0o600)])
+def test_others_may_read_what_the_umask_lets_them(mask: int, expected: int, tmp_path: Path) -> None:
+    """Also where the writer makes private files, as safetensors does."""
+
+    def private(file: Path) -> None:
+        file.unlink(missing_ok=True)
+        os.close(os.open(file, os.O_CREAT | os.O_WRONLY, 0o600))
+
+    before = os.umask(mask)
+    try:
+        with finished_file(tmp_path / "file") as temporary:
+            private(temporary)
+        with finished_folder(tmp_path / "folder") as folder:
+            private(folder / "model.safetensors")
+            (folder / "run.sh").touch(mode=0o755)
+    finally:
+        os.umask(before)
+    assert (tmp_path / "file").stat().st_mode & 0o777 == expected
+    assert (tmp_path / "folder" / "model.safetensors").stat().st_mode & 0o444 == expected & 0o444
+    assert (tmp_path / "folder" / "run.sh").stat().st_mode & 0o111 == 0o111 & ~mask

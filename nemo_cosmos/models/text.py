@@ -223,8 +223,6 @@ def save_tiny_text_encoder(path: str | Path, width: int = 64, seed: int = 0, *, 
     with finished_folder(path) as temporary:
         model.save_pretrained(temporary)
         tokenizer.save_pretrained(temporary)
-        for file in temporary.iterdir():
-            file.chmod(0o644)
 
 
 def _tiny_tokenizer() -> Any:

@@ -70,8 +70,8 @@ SIZES = {
         clips=(3600, 1200),
         held_out=16,
         pixels=(96, 128),
-        tokenizer_steps=6000,
-        network_steps=6000,
+        tokenizer_steps=6500,
+        network_steps=3100,
         image_stride=16,
     ),
     "smoke": Size(

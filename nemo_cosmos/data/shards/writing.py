@@ -7,13 +7,12 @@ import hashlib
 import io
 import os
 import tarfile
-import tempfile
 import zlib
 from pathlib import Path
 from types import TracebackType
 from typing import Any, BinaryIO
 
-from nemo_cosmos.atomic import put_file, write_json
+from nemo_cosmos.atomic import empty_file, put_file, write_json
 from nemo_cosmos.data.manifest import ShardIndex, index_name, merge_manifest
 from nemo_cosmos.data.sample import LatentSample, TokenizerIdentity
 from nemo_cosmos.data.shards.form import KEY, encode_sample
@@ -52,8 +51,8 @@ class _OpenShard:
 
     def __init__(self, path: Path, name: str, identity: TokenizerIdentity, text_encoder: str) -> None:
         self.path = path
-        handle, self.temporary = tempfile.mkstemp(dir=path, prefix=f".{name}.", suffix=".tmp")
-        self._raw = os.fdopen(handle, "wb", buffering=1 << 20)
+        self.temporary, _ = empty_file(path / name, ".tmp")
+        self._raw = self.temporary.open("wb", buffering=1 << 20)
         self._stream = _HashingFile(self._raw)
         self._tar = tarfile.open(fileobj=self._stream, mode="w", format=tarfile.USTAR_FORMAT)  # noqa: SIM115
         self.index = ShardIndex(name, 0, "", identity.to_json(), text_encoder)
@@ -97,9 +96,8 @@ class _OpenShard:
         self._raw.flush()
         os.fsync(self._raw.fileno())
         self._raw.close()
-        os.chmod(self.temporary, 0o644)
         self.index.bytes, self.index.sha256 = self._stream.tell(), self._stream.hexdigest()
-        put_file(Path(self.temporary), self.path / self.index.shard)
+        put_file(self.temporary, self.path / self.index.shard)
         record = dict(vars(self.index))
         if len(self.index.latent_shapes) == 1:
             del record["shapes"]
@@ -110,7 +108,7 @@ class _OpenShard:
         write_json(self.path / index_name(self.index.shard), record)
 
     def discard(self) -> None:
-        Path(self.temporary).unlink(missing_ok=True)
+        self.temporary.unlink(missing_ok=True)
         with contextlib.suppress(OSError):
             self._raw.close()  # flushes what is buffered, which fails again on a full disk
 
