@@ -26,6 +26,8 @@ CAPTION = "a video"
 """Of videos without a caption."""
 ENOUGH_SCENES = 5
 """Videos from which on whole ones are held out."""
+MOST_WINDOWS = 24
+"""Lengths of a window that are read of one video; more windows than that overlap."""
 SHOWN_TRAINING = 4
 """Training windows that are shown where nothing is held out."""
 GROUPS = {
@@ -140,7 +142,7 @@ def cut_clips(plan: ClipPlan, out: Path, size: DemoSize, described: str) -> Cut:
 def _take(source: Source, plan: ClipPlan, size: DemoSize) -> _Taken:
     """Frames of a video from its start, as many as its share of the training windows can use."""
     step = plan.step(source)
-    windows = math.ceil(size.training_windows / len(plan.sources)) + 1
+    windows = min(MOST_WINDOWS, math.ceil(size.training_windows / len(plan.sources)) + 1)
     decoded = max(2 * plan.frames * step, int(MAX_PIXELS / len(plan.sources) / source.pixels))
     count = min(math.ceil(source.frames / step), windows * plan.frames, decoded // step)
     info = source.info
@@ -161,7 +163,8 @@ def _training_windows(clips: list[_Taken], frames: int, most: int) -> list[tuple
     windows = []
     for clip in clips:
         last = clip.count - frames * (2 if clip.held_out else 1)
-        starts = {round(last * number / max(1, share - 1)) for number in range(min(share, last + 1))}
+        count = min(share, last + 1)
+        starts = {round(last * number / max(1, count - 1)) for number in range(count)}
         windows += [(clip, start) for start in sorted(starts)]
     return windows
 
@@ -231,6 +234,9 @@ def _used(
     short = sum(clip.count < clip.source.frames // plan.step(clip.source) for clip in taken)
     if short:
         sentences.append(f"Of {_count(short, 'long clip', 'long clips')} the beginning alone is used.")
+    damaged = sum(bool(clip.source.info.damage) for clip in taken)
+    if damaged:
+        sentences.append(f"{_count(damaged, 'clip is', 'clips are')} damaged: what comes before the damage is used.")
     silent = sum(not clip.source.clip.has_caption or clip.caption == CAPTION for clip in taken)
     if silent:
         sentences.append(f"{_count(silent, 'clip', 'clips')} without a caption: “{CAPTION}” is taken.")

@@ -54,7 +54,7 @@ class ClipPlan:
         skipped: why each of the others is not.
         left_out: videos that were not looked at, or not used, because there are many.
         frames: of a window.
-        rate: frames a second to which faster videos are thinned where they are long enough.
+        rate: frames a second to which faster videos are thinned.
         size: (height, width) of a window in pixels.
     """
 
@@ -66,18 +66,16 @@ class ClipPlan:
     size: tuple[int, int]
 
     def step(self, source: Source) -> int:
-        """Distance between the frames taken of a video: less where it would else give too few of them."""
-        wanted = max(1, round(source.info.fps / self.rate))
-        windows = 2 if source.frames >= 2 * self.frames else 1
-        return min(wanted, max(1, source.frames // (windows * self.frames)))
+        """Distance between the frames taken of a video: less where there would not be a window of them."""
+        return min(thinning(source, self.rate), max(1, source.frames // self.frames))
 
 
 def plan_clips(data: Path, size: DemoSize) -> ClipPlan:
     """Looks at the videos of a folder and chooses rate, length and size of the windows.
 
-    The rate is the median of the videos', at most ``FPS_WANTED``. The length is the longest of ``size.frames`` that
-    ``MOST`` of the videos have twice, else the longest that ``MOST`` have once, else the shortest. The size has the
-    shape that most videos have, in whole tokens.
+    The rate is the median of the videos', at most ``FPS_WANTED``, or twice that. The length is the longest of
+    ``size.frames`` that ``MOST`` of the videos have twice at such a rate, else unthinned; else the longest that
+    ``MOST`` have once; else the shortest. The size has the shape that most videos have, in whole tokens.
 
     Raises:
         InputError: no videos, or none that can be used.
@@ -98,22 +96,28 @@ def plan_clips(data: Path, size: DemoSize) -> ClipPlan:
     if not sources:
         reasons = "; ".join(skipped[:3]) + ("; ..." if len(skipped) > 3 else "")
         raise InputError(f"{data}: none of its {len(looked_at)} videos can be used: {reasons}")
-    rate = min(FPS_WANTED, statistics.median(source.info.fps for source in sources))
-    plan = ClipPlan(
-        tuple(sources), tuple(skipped), 0, window_frames(sources, size), rate, window_size(sources, size.area)
-    )
+    frames, rate = window_length(sources, size)
+    plan = ClipPlan(tuple(sources), tuple(skipped), 0, frames, rate, window_size(sources, size.area))
     used = _affordable(plan)
     return ClipPlan(used, plan.skipped, len(found) - len(skipped) - len(used), plan.frames, plan.rate, plan.size)
 
 
-def window_frames(sources: list[Source], size: DemoSize) -> int:
-    """The window length for these videos, by the rule of ``plan_clips``."""
-    needed = MOST * len(sources)
-    for times in (2, 1):
-        for frames in size.frames:
-            if sum(source.frames >= times * frames for source in sources) >= needed:
-                return frames
-    return size.frames[-1]
+def thinning(source: Source, rate: float) -> int:
+    """Distance between the frames of a video at about ``rate`` frames a second."""
+    return max(1, round(source.info.fps / rate))
+
+
+def window_length(sources: list[Source], size: DemoSize) -> tuple[int, float]:
+    """(frames, frames a second) of the windows of these videos, by the rule of ``plan_clips``."""
+    slow = min(FPS_WANTED, statistics.median(source.info.fps for source in sources))
+    fast = max(source.info.fps for source in sources)
+    thinned = [(2, frames, rate) for frames in size.frames for rate in (slow, 2 * slow)]
+    whole = [(times, frames, fast) for times in (2, 1) for frames in size.frames]
+    for times, frames, rate in thinned + whole:
+        long = sum(math.ceil(source.frames / thinning(source, rate)) >= times * frames for source in sources)
+        if long >= MOST * len(sources):
+            return frames, rate
+    return size.frames[-1], slow
 
 
 def window_size(sources: list[Source], area: tuple[int, int]) -> tuple[int, int]:
@@ -127,8 +131,8 @@ def _fitting(shape: tuple[int, int], area: tuple[int, int]) -> tuple[int, int]:
     ratio = math.log(shape[0] / shape[1])
     sides = range(2, tokens + 1)
     height, width = min(
-        ((h, w) for h in sides for w in sides if tokens <= h * w <= 2 * tokens),
-        key=lambda hw: 2 * abs(math.log(hw[0] / hw[1]) - ratio) + math.log(hw[0] * hw[1] / tokens),
+        ((h, w) for h in sides for w in sides if 0.9 * tokens <= h * w <= 2 * tokens),
+        key=lambda hw: 2 * abs(math.log(hw[0] / hw[1]) - ratio) + abs(math.log(hw[0] * hw[1] / tokens)),
     )
     return height * PATCH, width * PATCH
 
