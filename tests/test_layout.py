@@ -33,6 +33,7 @@ GROUND |= {
     "other_names",
     "precision",
     "choices",
+    "tiny",
 }
 FLOORS = [GROUND, MATHEMATICS, STAGES, ENTRANCE]
 

@@ -13,7 +13,14 @@ from torch import Tensor
 from nemo_cosmos.checkpoint.adapters import Adapters, choices, with_adapters
 from nemo_cosmos.checkpoint.diffusers import config_from_diffusers, is_diffusers_folder
 from nemo_cosmos.checkpoint.files import Weights, read_tensors
-from nemo_cosmos.checkpoint.sources import checkpoints_folder, open_weights, read_model_config, run_of_file
+from nemo_cosmos.checkpoint.sources import (
+    checkpoints_folder,
+    open_weights,
+    read_model_config,
+    released_config,
+    run_of_file,
+    weights_path,
+)
 from nemo_cosmos.checksums import Verify, verify
 from nemo_cosmos.errors import InputError
 from nemo_cosmos.models.dit import CosmosDiT, DiTConfig, build_dit, transformer_config
@@ -24,10 +31,13 @@ logger = logging.getLogger(__name__)
 
 
 def network_config(path: str | Path) -> DiTConfig:
-    """The network in a run folder, its ``checkpoints`` folder, a file exported there, or a diffusers folder."""
-    path = Path(path)
+    """The network in a run folder, its ``checkpoints`` folder, a file exported there, a diffusers folder, or a
+    released folder that is called so."""
+    path = weights_path(path)
     if path.is_file():
-        return read_model_config(run_of_file(path) or path.parent)
+        known = run_of_file(path)
+        released = released_config(path) if known is None else None
+        return released or read_model_config(known or path.parent)
     if is_diffusers_folder(path):
         return config_from_diffusers(path)
     return read_model_config(checkpoints_folder(path))

@@ -14,6 +14,7 @@ from nemo_cosmos.checkpoint.diffusers import CLASS_NAME, PIPELINE_INDEX, WEIGHTS
 from nemo_cosmos.checksums import Verify, verify
 from nemo_cosmos.errors import InputError
 from nemo_cosmos.models.dit import DiTConfig
+from nemo_cosmos.tiny import located
 from nemo_cosmos.typed import read_object
 
 LATENT_CHANNELS = {"AutoencoderKLCosmos": "latent_channels", "AutoencoderKLWan": "z_dim"}
@@ -119,6 +120,7 @@ def _write_text_encoder(source: str, folder: Path, config: DiTConfig) -> tuple[s
     """Saves encoder and tokenizer; gives the names of their classes."""
     from transformers import AutoTokenizer, T5EncoderModel
 
+    source = str(located(source, "text_encoder"))
     try:
         encoder = T5EncoderModel.from_pretrained(source, torch_dtype="auto")
         tokenizer = AutoTokenizer.from_pretrained(source)

@@ -36,9 +36,14 @@ from nemo_cosmos.checkpoint.store import BUFFERS, read_common, tensors_folder
 from nemo_cosmos.checksums import Verify, verify
 from nemo_cosmos.errors import InputError
 from nemo_cosmos.models.dit import DiTConfig
+from nemo_cosmos.models.dit.config import PRESETS
 from nemo_cosmos.models.dit.lora import LoraSpec, adapter_entries, whole_parameters
 from nemo_cosmos.models.dit.parameters import Parameter, parameters
+from nemo_cosmos.tiny import located
 from nemo_cosmos.typed import read_object
+
+RELEASED_FILE = "model.pt"
+"""The weights in the folder of a released network."""
 
 
 @dataclass(frozen=True)
@@ -79,9 +84,9 @@ def open_weights(
     """Find the weights at ``path``; big tensors are read when they are asked for.
 
     Args:
-        path: a ``.pt`` file in the original layout, with or without adapters in it; a run folder, its ``checkpoints``
-            or one ``iter_…`` folder in it; or a folder of diffusers (a pipeline or its transformer). A run with
-            adapters gives merged weights.
+        path: a ``.pt`` file in the original layout, with or without adapters in it, or a released folder with its
+            ``model.pt``; a run folder, its ``checkpoints`` or one ``iter_…`` folder in it; a folder of diffusers (a
+            pipeline or its transformer); or the name of a packaged model. A run with adapters gives merged weights.
         weights: which weights of a run, or of a file that holds both; others are taken as they are.
         step: which save of a run; by default the newest.
         verify_files: whether the files are compared with their checksums, where they have them.
@@ -91,11 +96,11 @@ def open_weights(
     Raises:
         InputError: nothing to load there, or a file of it is damaged.
     """
-    path = Path(path)
+    path = weights_path(path)
     if path.is_file():
         verified = verify(path, verify_files)
         known = run_of_file(path)
-        config = None if known is None else read_model_config(known)
+        config = released_config(path) if known is None else read_model_config(known)
         tensors = read_tensors(path, weights, lora_alpha=lora_alpha)
         if exactly:
             _require_kind(path, weights, tensors.taken)
@@ -126,6 +131,34 @@ def _require_kind(path: Path, weights: Weights, taken: str | None) -> None:
         raise InputError(f"{path} has no averaged weights (EMA), no net_ema.* in it; take its regular ones")
     if weights == "reg" and averaged:
         raise InputError(f"{path} has averaged weights (EMA) alone; take those")
+
+
+def weights_path(name: str | Path) -> Path:
+    """The path that a model's name or path stands for: of a released folder its ``model.pt``."""
+    path = located(name, "network")
+    return path / RELEASED_FILE if (path / RELEASED_FILE).is_file() else path
+
+
+def released_config(file: Path) -> DiTConfig | None:
+    """The network of a ``model.pt`` in a folder that is called as released ones are; None for other files."""
+    if file.name != RELEASED_FILE:
+        return None
+    name = _preset_named(file.absolute().parent.name)
+    return DiTConfig.preset(name) if name in PRESETS else None
+
+
+def preset_of(folder: str) -> str:
+    """``Cosmos-Predict1-7B-Video2World`` (with or without ``_post-trained``) -> ``predict1-7b-video2world``, and
+    ``…-Sample-AV-Multiview`` -> ``…-multiview``."""
+    name = _preset_named(folder)
+    if not name.startswith(("predict1-", "predict2-")):
+        raise InputError(f"{folder}: the name of the folder of model.pt tells no network; give --preset")
+    return name
+
+
+def _preset_named(folder: str) -> str:
+    name = folder.removesuffix("_post-trained").removeprefix("Cosmos-").lower()
+    return name.replace("-sample-av-multiview", "-multiview")
 
 
 def run_of_file(path: Path) -> Path | None:

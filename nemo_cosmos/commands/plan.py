@@ -181,7 +181,7 @@ def machine_name(gpus: int, memory: str) -> str:
 
 def runs_on_a_laptop(config: TrainConfig) -> bool:
     """Whether the experiment trains a tiny network for tests and the demo, for which no machine is too small."""
-    return config.model.preset.startswith("tiny-")
+    return "tiny-" in config.model.preset
 
 
 def _print_smallest_machines() -> None:

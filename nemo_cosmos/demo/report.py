@@ -12,6 +12,7 @@ from nemo_cosmos.atomic import write_text
 from nemo_cosmos.demo.clips import GROUPS, Cut
 from nemo_cosmos.demo.pictures import data_uri, line_chart, picture_uri, running_mean
 from nemo_cosmos.demo.shown import GENERATED, VERSIONS, Group
+from nemo_cosmos.steps import format_seconds
 
 TEMPLATE = Path(__file__).with_name("report_template.html")
 CURVES = ("frozen", *GENERATED)
@@ -95,13 +96,6 @@ def write_demo_report(path: str | Path, report: DemoReport) -> None:
         video=lambda file: data_uri(file.read_bytes(), "video/mp4"),
     )
     write_text(Path(path), html)
-
-
-def format_seconds(seconds: float) -> str:
-    """`4.2 s`, `3 min 05 s`."""
-    if seconds < 60:
-        return f"{seconds:.1f} s"
-    return f"{int(seconds) // 60} min {int(seconds) % 60:02d} s"
 
 
 def _loss_curves(metrics: Mapping[str, Sequence[Mapping[str, float]]]) -> list[tuple[str, str]]:

@@ -13,8 +13,8 @@ from pathlib import Path
 from nemo_cosmos.atomic import write_json
 from nemo_cosmos.demo.sizes import SIZES as SIZES
 from nemo_cosmos.demo.sizes import DemoSize
-from nemo_cosmos.demo.steps import Step, StepLog, call_command, command_line
 from nemo_cosmos.demo.weights import PRESET, Weights, find_weights
+from nemo_cosmos.steps import Step, StepLog, call_command, command_line
 from nemo_cosmos.typed import read_object
 
 TEXT_LENGTH = 64

@@ -7,13 +7,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from nemo_cosmos.errors import InputError
+from nemo_cosmos.tiny import PARTS, TINY, packaged
 
-TINY = "nemo-cosmos-tiny"
 PRESET = "predict1-tiny-video2world"
 NETWORK, TOKENIZER, TEXT_ENCODER = (
-    "Cosmos-Predict1-Tiny-Video2World/model.pt",
-    "Cosmos-Tokenize1-CV4x8x8-Tiny",
-    "google-t5/t5-11b",
+    f"{PARTS['network']}/model.pt",
+    PARTS["tokenizer"],
+    PARTS["text_encoder"],
 )
 
 
@@ -45,9 +45,9 @@ class Weights:
 def find_weights(checkpoints: Path | None) -> Weights:
     """The packaged weights, or those of a folder in the layout of ``nemo-cosmos-tiny``; InputError for another one."""
     if checkpoints is None:
-        from nemo_cosmos.tiny import FOLDER
-
-        return Weights(TINY, TINY, TINY, FOLDER)
+        folder = packaged(TINY)
+        assert folder is not None
+        return Weights(TINY, TINY, TINY, folder)
     missing = [name for name in (NETWORK, TOKENIZER, TEXT_ENCODER) if not (checkpoints / name).exists()]
     if missing:
         raise InputError(f"{checkpoints} has no {missing[0]}: expected a folder in the layout of {TINY}")

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from nemo_cosmos.doctor.finding import Finding
 from nemo_cosmos.doctor.machine import free_space
 from nemo_cosmos.errors import InputError
+from nemo_cosmos.tiny import located
 
 if TYPE_CHECKING:
     from nemo_cosmos.config import TrainConfig
@@ -186,7 +187,7 @@ def _weights(config: TrainConfig, network: DiTConfig) -> str:
         refuse_other_network(config, network, save)
         return f"the run goes on from {save}"
     source = config.model.init_from
-    if source is not None and not Path(source).exists():
+    if source is not None and not located(source, "network").exists():
         raise InputError(
             f"model.init_from={source} is not there: download it as README.md shows, name another, or train from "
             "random weights with model.init_from=null"
@@ -222,7 +223,7 @@ def _tokenizer(config: TokenizerTrainConfig) -> Iterator[Finding]:
     yield _tried("batch", lambda: _batch(config))
     yield _tried("dataset", lambda: _clips(config))
     source = config.model.init_from
-    if source is not None and not Path(source).exists():
+    if source is not None and not located(source, "tokenizer").exists():
         advice = "download it as docs/tokenizers.md shows, or train from random weights with model.init_from=null"
         yield Finding("fail", "weights", f"model.init_from={source} is not there: {advice}")
     else:

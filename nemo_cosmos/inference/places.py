@@ -1,4 +1,5 @@
-"""Where a model lies: a path here, or the name of a repository on the Hugging Face hub, which is then downloaded."""
+"""Where a model lies: a path here, a model that the package brings along, or a repository on the Hugging Face hub,
+which is then downloaded."""
 
 from __future__ import annotations
 
@@ -9,9 +10,11 @@ from pathlib import Path
 
 from nemo_cosmos.checkpoint.adapters import AdapterChoice, Adapters, choices
 from nemo_cosmos.checkpoint.files import MODEL_CONFIG
+from nemo_cosmos.checkpoint.sources import preset_of
 from nemo_cosmos.download.hub import fetch_to_cache
 from nemo_cosmos.errors import InputError
 from nemo_cosmos.models.wan_vae import DIFFUSERS_FILES, ORIGINAL_FILES, find_wan_vae
+from nemo_cosmos.tiny import Part, packaged
 
 NETWORK_FILES = ("model.pt", "config.json", "transformer/*")
 """Of a released network: the original file, or diffusers' transformer."""
@@ -31,12 +34,12 @@ def find_network(name: str | Path, preset: str | None) -> tuple[Path, str | None
     Raises:
         InputError: there is nothing of this name, here or on the hub.
     """
-    folder = find_folder(name, NETWORK_FILES)
+    folder = find_folder(name, NETWORK_FILES, "network")
     file = folder / "model.pt"
     if not file.is_file():
         return folder, preset
     if preset is None and not (folder / MODEL_CONFIG).is_file():
-        preset = preset_of(Path(name).name)
+        preset = preset_of((Path(name) if packaged(name) is None else folder).name)
     return file, preset
 
 
@@ -46,18 +49,21 @@ def find_tokenizer(name: str | Path) -> Path:
     Raises:
         InputError: there is nothing of this name, here or on the hub.
     """
-    folder = find_folder(name, WAN_VAE_FILES)
-    if folder == Path(name) or (folder.is_dir() and find_wan_vae(folder) is not None):
+    folder = find_folder(name, WAN_VAE_FILES, "tokenizer")
+    if folder == Path(name) or packaged(name) is not None or (folder.is_dir() and find_wan_vae(folder) is not None):
         return folder
     return find_folder(name, TOKENIZER_FILES)
 
 
-def find_folder(name: str | Path, files: tuple[str, ...]) -> Path:
-    """A path as it is; the download of a repository's ``files`` where nothing has that path and the hub may have it.
+def find_folder(name: str | Path, files: tuple[str, ...], part: Part | None = None) -> Path:
+    """A path as it is; the folder of a packaged model; the download of a repository's ``files`` where nothing has
+    that path and the hub may have it.
 
     Raises:
-        InputError: the hub does not give it.
+        InputError: the package has no such model, or the hub does not give it.
     """
+    if (found := packaged(name, part)) is not None:
+        return found
     path = Path(name)
     if os.path.lexists(path) or not _may_be_repository(str(name)):
         return path
@@ -84,13 +90,3 @@ def find_adapters(named: Adapters) -> tuple[AdapterChoice, ...]:
     """
     found = (replace(choice, path=find_folder(choice.path, ADAPTER_FILES)) for choice in choices(named))
     return tuple(found)
-
-
-def preset_of(folder: str) -> str:
-    """``Cosmos-Predict1-7B-Video2World`` (with or without ``_post-trained``) -> ``predict1-7b-video2world``, and
-    ``…-Sample-AV-Multiview`` -> ``…-multiview``."""
-    name = folder.removesuffix("_post-trained").removeprefix("Cosmos-").lower()
-    name = name.replace("-sample-av-multiview", "-multiview")
-    if not name.startswith(("predict1-", "predict2-")):
-        raise InputError(f"{folder}: the name of the folder of model.pt tells no network; give --preset")
-    return name

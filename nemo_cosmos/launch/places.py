@@ -10,6 +10,7 @@ from nemo_cosmos.errors import InputError
 from nemo_cosmos.launch.config import DockerLaunch, Launch, LocalLaunch, SlurmLaunch
 from nemo_cosmos.launch.executors import CONTAINER_WORKDIR, workdir
 from nemo_cosmos.run_folder import LATEST
+from nemo_cosmos.tiny import packaged
 from nemo_cosmos.training.tokenizer.config import TokenizerTrainConfig
 
 
@@ -42,7 +43,13 @@ def check_places(launch: Launch, config: TrainConfig | TokenizerTrainConfig) -> 
 
 
 def _reads(config: TrainConfig | TokenizerTrainConfig) -> Iterator[tuple[str, str]]:
-    """Key and path of what a run needs to have."""
+    """Key and path of what a run needs to have, besides what the package brings along."""
+    for key, path in _named(config):
+        if packaged(path) is None:
+            yield key, path
+
+
+def _named(config: TrainConfig | TokenizerTrainConfig) -> Iterator[tuple[str, str]]:
     if isinstance(config, TrainConfig):
         yield "data.path", config.data.path
         if config.data.mode == "online" and config.data.tokenizer_path:

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from nemo_cosmos.atomic import finished_folder
 from nemo_cosmos.errors import InputError
+from nemo_cosmos.tiny import located, packaged
 
 if TYPE_CHECKING:
     from transformers import T5EncoderModel
@@ -88,7 +89,8 @@ def load_text_encoder(
     """Load a T5 encoder from a local folder or the Hugging Face hub.
 
     Args:
-        path_or_repo: folder with config, weights and tokenizer files, or a repository name.
+        path_or_repo: folder with config, weights and tokenizer files, a repository name, or the name of a packaged
+            encoder.
         max_length: tokens kept of a caption.
         device: where it runs.
         dtype: of the weights and the embeddings; the released world models used float32.
@@ -101,6 +103,7 @@ def load_text_encoder(
     """
     from transformers import AutoConfig, AutoTokenizer, T5EncoderModel
 
+    path_or_repo = packaged(path_or_repo, "text_encoder") or path_or_repo
     name, target = text_encoder_name(path_or_repo), torch.device(device)
     if max_length < 1:
         raise InputError(f"max_length={max_length}: expected at least 1 token")
@@ -141,7 +144,7 @@ def text_encoder_name(path_or_repo: str | Path) -> str:
     Raises:
         InputError: neither a folder nor of the form of a repository name.
     """
-    path = Path(path_or_repo)
+    path = located(path_or_repo, "text_encoder")
     if not path.is_dir():
         if path.is_absolute() or str(path_or_repo).count("/") != 1:
             raise InputError(

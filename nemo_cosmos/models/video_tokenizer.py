@@ -16,6 +16,7 @@ from nemo_cosmos.checksums import Verify
 from nemo_cosmos.errors import InputError
 from nemo_cosmos.models.tokenizer import load_tokenizer
 from nemo_cosmos.models.wan_vae import diffusers_class_of, find_wan_vae, load_wan_vae
+from nemo_cosmos.tiny import located
 from nemo_cosmos.tokenizer_identity import TokenizerIdentity
 
 _COSMOS_FILES = ("config.json", "checksums.json", "model.safetensors", "model.pt", "encoder.jit", "autoencoder.jit")
@@ -123,7 +124,7 @@ def open_tokenizer(
     Args:
         path: a Cosmos-Tokenize1 folder, released or written by this package; a folder of diffusers' AutoencoderKLWan,
             or of a pipeline with it below ``vae/``; Wan's original ``tokenizer.pth``, or a folder with it, as the
-            released Predict2 repositories have it below ``tokenizer/``.
+            released Predict2 repositories have it below ``tokenizer/``; or the name of a packaged one.
         device: where it shall run.
         dtype: compute and weight dtype; latents and statistics stay fp32.
         regular: the regular weights of a Cosmos-Tokenize1 folder that has the averaged ones, too.
@@ -132,7 +133,7 @@ def open_tokenizer(
     Raises:
         InputError: nothing of these is there, or it is damaged.
     """
-    path = Path(path)
+    path = located(path, "tokenizer")
     wan = find_wan_vae(path)
     if wan is not None:
         if regular:

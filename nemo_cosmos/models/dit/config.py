@@ -236,6 +236,14 @@ def _presets() -> dict[str, dict[str, Any]]:
     add("predict2-14b-video2world", predict2, size_14b, video, {"rope_ratio": (20 / 24, 2.0, 2.0)})
     add("predict2-2b-multiview", predict2, size_2b, video, predict2_views)
 
+    # What nemo-cosmos-tiny is trained as: small, with every table of the large networks.
+    released_tiny: dict[str, Any] = {**size_tiny, "num_layers": 6, "text_width": 64}
+    wider: dict[str, Any] = {**released_tiny, "hidden_size": 192, "num_attention_heads": 6}
+    add("predict1-tiny-video2world", predict1, wider, video)
+    add("predict1-tiny-text2world", predict1, released_tiny)
+    add("predict2-tiny-video2world", predict2, released_tiny, video, {"rope_ratio": (1.0, 3.0, 3.0)})
+    add("predict2-tiny-text2image", predict2, released_tiny, {"num_layers": 4, "rope_ratio": (1.0, 4.0, 4.0)})
+
     add("tiny-text2world", predict1, size_tiny)
     add("tiny-video2world", predict1, size_tiny, video)
     add("tiny-video2world-camera", predict1, size_tiny, video, {"plucker_channels": 6})

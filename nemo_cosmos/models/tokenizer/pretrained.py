@@ -33,6 +33,7 @@ from nemo_cosmos.models.tokenizer.state_dict import (
 )
 from nemo_cosmos.models.tokenizer.weights import read_weights
 from nemo_cosmos.models.torch_files import load_restricted
+from nemo_cosmos.tiny import located
 from nemo_cosmos.typed import read_object
 
 logger = logging.getLogger(__name__)
@@ -52,7 +53,7 @@ def load_tokenizer(
     """Load a tokenizer folder: the weights that the released world models were trained with, the averaged ones.
 
     Args:
-        path: folder as described at the top of this module.
+        path: folder as described at the top of this module, or the name of a packaged tokenizer.
         device: where it shall run.
         dtype: compute and weight dtype; latents and statistics stay fp32.
         chunk_frames: frames per chunk instead of the configuration's, e.g. 57 for the multiview models.
@@ -62,7 +63,7 @@ def load_tokenizer(
     Raises:
         InputError: the folder, its config.json or its weights are missing, or the weights are another tokenizer's.
     """
-    folder = Path(path)
+    folder = located(path, "tokenizer")
     if not folder.is_dir():
         raise InputError(
             f"{folder}: no such tokenizer folder; tools/download_tokenizer_checkpoints.py fetches the released ones"

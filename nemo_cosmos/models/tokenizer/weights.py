@@ -19,6 +19,7 @@ from nemo_cosmos.checksums import Verify, verify
 from nemo_cosmos.errors import InputError, require_file
 from nemo_cosmos.models.tokenizer.state_dict import CONSTANT_BUFFERS, split_weights
 from nemo_cosmos.models.torch_files import Parts, load_restricted, load_safetensors
+from nemo_cosmos.tiny import located
 
 logger = logging.getLogger(__name__)
 
@@ -54,14 +55,14 @@ def read_weights(path: str | Path, *, regular: bool = False, verify_files: Verif
     ``model.pt``, ``autoencoder.jit``, and ``model.pt``.
 
     Args:
-        path: tokenizer folder, or a .pt, .safetensors or .jit file.
+        path: tokenizer folder, name of a packaged tokenizer, or a .pt, .safetensors or .jit file.
         regular: the regular weights where there are two kinds: those of ``model.pt`` in a released folder.
         verify_files: whether the files are compared with their checksums, where they have them; None: it was done.
 
     Raises:
         InputError: no weights, an unreadable file, or half of the JIT pair beside weights of another tokenizer.
     """
-    path = Path(path)
+    path = located(path, "tokenizer")
     if verify_files is not None and path.exists():
         verify(path, verify_files)
     if path.is_dir():

@@ -16,6 +16,7 @@ from nemo_cosmos.models.tokenizer.state_dict import infer_config
 from nemo_cosmos.models.tokenizer.weights import read_weights
 from nemo_cosmos.models.video_tokenizer import VideoTokenizer, open_tokenizer
 from nemo_cosmos.models.wan_vae import WanVAE, find_wan_vae
+from nemo_cosmos.tiny import located
 
 logger = logging.getLogger(__name__)
 
@@ -34,6 +35,7 @@ def open_source(path: Path, *, name: str | None, regular: bool, verify_files: Ve
     Raises:
         InputError: unreadable, or without regular weights where those are asked for.
     """
+    path = located(path, "tokenizer")
     if path.is_dir() or find_wan_vae(path) is not None:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", UserWarning)

@@ -14,6 +14,7 @@ from nemo_cosmos.errors import InputError
 from nemo_cosmos.models.tokenizer import CosmosTokenizer, TokenizerModule
 from nemo_cosmos.models.tokenizer.pretrained import write_statistics
 from nemo_cosmos.models.video_tokenizer import open_tokenizer
+from nemo_cosmos.tiny import is_packaged
 from nemo_cosmos.training.tokenizer.config import TokenizerDataConfig
 from nemo_cosmos.training.tokenizer.data import CenterClips, resolve_source
 
@@ -77,6 +78,11 @@ def measure_folder(
 
     from tqdm import tqdm
 
+    if is_packaged(folder):
+        raise InputError(
+            f"{folder} belongs to the package and has its statistics; write a copy with `nemo-cosmos tokenizer export "
+            f"{folder} MY_TOKENIZER` and measure that"
+        )
     with warnings.catch_warnings():
         # Missing statistics are the reason for this call.
         warnings.simplefilter("ignore", UserWarning)

@@ -71,8 +71,6 @@ class StepLog:
         """Does the steps in order, skipping those that are done."""
         from rich.console import Console
 
-        from nemo_cosmos.demo.report import format_seconds
-
         console = Console(highlight=False, soft_wrap=True)
         before = ""
         for number, step in enumerate(steps, 1):
@@ -120,6 +118,13 @@ def call_command(name: str, command: list[str]) -> None:
     if status:
         print(f"the step {name} failed; the same command goes on from here", file=sys.stderr)
         raise SystemExit(2 if status == 2 else 1)
+
+
+def format_seconds(seconds: float) -> str:
+    """`4.2 s`, `3 min 05 s`."""
+    if seconds < 60:
+        return f"{seconds:.1f} s"
+    return f"{int(seconds) // 60} min {int(seconds) % 60:02d} s"
 
 
 def _remove(path: Path) -> None:
