@@ -26,7 +26,8 @@ EXTRAS = PROJECT["optional-dependencies"]
 INSTALLED_ON_REQUEST = {"cosmos_guardrail": "docs/inference.md", "pytubefix": "docs/data.md"}
 """Imported where a user asks for what they do, and the page that says how to install them."""
 PROGRAMS = {"pytest-timeout", "ruff", "mypy", "types-pyyaml", "pre-commit", "leptonai"}
-"""Development dependencies that are run, found or imported by others."""
+PROGRAMS |= {"scikit-image", "scikit-learn"}
+"""Development dependencies that are run, found, read or imported by others."""
 OF_OTHERS = {
     "accelerate": "accelerate",
     "cloudpickle": "cloudpickle",

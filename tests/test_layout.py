@@ -34,6 +34,7 @@ GROUND |= {
     "precision",
     "choices",
     "tiny",
+    "steps",
 }
 FLOORS = [GROUND, MATHEMATICS, STAGES, ENTRANCE]
 

@@ -32,8 +32,9 @@ def sample_data(
     A second call with the same options keeps what is there and renders what is missing.
 
     Scenes in 3-D, with options of their own, come with a word before OUT: [bold]sample-data waymo OUT[/bold] (several
-    cameras on a car) and [bold]sample-data dl3dv OUT[/bold] (camera ways through rooms, with poses). A folder of that
-    name is ./waymo.
+    cameras on a car) and [bold]sample-data dl3dv OUT[/bold] (camera ways through rooms, with poses);
+    [bold]sample-data worlds OUT[/bold] mixes many kinds of clips, to train a small model on. A folder of that name is
+    ./waymo.
 
     [bold]Example:[/bold] nemo-cosmos sample-data datasets/shapes --clips 256 --held-out 8
     """
@@ -147,6 +148,38 @@ def dl3dv(
     print(f"{ways} scenes{_where(out, apart)}, through {scenes} rooms: {frames} pictures of {size}")
 
 
+def worlds(
+    out: Annotated[Path, typer.Argument(help="Folder to write: train/ and held_out/, and training_list.json.")],
+    clips: Clips = 64,
+    held_out: Annotated[int, typer.Option(help="Clips kept apart for evaluation.")] = 8,
+    size: Annotated[str, typer.Option(help="HEIGHTxWIDTH in pixels, both even.")] = "96x128",
+    frames: Annotated[int, typer.Option(help="Frames per clip.")] = 17,
+    workers: Annotated[
+        int | None,
+        typer.Option(help="Processes that render; the files are the same for any number.", show_default="all cores"),
+    ] = None,
+    without_photos: Annotated[
+        bool, typer.Option("--without-photos", help="Only clips that need no photographs, which are fewer kinds.")
+    ] = False,
+    seed: Seed = 0,
+) -> None:
+    """Render a mixture of clips to train a small model on: cameras over photographs, cut-outs in motion, robot arms.
+
+    Streets, rooms, patterns and moving shapes besides, at 3 to 30 frames a second. The photographs are those that
+    scikit-image and scikit-learn ship: pip install "nemo_cosmos[tiny]". OUT/training_list.json names every clip and
+    photograph, with sha256 and licence. A second call with the same options keeps what is there and renders what is
+    missing.
+
+    [bold]Example:[/bold] nemo-cosmos sample-data worlds datasets/worlds --clips 2000 --held-out 40
+    """
+    from nemo_cosmos.prepare.sample_worlds import WorldsSettings, render_worlds, usable_cores
+
+    require_range("--workers", workers, 1, 1024)
+    settings = WorldsSettings(clips, held_out, parse_size(size), frames, seed, without_photos)
+    _render(render_worlds(out, settings, workers=workers or usable_cores()), clips + held_out)
+    print(f"{clips} clips in {out}/train, {held_out} in {out}/held_out: {frames} frames of {size} at 3 to 30 fps")
+
+
 def _render(clips: Iterable[Path], total: int) -> None:
     from rich.progress import track
 
@@ -184,3 +217,4 @@ class ByKind(TyperCommand):
 _KINDS = typer.Typer(rich_markup_mode="rich", add_completion=False, pretty_exceptions_enable=False)
 _KINDS.command(no_args_is_help=True)(waymo)
 _KINDS.command(no_args_is_help=True)(dl3dv)
+_KINDS.command(no_args_is_help=True)(worlds)

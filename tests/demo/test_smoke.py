@@ -13,8 +13,8 @@ import torch
 from nemo_cosmos.data.video import probe, read_frames, write_mp4
 from nemo_cosmos.demo.clips import cut_clips, fitting_size, list_clips
 from nemo_cosmos.demo.run import SIZES, run_demo
-from nemo_cosmos.steps import Step, StepLog
 from nemo_cosmos.errors import InputError
+from nemo_cosmos.steps import Step, StepLog
 
 SMOKE = SIZES["smoke"]
 

@@ -18,7 +18,7 @@ PARAMETERS = {
     "CV8x8x8-720p": 105_653_696,
     "DV4x8x8-360p": 112_619_766,
     "DV8x16x16-720p": 110_898_294,
-    "CV4x8x8-Tiny": 2_870_832,
+    "CV4x8x8-Tiny": 2_056_520,
 }
 """Of the released networks and of the tokenizer of nemo-cosmos-tiny, which may have three million."""
 TINY = "{channels: 4, channels_mult: [1, 2, 2], num_res_blocks: 1, chunk_frames: 9}"
@@ -37,7 +37,8 @@ def test_full_size(name: str) -> None:
     config = load_config(TokenizerTrainConfig, [f"experiment={name}"], root="tokenizer_train")
     with torch.device("meta"):
         network = build_tokenizer(config.model.preset, **config.model.overrides)
-    assert sum(parameter.numel() for parameter in network.parameters()) == PARAMETERS[config.model.overrides.get("name", config.model.preset)]
+    count = sum(parameter.numel() for parameter in network.parameters())
+    assert count == PARAMETERS[config.model.overrides.get("name", config.model.preset)]
 
 
 @pytest.mark.parametrize("name", experiment_names("tokenizer_train"))
