@@ -5,8 +5,9 @@ The commands and the formats of what they write are those of the large models; o
 
 from __future__ import annotations
 
+import contextlib
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -108,7 +109,8 @@ class Demo:
             self._generation("post_trained", [f"--model={paths.run}"]),
             self._generation("lora", [f"--model={paths.lora_run}"]),
         ]
-        self.log.perform([*steps, self._reporting(steps)])
+        with one_thread():
+            self.log.perform([*steps, self._reporting(steps)])
 
     def _rendering(self) -> Step:
         height, width = self.size.area
@@ -241,6 +243,19 @@ class Demo:
         )
         write_demo_report(paths.root / "report.html", report)
         write_json(paths.root / "summary.json", summary(report))
+
+
+@contextlib.contextmanager
+def one_thread() -> Iterator[None]:
+    """PyTorch in this process on one thread, as in the processes of the steps: the tensors are too small to share."""
+    import torch
+
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)
 
 
 RENDERED_SEED = 18_000_000

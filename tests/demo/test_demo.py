@@ -24,7 +24,9 @@ STEPS = [
 
 def call_here(name: str, command: list[str]) -> None:
     """The command in this process: starting Python nine times would take most of the test's time."""
-    app(command[3:], standalone_mode=False)
+    with pytest.raises(SystemExit) as ended:
+        app(command[3:])
+    assert ended.value.code == 0, name
 
 
 @pytest.fixture(scope="module")
