@@ -33,13 +33,10 @@ def generate(
             "--model",
             # An older name. torchrun refuses it as an abbreviation of options of its own.
             "--run",
-            help="Run folder of a training, .pt file in the released layout, diffusers folder, or repository of the "
-            "hub; --run without torchrun.",
+            help="Run folder of a training, .pt file in the released layout, diffusers folder, repository of the "
+            "hub, or nemo-cosmos-tiny; --run without torchrun.",
             rich_help_panel=_MODELS,
         ),
-    ],
-    tokenizer: Annotated[
-        Path, typer.Option(help="Tokenizer folder, tokenizer.pth, or repository.", rich_help_panel=_MODELS)
     ],
     output: Annotated[
         Path,
@@ -96,9 +93,22 @@ def generate(
             rich_help_panel=_INPUT,
         ),
     ] = None,
+    tokenizer: Annotated[
+        Path | None,
+        typer.Option(
+            help="Tokenizer folder, tokenizer.pth, or repository.",
+            show_default="required; of nemo-cosmos-tiny its own",
+            rich_help_panel=_MODELS,
+        ),
+    ] = None,
     text_encoder: Annotated[
-        str, typer.Option(help="Folder or repository of the T5 encoder.", rich_help_panel=_MODELS)
-    ] = "google-t5/t5-11b",
+        str | None,
+        typer.Option(
+            help="Folder or repository of the T5 encoder.",
+            show_default="google-t5/t5-11b; of nemo-cosmos-tiny its own",
+            rich_help_panel=_MODELS,
+        ),
+    ] = None,
     lora: Annotated[
         list[str] | None,
         typer.Option(
@@ -339,7 +349,7 @@ def generate(
     from nemo_cosmos.inference.config import GenerationConfig
     from nemo_cosmos.inference.job import GenerationJob, run_job
     from nemo_cosmos.inference.loading import describe_network
-    from nemo_cosmos.inference.places import find_adapters, find_network, find_tokenizer
+    from nemo_cosmos.inference.places import find_adapters, find_network, text_encoder_for, tokenizer_for
     from nemo_cosmos.inference.requests import collect_requests
     from nemo_cosmos.inference.settle import settle
     from nemo_cosmos.logs import log_shown
@@ -384,6 +394,7 @@ def generate(
     }
     # Before a model is downloaded.
     GenerationConfig(**{key: value for key, value in settings.items() if value is not None})
+    tokenizer, text_encoder = tokenizer_for(model, tokenizer), text_encoder_for(model, text_encoder)
     network, preset = find_network(model, preset)
     dit = describe_network(network, preset)
     with log_shown():
@@ -391,7 +402,7 @@ def generate(
     report_to(asked.output)
     job = GenerationJob.from_names(
         weights=network,
-        tokenizer=find_tokenizer(tokenizer),
+        tokenizer=tokenizer,
         lora=find_adapters(lora),
         lora_alpha=lora_alpha,
         output=asked.output,

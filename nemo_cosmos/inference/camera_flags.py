@@ -11,7 +11,7 @@ from nemo_cosmos.ending import Flags, report_to
 from nemo_cosmos.errors import InputError
 from nemo_cosmos.inference.config import GenerationConfig
 from nemo_cosmos.inference.job import GenerationJob, JobSummary, run_job
-from nemo_cosmos.inference.known_flags import UPSAMPLERS, below, text_encoder_in, upsampler_in
+from nemo_cosmos.inference.known_flags import UPSAMPLERS, below, root_of, text_encoder_in, upsampler_in
 from nemo_cosmos.inference.loading import describe_network
 from nemo_cosmos.inference.pipelines.camera import RATE, CameraPipeline
 from nemo_cosmos.inference.places import find_adapters
@@ -101,11 +101,11 @@ def run_script(arguments: argparse.Namespace) -> JobSummary:
         InputError: flags that contradict each other, a file that is not there, a trajectory with too few poses.
     """
     report_to(arguments.video_save_path)
-    root = Path(arguments.checkpoint_dir)
+    root = root_of(arguments)
     requests = _requests(arguments)
     if arguments.checkpoint is None:
         raise InputError("--nemo_checkpoint is required: the run folder of a training, or a .pt file")
-    weights, preset = below(root, arguments.checkpoint, "--nemo_checkpoint"), arguments.preset
+    weights, preset = below(root, arguments.checkpoint, "--nemo_checkpoint", "network"), arguments.preset
     if (weights / "model.pt").is_file():
         weights = weights / "model.pt"
     if weights.is_file() and run_of_file(weights) is None:
@@ -133,7 +133,7 @@ def run_script(arguments: argparse.Namespace) -> JobSummary:
         config = replace(config, fov=arguments.fov)
     job = GenerationJob(
         weights=weights,
-        tokenizer=below(root, arguments.tokenizer_dir, "--tokenizer_dir"),
+        tokenizer=below(root, arguments.tokenizer_dir, "--tokenizer_dir", "tokenizer"),
         output=arguments.video_save_path,
         config=config,
         preset=preset,

@@ -20,6 +20,7 @@ from nemo_cosmos.data.rig import MOST_CAMERAS, Rig, described_rig
 from nemo_cosmos.data.sample import TokenizerIdentity
 from nemo_cosmos.data.video import FITS
 from nemo_cosmos.errors import InputError
+from nemo_cosmos.models.dit.config import DiTConfig
 from nemo_cosmos.typed import check_fields, read_yaml
 
 SAMPLERS: tuple[Sampler, ...] = get_args(Sampler)
@@ -28,6 +29,12 @@ DEFAULT_FPS = 24.0
 LARGEST_SIDE, MOST_FRAMES, MOST_STEPS, MOST_FPS = 2**14, 10**6, 10_000, 1000
 RELEASED_SIZE = (704, 1280)
 RELEASED_TEXT_LENGTH = 512
+TINY_NETWORKS = (
+    "predict1-tiny-video2world", "predict1-tiny-text2world", "predict2-tiny-video2world", "predict2-tiny-text2image",
+)  # fmt: skip
+"""Presets of the networks of nemo-cosmos-tiny."""
+TINY_SIZE, TINY_FRAMES, TINY_TEXT_LENGTH = (96, 128), 17, 64
+"""What they were trained with."""
 
 
 @dataclass(frozen=True)
@@ -159,15 +166,28 @@ class WeightDefaults:
     of_run: bool = False
 
 
-def trained_text_length(path: str | Path) -> int:
+def is_tiny(dit: DiTConfig) -> bool:
+    """Whether a network is one of nemo-cosmos-tiny, wherever its weights lie."""
+    return any(dit == DiTConfig.preset(name) for name in TINY_NETWORKS)
+
+
+def released_defaults(dit: DiTConfig | None, size: tuple[int, int] = RELEASED_SIZE) -> WeightDefaults:
+    """What weights that are not of a run were trained with; ``size`` is that of the large networks."""
+    if dit is not None and is_tiny(dit):
+        return WeightDefaults(size=TINY_SIZE, num_frames=TINY_FRAMES, text_length=TINY_TEXT_LENGTH)
+    return WeightDefaults(size=size)
+
+
+def trained_text_length(path: str | Path, dit: DiTConfig | None = None) -> int:
     """Rows of the text embedding that the weights were trained with; needs no shards.
 
     Args:
         path: what the weights are loaded from.
+        dit: their network, for those of no run.
     """
     folder = run_folder_of(Path(path))
     if folder is None:
-        return RELEASED_TEXT_LENGTH
+        return released_defaults(dit).text_length
     values = read_yaml(folder / "config.yaml")
     return int(_number(folder, values, "data.text_length", int, RELEASED_TEXT_LENGTH))
 
@@ -179,21 +199,25 @@ def run_folder_of(path: Path) -> Path | None:
 
 
 def weight_defaults(
-    path: str | Path, config: GenerationConfig, released_size: tuple[int, int] = RELEASED_SIZE
+    path: str | Path,
+    config: GenerationConfig,
+    released_size: tuple[int, int] = RELEASED_SIZE,
+    dit: DiTConfig | None = None,
 ) -> WeightDefaults:
     """Reads the defaults of a run folder, for it or for what lies in it; other files have those of released models.
 
     Args:
         path: what the weights are loaded from.
         config: the user's settings; the shards of the run are only needed for what these leave open.
-        released_size: (height, width) in pixels for weights that are not of a run.
+        released_size: (height, width) in pixels of the large released networks.
+        dit: the network of the weights, for those of no run.
 
     Raises:
         InputError: the run's shards are gone and size or frame count were not given.
     """
     folder = run_folder_of(Path(path))
     if folder is None:
-        return WeightDefaults(size=released_size)
+        return released_defaults(dit, released_size)
     try:
         values = read_yaml(folder / "config.yaml")
         defaults = _run_defaults(folder, values, config)

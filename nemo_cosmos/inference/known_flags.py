@@ -5,11 +5,11 @@ from __future__ import annotations
 import argparse
 from dataclasses import replace
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from nemo_cosmos.ending import Flags, report_to
 from nemo_cosmos.errors import InputError
-from nemo_cosmos.inference.config import GenerationConfig
+from nemo_cosmos.inference.config import TINY_FRAMES, TINY_NETWORKS, TINY_SIZE, GenerationConfig
 from nemo_cosmos.inference.job import GenerationJob, JobSummary, run_job
 from nemo_cosmos.inference.job_settings import Part
 from nemo_cosmos.inference.places import preset_of
@@ -17,6 +17,7 @@ from nemo_cosmos.inference.prompts import default_negative_prompt
 from nemo_cosmos.inference.requests import GenerationRequest, collect_requests
 from nemo_cosmos.logs import log_shown
 from nemo_cosmos.models.text import DEFAULT_TEXT_ENCODER
+from nemo_cosmos.tiny import PARTS, TINY, TinyPart, packaged
 
 Kind = Literal["Video2World", "Text2World"]
 _OFFLOAD: dict[str, Part] = {
@@ -26,6 +27,7 @@ _OFFLOAD: dict[str, Part] = {
     "offload_prompt_upsampler": "upsampler",
     "offload_guardrail_models": "guardrail",
 }
+TOKENIZER = "Cosmos-Tokenize1-CV8x8x8-720p"
 UPSAMPLERS: dict[Kind, str] = {
     "Video2World": "Pixtral-12B",
     "Text2World": "Cosmos-UpsamplePrompt1-12B-Text2World",
@@ -65,13 +67,14 @@ def build_parser(kind: Kind, description: str) -> argparse.ArgumentParser:
 def add_models(parser: argparse.ArgumentParser, network: str) -> None:
     """Flags that say where the models are; ``network`` is the default folder of the network."""
     add = parser.add_argument
-    add("--checkpoint_dir", default="checkpoints", help="root of all weights (%(default)s)")
-    add("--tokenizer_dir", default="Cosmos-Tokenize1-CV8x8x8-720p", help="below checkpoint_dir (%(default)s)")
+    add("--checkpoint_dir", default="checkpoints", help=f"root of all weights, or {TINY} (%(default)s)")
+    add("--tokenizer_dir", help=f"below checkpoint_dir or a path ({TOKENIZER}; that of {TINY})")
     add(
         "--diffusion_transformer_dir",
-        default=network,
-        help="folder with model.pt, or run folder; below checkpoint_dir or a path (%(default)s)",
+        help=f"folder with model.pt, or run folder; below checkpoint_dir or a path ({network}; {_tiny(network)} where "
+        "checkpoint_dir has that alone)",
     )
+    parser.set_defaults(default_network=network)
     add("--preset", help="network of model.pt, where the folder's name does not tell, e.g. predict1-7b-video2world")
     add("--text_encoder_dir", help=f"T5 encoder (checkpoint_dir/{DEFAULT_TEXT_ENCODER}, else that repository)")
 
@@ -83,9 +86,11 @@ def add_common(parser: argparse.ArgumentParser, *, frames: int, size: tuple[int,
     add("--video_save_folder", type=Path, default=Path("outputs"), help="(%(default)s)")
     add("--num_steps", type=int, default=35, help="sampler steps (%(default)s)")
     add("--guidance", type=float, default=7.0, help="g in cond + g * (cond - uncond) (%(default)s)")
-    add("--num_video_frames", type=int, default=frames, help="frames of the video (%(default)s)")
-    add("--height", type=int, default=size[0], help="pixels (%(default)s)")
-    add("--width", type=int, default=size[1], help="pixels (%(default)s)")
+    small = f"of {TINY}"
+    add("--num_video_frames", type=int, help=f"frames of the video ({frames}; {small} {TINY_FRAMES})")
+    add("--height", type=int, help=f"pixels ({size[0]}; {small} {TINY_SIZE[0]})")
+    add("--width", type=int, help=f"pixels ({size[1]}; {small} {TINY_SIZE[1]})")
+    parser.set_defaults(default_frames=frames, default_size=size)
     add("--fps", type=float, help="frames per second (24; with a run folder as nemo-cosmos generate chooses)")
     add("--overwrite", action="store_true", help="make finished videos again")
     add("--seed", type=int, default=1, help="of the noise (%(default)s)")
@@ -102,15 +107,13 @@ def run_script(kind: Kind, arguments: argparse.Namespace) -> JobSummary:
         InputError: flags that contradict each other, or a folder that is not there.
     """
     report_to(arguments.video_save_folder)
-    root = Path(arguments.checkpoint_dir)
+    root = root_of(arguments)
     requests = _requests(kind, arguments)
     job = job_of(arguments)
     negative = default_negative_prompt() if arguments.negative_prompt is None else arguments.negative_prompt
     is_video = kind == "Video2World"
     config = GenerationConfig(
-        height=arguments.height,
-        width=arguments.width,
-        num_frames=arguments.num_video_frames,
+        **sizes_of(arguments, job),
         overlap_frames=arguments.overlap_frames if is_video else 1,
         fps=rate_of(arguments, job),
         num_input_frames=arguments.num_input_frames if is_video else 1,
@@ -134,20 +137,47 @@ def rate_of(arguments: argparse.Namespace, job: GenerationJob) -> float | None:
     return arguments.fps or (None if job.weights.is_dir() else 24.0)
 
 
+def sizes_of(arguments: argparse.Namespace, job: GenerationJob) -> dict[str, Any]:
+    """Height, width and frames of the video: the user's, else those that the network was released for."""
+    tiny = job.preset in TINY_NETWORKS
+    height, width = TINY_SIZE if tiny else arguments.default_size
+    frames = TINY_FRAMES if tiny else arguments.default_frames
+    named = {"height": arguments.height, "width": arguments.width, "num_frames": arguments.num_video_frames}
+    defaults = {"height": height, "width": width, "num_frames": frames}
+    return {name: defaults[name] if value is None else value for name, value in named.items()}
+
+
+def root_of(arguments: argparse.Namespace) -> Path:
+    """Where all weights are: --checkpoint_dir, or the folder that the package brings along."""
+    return packaged(arguments.checkpoint_dir) or Path(arguments.checkpoint_dir)
+
+
+def _tiny(network: str) -> str:
+    """The folder in nemo-cosmos-tiny that stands where that of a large network does."""
+    return network.replace("-7B-", "-Tiny-")
+
+
 def job_of(arguments: argparse.Namespace) -> GenerationJob:
     """The models and places that the flags of every script name.
 
     Raises:
         InputError: one of them is not there.
     """
-    root, preset = Path(arguments.checkpoint_dir), arguments.preset
-    weights = below(root, arguments.diffusion_transformer_dir, "--diffusion_transformer_dir")
+    root, preset = root_of(arguments), arguments.preset
+    network, tokenizer = arguments.diffusion_transformer_dir, arguments.tokenizer_dir
+    if network is None:
+        network = arguments.default_network
+        if not (root / network).exists() and (root / _tiny(network)).exists():
+            network = _tiny(network)
+    weights = below(root, network, "--diffusion_transformer_dir", "network")
     if (weights / "model.pt").is_file():
         preset = preset or preset_of(weights.name)
         weights = weights / "model.pt"
+    if tokenizer is None:
+        tokenizer = PARTS["tokenizer"] if preset in TINY_NETWORKS else TOKENIZER
     return GenerationJob(
         weights=weights,
-        tokenizer=below(root, arguments.tokenizer_dir, "--tokenizer_dir"),
+        tokenizer=below(root, tokenizer, "--tokenizer_dir", "tokenizer"),
         output=arguments.video_save_folder,
         preset=preset,
         text_encoder=text_encoder_in(root, arguments.text_encoder_dir),
@@ -179,9 +209,10 @@ def _requests(kind: Kind, arguments: argparse.Namespace) -> list[GenerationReque
     return requests
 
 
-def below(root: Path, name: str, flag: str) -> Path:
-    """The path of this name below ``root``, or the name as a path; InputError names the flag where neither exists."""
-    for path in (root / name, Path(name)):
+def below(root: Path, name: str, flag: str, part: TinyPart | None = None) -> Path:
+    """The path of this name below ``root``, or the name as a path or as that of a packaged ``part``; InputError names
+    the flag where nothing of these exists."""
+    for path in (root / name, packaged(name, part) or Path(name)):
         if path.exists():
             return path
     raise InputError(f"{flag} {name}: neither {root / name} nor {name} exists")
@@ -190,7 +221,7 @@ def below(root: Path, name: str, flag: str) -> Path:
 def text_encoder_in(root: Path, name: str | None, flag: str = "--text_encoder_dir") -> str:
     """The text encoder of this name, below ``root`` or a path; by default the one there, else a repository."""
     if name is not None:
-        return str(below(root, name, flag))
+        return str(below(root, name, flag, "text_encoder"))
     local = root / DEFAULT_TEXT_ENCODER
     return str(local) if local.is_dir() else DEFAULT_TEXT_ENCODER
 

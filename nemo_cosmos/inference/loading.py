@@ -60,7 +60,7 @@ def build_models(job: GenerationJob, ranks: Ranks) -> Models:
     dit = describe_network(job.weights, job.preset)
     _check_weights(job, dit)
     device, dtype = ranks.device, compute_dtype(job, ranks)
-    text_length = trained_text_length(job.weights)
+    text_length = trained_text_length(job.weights, dit)
 
     def component(part: Part, load: Any) -> Component[Any]:
         return Component(part, load, device=device, offload=part in job.offload)
@@ -111,7 +111,7 @@ def open_pipeline(
         InputError: no pipeline runs the network, settings that have no effect, or what the run does not say is open.
     """
     kind = pipeline_for(models.dit)
-    defaults = weight_defaults(job.weights, config, kind.released_size)
+    defaults = weight_defaults(job.weights, config, kind.released_size, models.dit)
     return kind(models, config, defaults, ranks, upsampler_word_limit=job.upsampler_word_limit)
 
 

@@ -13,8 +13,9 @@ from nemo_cosmos.checkpoint.files import MODEL_CONFIG
 from nemo_cosmos.checkpoint.sources import preset_of
 from nemo_cosmos.download.hub import fetch_to_cache
 from nemo_cosmos.errors import InputError
+from nemo_cosmos.models.text import DEFAULT_TEXT_ENCODER
 from nemo_cosmos.models.wan_vae import DIFFUSERS_FILES, ORIGINAL_FILES, find_wan_vae
-from nemo_cosmos.tiny import Part, packaged
+from nemo_cosmos.tiny import TINY, TinyPart, located, packaged
 
 NETWORK_FILES = ("model.pt", "config.json", "transformer/*")
 """Of a released network: the original file, or diffusers' transformer."""
@@ -55,7 +56,28 @@ def find_tokenizer(name: str | Path) -> Path:
     return find_folder(name, TOKENIZER_FILES)
 
 
-def find_folder(name: str | Path, files: tuple[str, ...], part: Part | None = None) -> Path:
+def tokenizer_for(model: str | Path, tokenizer: str | Path | None) -> Path:
+    """The tokenizer that is named, found as :func:`find_tokenizer` does, or the one that belongs to a packaged model.
+
+    Raises:
+        InputError: none is named and the model is no packaged one, or there is nothing of this name.
+    """
+    if tokenizer is None and packaged(model) is None:
+        raise InputError(
+            f"tokenizer: name the tokenizer of {model}, a folder such as checkpoints/Cosmos-Tokenize1-CV8x8x8-720p; "
+            f"only {TINY} brings its own along"
+        )
+    return find_tokenizer(tokenizer or TINY)
+
+
+def text_encoder_for(model: str | Path, text_encoder: str | Path | None) -> str:
+    """The text encoder that is named, or the one that ``model`` was trained with where it is a released one."""
+    if text_encoder is None:
+        text_encoder = DEFAULT_TEXT_ENCODER if packaged(model) is None else TINY
+    return str(located(text_encoder, "text_encoder"))
+
+
+def find_folder(name: str | Path, files: tuple[str, ...], part: TinyPart | None = None) -> Path:
     """A path as it is; the folder of a packaged model; the download of a repository's ``files`` where nothing has
     that path and the hub may have it.
 

@@ -18,15 +18,25 @@ from nemo_cosmos.errors import InputError
 from nemo_cosmos.inference.batch_json import Asked, request_for, requests_from_json
 from nemo_cosmos.inference.config import GenerationConfig, run_folder_of, weight_defaults
 from nemo_cosmos.inference.job import GenerationJob, JobSummary, run_job
+from nemo_cosmos.inference.known_flags import below
 from nemo_cosmos.inference.loading import describe_network
 from nemo_cosmos.inference.pipelines import pipeline_for
 from nemo_cosmos.inference.pipelines.text2image import ASPECT_RATIOS
 from nemo_cosmos.inference.places import find_adapters, find_tokenizer
-from nemo_cosmos.inference.predict2_network import SIZES, Kind, Network, identify, released_file
+from nemo_cosmos.inference.predict2_network import (
+    SIZES,
+    TINY_SIZE_NAME,
+    Kind,
+    Network,
+    default_size,
+    identify,
+    released_file,
+)
 from nemo_cosmos.inference.predict2_parser import RATIO, REFINER, SCRIPTS, VIDEO_FRAMES, VIDEO_SIZES, build_parser
 from nemo_cosmos.inference.prompts import released_negative_prompt
 from nemo_cosmos.logs import log_shown
 from nemo_cosmos.models.text import DEFAULT_TEXT_ENCODER
+from nemo_cosmos.tiny import PARTS, located, packaged
 
 logger = logging.getLogger(__name__)
 
@@ -55,6 +65,7 @@ def run_script(kind: Kind, arguments: argparse.Namespace) -> list[JobSummary]:
             the one that is meant.
     """
     report_to(arguments.save_path.parent)
+    arguments.checkpoint_dir = packaged(arguments.checkpoint_dir) or arguments.checkpoint_dir
     _refuse(kind, arguments)
     with log_shown():
         asked = _asked(kind, arguments)
@@ -138,12 +149,14 @@ def _given_frames(kind: Kind, arguments: argparse.Namespace) -> int:
 
 def _network(kind: Kind, arguments: argparse.Namespace) -> Network:
     size, path = arguments.model_size, arguments.dit_path
+    path = None if path is None else located(path, "network")
     weights = "ema" if arguments.load_ema else "reg"
     if path is None:
         which = {}
         if kind == "video2world":
             which = {"resolution": arguments.resolution or "720", "fps": arguments.fps or "16"}
-        path = released_file(arguments.checkpoint_dir, kind, size or SIZES[0], **which)
+        root = arguments.checkpoint_dir
+        path = released_file(root, kind, size or default_size(root, kind), **which)
         if not path.is_file():
             raise InputError(f"{path} is not there: name the weights with --dit_path, or download the released ones "
                              "(tools/download_predict2_checkpoints.py)")  # fmt: skip
@@ -176,7 +189,7 @@ def _settings(kind: Kind, arguments: argparse.Namespace, network: Network) -> di
         sizes = VIDEO_SIZES[arguments.resolution or "720"]
     else:
         settings["negative_prompt"] = (arguments.negative_prompt or "").strip() or None
-    named, known = arguments.aspect_ratio or getattr(arguments, "resolution", None), _run_says(network.path)
+    named, known = arguments.aspect_ratio or getattr(arguments, "resolution", None), _known(network)
     if settings["height"] is None and (named or not known):
         settings["height"], settings["width"] = sizes[arguments.aspect_ratio or RATIO]
     if kind == "video2world" and settings["num_frames"] is None:
@@ -201,10 +214,12 @@ def _view_settings(arguments: argparse.Namespace, *, of_run: bool) -> dict[str, 
     }
 
 
-def _run_says(path: Path) -> bool:
-    """Whether weights are of a run that tells size and length of what it was trained on."""
+def _known(network: Network) -> bool:
+    """Whether size and length of what weights were trained on are known: those of a run, or of nemo-cosmos-tiny."""
     try:
-        found = weight_defaults(path, GenerationConfig(), (0, 0))
+        found = weight_defaults(
+            network.path, GenerationConfig(), (0, 0), describe_network(network.path, network.preset)
+        )
     except InputError as error:
         logger.info("the size and length of the released networks are taken: %s", error)
         return False
@@ -220,7 +235,7 @@ def _job(kind: Kind, arguments: argparse.Namespace, network: Network) -> dict[st
         "preset": network.preset,
         "kind": "ema" if arguments.load_ema else "reg",
         "tokenizer": _tokenizer(kind, arguments),
-        "text_encoder": arguments.text_encoder or _local(root, DEFAULT_TEXT_ENCODER),
+        "text_encoder": str(located(arguments.text_encoder or _local(root, DEFAULT_TEXT_ENCODER), "text_encoder")),
         "text_encoder_dtype": torch.bfloat16 if arguments.downcast_text_encoder else torch.float32,
         "lora": find_adapters(arguments.lora_path),
         "lora_alpha": arguments.lora_alpha,
@@ -235,7 +250,9 @@ def _job(kind: Kind, arguments: argparse.Namespace, network: Network) -> dict[st
 def _tokenizer(kind: Kind, arguments: argparse.Namespace) -> Path:
     if arguments.tokenizer_dir is not None:
         return find_tokenizer(arguments.tokenizer_dir)
-    size = arguments.model_size or SIZES[0]
+    size = arguments.model_size or default_size(arguments.checkpoint_dir, kind)
+    if size == TINY_SIZE_NAME:
+        return below(arguments.checkpoint_dir, PARTS["tokenizer"], "--tokenizer_dir")
     # The released multiview network comes without one, and takes that of Video2World.
     owner: Kind = "video2world" if kind == "multiview" else kind
     released = released_file(arguments.checkpoint_dir, owner, size).parent / "tokenizer" / "tokenizer.pth"

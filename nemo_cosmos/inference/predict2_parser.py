@@ -59,7 +59,8 @@ def build_parser(kind: Kind, description: str) -> argparse.ArgumentParser:
     parser = Flags(description=description, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False)
     script, video, several = SCRIPTS[kind], kind != "text2image", kind == "multiview"
     add, makes = parser.add_argument, script.makes
-    add("--model_size", help="2B or 14B (that of --dit_path, else 2B)")
+    add("--model_size", help="2B, 14B or Tiny (that of --dit_path, else 2B; Tiny with --checkpoint_dir "
+        "nemo-cosmos-tiny)")  # fmt: skip
     add("--dit_path", type=Path, help="weights: .pt file, with or without adapters in it, run folder or diffusers "
         "folder (the released ones below --checkpoint_dir)")  # fmt: skip
     add("--load_ema", action="store_true", help="averaged weights instead of the regular ones")

@@ -20,12 +20,11 @@ from nemo_cosmos.inference.inputs import GivenFrames
 from nemo_cosmos.inference.job_settings import GenerationJob
 from nemo_cosmos.inference.loading import build_models, open_pipeline
 from nemo_cosmos.inference.pipelines import pipeline_for
-from nemo_cosmos.inference.places import find_adapters, find_network, find_tokenizer
+from nemo_cosmos.inference.places import find_adapters, find_network, text_encoder_for, tokenizer_for
 from nemo_cosmos.inference.progress import progress_bars
 from nemo_cosmos.inference.ranks import start_ranks
 from nemo_cosmos.inference.requests import CAMERA, GenerationRequest, asked_for
 from nemo_cosmos.logs import log_shown
-from nemo_cosmos.models.text import DEFAULT_TEXT_ENCODER
 from nemo_cosmos.typed import check_arguments
 
 if TYPE_CHECKING:
@@ -60,8 +59,8 @@ class Pipeline:
         cls,
         model: str | Path,
         *,
-        tokenizer: str | Path,
-        text_encoder: str | Path = DEFAULT_TEXT_ENCODER,
+        tokenizer: str | Path | None = None,
+        text_encoder: str | Path | None = None,
         lora: str | Path | tuple[str | Path | tuple[str | Path, float], ...] | None = None,
         lora_alpha: float | None = None,
         weights: Weights = "ema",
@@ -76,9 +75,12 @@ class Pipeline:
         """Load the models, once; parts named in ``offload`` are loaded when they are needed.
 
         Args:
-            model: run folder, ``.pt`` file in the released layout, diffusers folder, or repository of the hub.
-            tokenizer: tokenizer folder, Wan's tokenizer.pth, or repository of the hub.
-            text_encoder: folder or repository of the T5 encoder.
+            model: run folder, ``.pt`` file in the released layout, diffusers folder, repository of the hub, or
+                ``nemo-cosmos-tiny``, which the package brings along.
+            tokenizer: tokenizer folder, Wan's tokenizer.pth, or repository of the hub; None: that of
+                ``nemo-cosmos-tiny``, with a model of it.
+            text_encoder: folder or repository of the T5 encoder; None: ``google-t5/t5-11b``, for models of
+                ``nemo-cosmos-tiny`` theirs.
             lora: adapters to merge into the network: PEFT folder, repository, ``.safetensors`` or ``.pt`` file, or a
                 list of these, or of pairs with how much of each is added, such as ``[("a", 0.7), ("b", 0.3)]``.
             lora_alpha: of adapters whose file does not say it; None: their rank.
@@ -100,11 +102,11 @@ class Pipeline:
             path, preset = find_network(model, preset)
             job = GenerationJob.from_names(
                 weights=path,
-                tokenizer=find_tokenizer(tokenizer),
+                tokenizer=tokenizer_for(model, tokenizer),
                 output=Path(),  # Not written to: frames are handed out.
                 preset=preset,
                 kind=weights,
-                text_encoder=str(text_encoder),
+                text_encoder=text_encoder_for(model, text_encoder),
                 lora=find_adapters(_adapters(lora)),
                 lora_alpha=lora_alpha,
                 upsampler=None if prompt_upsampler is None else str(prompt_upsampler),

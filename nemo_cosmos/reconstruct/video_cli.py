@@ -19,6 +19,7 @@ from nemo_cosmos.ending import Flags, report_to, run_to_end
 from nemo_cosmos.errors import InputError, require_range
 from nemo_cosmos.logs import log_shown
 from nemo_cosmos.precision import LONG, short_name, to_dtype
+from nemo_cosmos.tiny import TINY, packaged
 
 if TYPE_CHECKING:
     from nemo_cosmos.reconstruct.codec import TokenizerCodec
@@ -49,7 +50,7 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--tokenizer_type",
         help="CV8x8x8-720p, DV8x16x16-720p, CV4x8x8-360p, DV4x8x8-360p or (in torch mode alone) Wan2.1-VAE; "
-        "required in torch mode",
+        f"required in torch mode, except with --checkpoint {TINY}",
     )
     parser.add_argument(
         "--mode",
@@ -90,8 +91,14 @@ def run(argv: Sequence[str]) -> list[Path]:
         raise InputError(f"--video_pattern {args.video_pattern!r}: no video matches")
     if args.checkpoint is None and (args.checkpoint_enc is None or args.checkpoint_dec is None):
         raise InputError("no checkpoint: give --checkpoint, or --checkpoint_enc and --checkpoint_dec")
-    if args.mode == "torch" and args.tokenizer_type is None:
+    if (
+        args.mode == "torch"
+        and args.tokenizer_type is None
+        and (args.checkpoint is None or packaged(args.checkpoint, "tokenizer") is None)
+    ):
         raise InputError("--mode torch needs --tokenizer_type")
+    if args.mode == "jit" and args.checkpoint is not None and packaged(args.checkpoint, "tokenizer") is not None:
+        raise InputError(f"--checkpoint {args.checkpoint} has no TorchScript files: add --mode torch")
     if args.mode == "jit" and args.tokenizer_type == "Wan2.1-VAE":
         raise InputError("--tokenizer_type Wan2.1-VAE has no TorchScript files: add --mode torch")
     if not 1 <= args.temporal_window <= LONGEST_WINDOW:

@@ -17,8 +17,8 @@ from nemo_cosmos.errors import InputError
 TINY = "nemo-cosmos-tiny"
 FOLDER = Path(__file__).parent / "checkpoints"
 """In the layout of a ``--checkpoint_dir`` with the released models."""
-Part = Literal["network", "tokenizer", "text_encoder"]
-PARTS: Mapping[Part, str] = {
+TinyPart = Literal["network", "tokenizer", "text_encoder"]
+PARTS: Mapping[TinyPart, str] = {
     "network": "Cosmos-Predict1-Tiny-Video2World",
     "tokenizer": "Cosmos-Tokenize1-CV4x8x8-Tiny",
     "text_encoder": "google-t5/t5-11b",
@@ -26,7 +26,7 @@ PARTS: Mapping[Part, str] = {
 """What the name alone means, by what is asked for."""
 
 
-def packaged(name: str | Path, part: Part | None = None) -> Path | None:
+def packaged(name: str | Path, part: TinyPart | None = None) -> Path | None:
     """The folder of a packaged model, None for every other name.
 
     Args:
@@ -50,7 +50,7 @@ def packaged(name: str | Path, part: Part | None = None) -> Path | None:
     return found
 
 
-def located(name: str | Path, part: Part) -> Path:
+def located(name: str | Path, part: TinyPart) -> Path:
     """The path that a name stands for: the packaged model's, else the name itself; raises as :func:`packaged`."""
     return packaged(name, part) or Path(name)
 

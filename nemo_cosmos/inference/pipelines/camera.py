@@ -60,7 +60,7 @@ class CameraPipeline(WorldPipeline):
             InputError: no trajectory, one that cannot be read, or fewer poses than frames.
         """
         requests, config = super().complete(dit, requests, config, weights)
-        defaults = weight_defaults(weights, config, cls.released_size)
+        defaults = weight_defaults(weights, config, cls.released_size, dit)
         frames = config.num_frames or defaults.num_frames or FRAMES
         chunk = config.chunk_frames or min(frames, defaults.num_frames or FRAMES)
         config = replace(config, num_frames=frames, chunk_frames=chunk)

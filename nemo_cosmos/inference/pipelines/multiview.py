@@ -84,7 +84,7 @@ class MultiviewPipeline(WorldPipeline):
             InputError: cameras that the network does not know, captions or inputs that do not fit them, or results
                 that would share a file.
         """
-        defaults = weight_defaults(weights, config, cls.released_size)
+        defaults = weight_defaults(weights, config, cls.released_size, dit)
         rig = rig_for(dit, config, defaults, cls.released_rig)
         config = replace(config, rig=rig, num_views=None)
         requests = [with_views(request, rig, config, defaults) for request in requests]
