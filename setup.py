@@ -5,5 +5,8 @@ from setuptools import find_packages, setup
 setup(
     packages=[*find_packages(include=["nemo_cosmos", "nemo_cosmos.*"]), "nemo_cosmos.conf"],
     package_dir={"nemo_cosmos.conf": "conf"},
-    package_data={"nemo_cosmos.conf": ["**/*.yaml"], "nemo_cosmos": ["**/*.html", "**/*.yaml", "**/*.json"]},
+    package_data={
+        "nemo_cosmos.conf": ["**/*.yaml"],
+        "nemo_cosmos": ["**/*.html", "**/*.yaml", "**/*.json", "tiny/checkpoints/**"],
+    },
 )

@@ -7,7 +7,7 @@ Batch grouping, number of ranks, resuming and options that add or remove other d
 
 import hashlib
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from statistics import NormalDist
 from typing import Literal
@@ -115,8 +115,21 @@ def sample_generator(
     The seed is 64 bits of BLAKE2b over (seed, position, stream). PyTorch's CPU generator uses the low 32 of them, its
     CUDA generator all; the numbers drawn differ between the two kinds of device.
     """
+    return torch.Generator(device=device).manual_seed(_stream_seed(seed, position, stream))
+
+
+def _stream_seed(seed: int, position: int, stream: str) -> int:
     digest = hashlib.blake2b(f"{int(seed)}/{int(position)}/{stream}".encode(), digest_size=8).digest()
-    return torch.Generator(device=device).manual_seed(int.from_bytes(digest, "little") >> 1)
+    return int.from_bytes(digest, "little") >> 1
+
+
+def _one_after_another(
+    seed: int, positions: Sequence[int], stream: str, device: torch.device | str = "cpu"
+) -> Iterator[torch.Generator]:
+    """:func:`sample_generator` of each position; valid until the next is asked for, because making one takes long."""
+    generator = torch.Generator(device=device)
+    for position in positions:
+        yield generator.manual_seed(_stream_seed(seed, position, stream))
 
 
 def draw_training_noise(
@@ -149,24 +162,23 @@ def draw_training_noise(
     positions = [int(p) for p in position]
     num_channels, num_frames, height, width = shape
     options = condition_frames or ConditionFrames(location="none")
-    sigmas = [sigma.draw(sample_generator(seed, p, stream="sigma")) for p in positions]
+    sigmas = [sigma.draw(g) for g in _one_after_another(seed, positions, "sigma")]
     augments = (
-        [augment_sigma.draw(sample_generator(seed, p, stream="augment_sigma")) for p in positions]
+        [augment_sigma.draw(g) for g in _one_after_another(seed, positions, "augment_sigma")]
         if augment_sigma is not None
         else None
     )
-    drop_text = [_open_uniform(sample_generator(seed, p, stream="drop_text")) < text_drop_rate for p in positions]
+    drop_text = [_open_uniform(g) < text_drop_rate for g in _one_after_another(seed, positions, "drop_text")]
     drop_condition = [
-        _open_uniform(sample_generator(seed, p, stream="drop_condition")) < options.drop_rate for p in positions
+        _open_uniform(g) < options.drop_rate for g in _one_after_another(seed, positions, "drop_condition")
     ]
     num_condition_frames, indicator = _draw_condition_frames(positions, num_frames, seed, options)
 
     def normal(stream: str) -> Tensor:
-        out = torch.empty((len(positions), num_channels, num_frames, height, width), device=device)
-        for row, p in zip(out, positions, strict=True):
-            generator = sample_generator(seed, p, generator_device, stream)
-            row.copy_(torch.randn(tuple(shape), generator=generator, device=generator_device))
-        return out
+        out = torch.empty((len(positions), num_channels, num_frames, height, width), device=generator_device)
+        for row, generator in zip(out, _one_after_another(seed, positions, stream, generator_device), strict=True):
+            row.normal_(generator=generator)
+        return out.to(device)
 
     return TrainingDraw(
         sigma=torch.tensor(sigmas, dtype=torch.float32, device=device),
@@ -195,7 +207,7 @@ def _draw_condition_frames(
     if num_frames % options.num_views:
         raise ValueError(f"{num_frames} latent frames cannot be split into {options.num_views} views of equal length")
     per_view = num_frames // options.num_views
-    generators = [sample_generator(seed, p, stream="condition_frames") for p in positions]
+    generators = _one_after_another(seed, positions, "condition_frames")
     if options.location == "random":
         rows = torch.stack(
             [(torch.rand(per_view, generator=g, dtype=torch.float64) < options.rate).float() for g in generators]

@@ -25,7 +25,10 @@ from nemo_cosmos.scenes.photographs import PHOTOGRAPHS, Photograph, require_phot
 from nemo_cosmos.scenes.worlds.arm import render_arm
 from nemo_cosmos.scenes.worlds.floating import render_floating
 from nemo_cosmos.scenes.worlds.moving_photo import render_moving_photo
+from nemo_cosmos.scenes.worlds.patterns import render_pattern
 from nemo_cosmos.scenes.worlds.pictures import Library
+from nemo_cosmos.scenes.worlds.road import render_road
+from nemo_cosmos.scenes.worlds.solid import render_room, render_street
 from nemo_cosmos.scenes.worlds.stage import Clip, Render, Stage
 
 LIST_NAME = "training_list.json"
@@ -61,10 +64,14 @@ class Kind:
 
 
 KINDS: dict[str, Kind] = {
-    "moving_photo": Kind(render_moving_photo, 24, of_photographs=True),
+    "moving_photo": Kind(render_moving_photo, 23, of_photographs=True),
     "floating": Kind(render_floating, 20),
-    "arm": Kind(render_arm, 25, ARM_RATES),
+    "arm": Kind(render_arm, 24, ARM_RATES),
     "shapes": Kind(render_shapes, 13, (8.0,)),
+    "road": Kind(render_road, 6),
+    "street": Kind(render_street, 4, (5.0, 8.0, 10.0, 15.0, 24.0, 30.0)),
+    "room": Kind(render_room, 4),
+    "pattern": Kind(render_pattern, 6),
 }
 """All kinds by the names that the list of clips has for them."""
 
@@ -96,15 +103,15 @@ class WorldsSettings:
         require_range("--frames", self.frames, 2, 10_000)
         require_range("--seed", self.seed, 0, (1 << 63) - 1)
         # Several such arrays in fp32 are held at a time.
-        if 3 * self.frames * self.size[0] * self.size[1] > LARGEST_CLIP // 16:
+        if 3 * self.frames * self.size[0] * self.size[1] > LARGEST_CLIP // 64:
             raise InputError(
                 f"--frames {self.frames} of --size {self.size[0]}x{self.size[1]}: expected a clip of at most "
-                f"{LARGEST_CLIP >> 24} MiB; render fewer or smaller frames"
+                f"{LARGEST_CLIP >> 26} MiB; render fewer or smaller frames"
             )
 
 
-class _Clips(Dataset[str]):
-    """Each item renders a clip, unless it is there already, and is the path of its video."""
+class _Clips(Dataset["Path | Exception"]):
+    """Each item renders a clip, unless it is there already, and is the path of its video, or why there is none."""
 
     def __init__(self, out: Path, settings: WorldsSettings, photographs: Sequence[Photograph]) -> None:
         self.out, self.settings, self.photographs = out, settings, photographs
@@ -113,18 +120,25 @@ class _Clips(Dataset[str]):
     def __len__(self) -> int:
         return self.settings.clips + self.settings.held_out
 
-    def __getitem__(self, index: int) -> str:
+    def __getitem__(self, index: int) -> Path | Exception:
         split, number = _place(self.settings, index)
         video = self.out / SPLITS[split] / "videos" / f"{SPLITS[split]}_{number:05d}.mp4"
-        if not (video.is_file() and _record(video).is_file()):
-            self.library = self.library or Library(self.photographs)
-            _write_clip(video, self.settings, self.library, (self.settings.seed, split, number))
-        return str(video)
+        try:
+            if not all(file.is_file() for file in (video, _caption(video), _record(video))):
+                self.library = self.library or Library(self.photographs)
+                _write_clip(video, self.settings, self.library, (self.settings.seed, split, number))
+        except (InputError, OSError) as error:
+            return error
+        return video
 
 
 def _place(settings: WorldsSettings, index: int) -> tuple[int, int]:
     """Number of the split, and of the clip in it."""
     return (0, index) if index < settings.clips else (1, index - settings.clips)
+
+
+def _caption(video: Path) -> Path:
+    return video.parents[1] / "metas" / f"{video.stem}.txt"
 
 
 def _record(video: Path) -> Path:
@@ -153,13 +167,15 @@ def render_worlds(
         for folder in ("videos", "metas", "made_from"):
             (out / split / folder).mkdir(parents=True, exist_ok=True)
     videos = []
-    for name in _rendered(_Clips(out, settings, photographs), workers):
-        videos.append(Path(name))
-        yield videos[-1]
+    for video in _rendered(_Clips(out, settings, photographs), workers):
+        if isinstance(video, Exception):
+            raise video
+        videos.append(video)
+        yield video
     _write_list(out, settings, photographs, videos)
 
 
-def _rendered(clips: _Clips, workers: int) -> Iterator[str]:
+def _rendered(clips: _Clips, workers: int) -> Iterator[Path | Exception]:
     threads = torch.get_num_threads()
     if workers <= 1:
         torch.set_num_threads(1)
@@ -197,7 +213,7 @@ def draw_clip(
 
 def _write_clip(video: Path, settings: WorldsSettings, library: Library, seed: tuple[int, ...]) -> None:
     clip, kind, stage = draw_clip(settings, library, seed)
-    write_text(video.parents[1] / "metas" / f"{video.stem}.txt", clip.caption + "\n")
+    write_text(_caption(video), clip.caption + "\n")
     write_json(_record(video), {"kind": kind, "made_from": sorted(stage.used)}, indent=None)
     write_mp4(video, clip.frames, stage.fps, quality=QUALITY)
 
@@ -206,7 +222,7 @@ def _write_list(
     out: Path, settings: WorldsSettings, photographs: Sequence[Photograph], videos: Sequence[Path]
 ) -> None:
     """Every clip and photograph, one a line."""
-    shots = [{**_listed(photograph), "name": photograph.name} for photograph in photographs]
+    shots = [{"name": photograph.name, **_listed(photograph)} for photograph in photographs]
     clips = []
     for video in videos:
         digest = hashlib.sha256(video.read_bytes()).hexdigest()
@@ -221,7 +237,7 @@ def _write_list(
 
 
 def _listed(photograph: Photograph) -> dict[str, Any]:
-    return {key: getattr(photograph, key) for key in ("file", "package", "licence", "sha256")}
+    return {key: getattr(photograph, key) for key in ("package", "file", "licence", "sha256")}
 
 
 def _flags(settings: WorldsSettings) -> str:

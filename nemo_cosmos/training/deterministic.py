@@ -16,6 +16,8 @@ from nemo_cosmos.errors import InputError
 logger = logging.getLogger(__name__)
 
 CUBLAS_WORKSPACE = "CUBLAS_WORKSPACE_CONFIG"
+SETTINGS = {CUBLAS_WORKSPACE: ":4096:8", "TORCHINDUCTOR_DETERMINISTIC": "1"}
+"""Environment variables: a fixed workspace for matrix products, and compiled kernels that no timing chooses."""
 
 
 def refuse_nondeterministic(cfg: TrainConfig) -> None:
@@ -34,7 +36,7 @@ def refuse_nondeterministic(cfg: TrainConfig) -> None:
 def deterministic_kernels(wanted: bool) -> Iterator[None]:
     """Within it, PyTorch refuses operations whose result depends on timing; attention is flash, not cuDNN's.
 
-    Must be entered before the first matrix product on a GPU: cuBLAS reads its workspace setting once.
+    Must be entered before the first matrix product on a GPU and the first compilation: the settings are read once.
     """
     if not wanted:
         yield
@@ -43,8 +45,8 @@ def deterministic_kernels(wanted: bool) -> Iterator[None]:
     fill = switches.fill_uninitialized_memory
     before = torch.are_deterministic_algorithms_enabled()
     only_warns = torch.is_deterministic_algorithms_warn_only_enabled()
-    workspace = os.environ.get(CUBLAS_WORKSPACE)
-    os.environ.setdefault(CUBLAS_WORKSPACE, ":4096:8")
+    added = {name: value for name, value in SETTINGS.items() if name not in os.environ}
+    os.environ.update(added)
     torch.use_deterministic_algorithms(True)
     # Filling every new buffer costs a memory pass each, and nothing here reads memory that it has not written.
     switches.fill_uninitialized_memory = False
@@ -54,5 +56,5 @@ def deterministic_kernels(wanted: bool) -> Iterator[None]:
     finally:
         torch.use_deterministic_algorithms(before, warn_only=only_warns)
         switches.fill_uninitialized_memory = fill
-        if workspace is None:
-            os.environ.pop(CUBLAS_WORKSPACE, None)
+        for name in added:
+            os.environ.pop(name, None)

@@ -11,6 +11,8 @@ from nemo_cosmos.config import TrainConfig, load_config
 from nemo_cosmos.errors import InputError
 from nemo_cosmos.models.dit import attention
 from nemo_cosmos.training.deterministic import CUBLAS_WORKSPACE, deterministic_kernels, refuse_nondeterministic
+from nemo_cosmos.training.tokenizer import trainer
+from nemo_cosmos.training.tokenizer.config import TokenizerTrainConfig
 
 
 def test_it_holds_within_the_run_only(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -33,3 +35,18 @@ def test_a_setting_that_takes_it_back_is_refused() -> None:
     refuse_nondeterministic(load_config(TrainConfig, words))
     with pytest.raises(InputError, match="context_backend"):
         refuse_nondeterministic(load_config(TrainConfig, [*words, "parallel.context_backend=transformer_engine"]))
+
+
+@pytest.mark.parametrize("wanted", [False, True])
+def test_tokenizers_are_trained_within_it_where_asked_to(wanted: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    seen = []
+
+    def make(config: TokenizerTrainConfig, interrupts: object) -> None:
+        seen.append(torch.are_deterministic_algorithms_enabled())
+        raise InputError("seen")
+
+    monkeypatch.setattr(trainer, "TokenizerTrainer", make)
+    words = ["experiment=demo_tokenizer", f"trainer.deterministic={str(wanted).lower()}"]
+    with pytest.raises(InputError, match="seen"):
+        trainer.train(load_config(TokenizerTrainConfig, words, root="tokenizer_train"))
+    assert seen == [wanted] and not torch.are_deterministic_algorithms_enabled()

@@ -28,24 +28,23 @@ def model_card(trained_on: Mapping[str, Any], parameters: Mapping[str, int], com
     tokenizer = parameters[TOKENIZER]
     clips = trained_on["clips"]
     networks = "\n".join(
-        f"| `{name}/model.pt` | {PURPOSE[name]} | {count / 1e6:.2f} M |"
-        for name, count in parameters.items()
-        if name in PURPOSE
+        f"| `{name}/model.pt` | {use} | {parameters[name] / 1e6:.2f} M |" for name, use in PURPOSE.items()
     )
     made_by = "\n".join(f"    {line}" for line in trained_on["made_by"].values())
     photographs = "\n".join(
         f"| {one['file']} | {one['package']} | {one['licence']} |" for one in trained_on["photographs"]
     )
     shown = f"| photograph | package | licence |\n|---|---|---|\n{photographs}" if photographs else "None."
-    count = sum(clip.get("split") != "held_out" for clip in clips)
+    count = sum("/held_out_" not in clip["name"] for clip in clips)
     return f"""# nemo-cosmos-tiny
 
 Small world models in the layout of the released ones: a video tokenizer, four diffusion networks and a text encoder.
-They are there to post-train from, to try every command on, and to test with; they know small pictures of simple scenes.
+They are there to post-train from, to try every command on, and to test with; they know small pictures of simple
+scenes.
 
 | file | what it does | parameters |
 |---|---|---|
-| `Cosmos-Tokenize1-CV4x8x8-Tiny/` | makes one latent of 4 frames of 8 × 8 pixels, 16 channels | {tokenizer / 1e6:.2f} M |
+| `Cosmos-Tokenize1-CV4x8x8-Tiny/` | 4 frames of 8 × 8 pixels as 16 numbers, and back | {tokenizer / 1e6:.2f} M |
 {networks}
 | `google-t5/t5-11b/` | T5 encoder of width 64 with random weights: features of captions, no understanding | |
 
@@ -74,8 +73,8 @@ trained on these latents. The weights shipped are the averaged ones, rounded to 
 
 ## Limits
 
-Training saw clips of 17 frames alone, of the sizes above. Captions steer little beyond what those of the rendered clips
-name, because the text encoder has random weights. Nothing of NVIDIA's weights is in these.
+Training saw clips of 17 frames alone, of the sizes above. Captions steer little beyond what those of the rendered
+clips name, because the text encoder has random weights. Nothing of NVIDIA's weights is in these.
 
 ## Licence
 

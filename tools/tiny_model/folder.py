@@ -37,12 +37,12 @@ def round_tokenizer(source: Path, target: Path) -> None:
     Raises:
         InputError: it has more parameters than may be shipped, or no statistics.
     """
+    if not (source / "latent_stats.json").is_file():
+        raise InputError(f"{source}: no latent statistics; train with checkpoint.statistics_clips above 0")
     tokenizer = load_tokenizer(source)
     count = sum(parameter.numel() for parameter in tokenizer.module.parameters())
     if count > MOST_TOKENIZER_PARAMETERS:
         raise InputError(f"{source}: {count:,} parameters, expected at most {MOST_TOKENIZER_PARAMETERS:,}")
-    if tokenizer.mean is None or tokenizer.std is None:
-        raise InputError(f"{source}: no latent statistics; train with checkpoint.statistics_clips above 0")
     save_tokenizer(
         target,
         tokenizer.module.to(torch.bfloat16),
@@ -66,25 +66,27 @@ def assemble(target: Path, parts: Path, weights: Mapping[str, Path], lists: Mapp
         InputError: the folder is larger, or a network has more parameters, than may be shipped.
     """
     counts: dict[str, int] = {}
-    metadata = read_json(parts / TOKENIZER / "config.json")["metadata"]
+    counts[TOKENIZER] = read_json(parts / TOKENIZER / "config.json")["metadata"]["parameters"]
     with finished_folder(target) as temporary:
         for name in (TOKENIZER, TEXT_ENCODER):
             shutil.copytree(parts / name, temporary / name)
         seal_folder(temporary / TEXT_ENCODER)
         for name, file in weights.items():
             convert(file, temporary / name / "model.pt", "pt", dtype=torch.bfloat16)
-            tensors = read_tensors(temporary / name / "model.pt")
-            counts[name] = sum(tensor.numel() for tensor in tensors.values())
-        if (count := sum(counts.values())) > MOST_NETWORK_PARAMETERS:
+            counts[name] = _parameters(temporary / name / "model.pt")
+        if (count := sum(counts[name] for name in weights)) > MOST_NETWORK_PARAMETERS:
             raise InputError(f"the networks have {count:,} parameters, expected at most {MOST_NETWORK_PARAMETERS:,}")
         trained_on = training_list(lists)
         write_text(temporary / TRAINING_LIST, as_lines(trained_on))
         shutil.copyfile(REPOSITORY / "LICENSE", temporary / "LICENSE")
-        write_text(
-            temporary / "README.md", model_card(trained_on, {TOKENIZER: metadata["parameters"], **counts}, command)
-        )
+        write_text(temporary / "README.md", model_card(trained_on, counts, command))
         seal_folder(temporary)
         require_size(temporary)
+
+
+def _parameters(file: Path) -> int:
+    """Of the network; tables and the head that weights the loss are in fp32."""
+    return sum(tensor.numel() for tensor in read_tensors(file).values() if tensor.dtype == torch.bfloat16)
 
 
 def require_size(folder: Path) -> None:
@@ -112,7 +114,9 @@ def training_list(lists: Mapping[str, Path]) -> dict[str, Any]:
         found = read_json(file)
         made_by[shape] = found["made_by"]
         photographs |= {one["name"]: one for one in found["photographs"]}
-        clips += [{**one, "name": f"{shape}/{one['name']}"} for one in found["clips"]]
+        for one in found["clips"]:
+            facts = {key: value for key, value in one.items() if key not in ("name", "split")}
+            clips.append({"name": f"{shape}/{one['name']}", **facts})
     return {"made_by": made_by, "photographs": list(photographs.values()), "clips": clips}
 
 

@@ -12,11 +12,14 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from nemo_cosmos.models.fusion import fused
 
 MAX_FUSED_WIDTH = 256
 """Widest head of PyTorch's flash and cuDNN attention."""
+DETERMINISTIC_BACKENDS = [SDPBackend.FLASH_ATTENTION, SDPBackend.MATH]
+"""Those whose backward pass adds in a fixed order."""
 MAX_SCORES = 2**28
 """Scores in memory at once: 1 GiB in fp32."""
 HAS_FP32_PRODUCTS = "dtype" in torch.ops.aten.bmm.overloads()
@@ -27,7 +30,11 @@ def attention(q: Tensor, k: Tensor, v: Tensor, causal: bool) -> Tensor:
     """Softmax attention of (N, tokens, C) with scale 1/√C; ``causal`` hides later tokens."""
     if q.is_cuda and q.shape[-1] > MAX_FUSED_WIDTH and HAS_FP32_PRODUCTS:
         return wide_attention(q, k, v, causal)
-    return F.scaled_dot_product_attention(q.unsqueeze(1), k.unsqueeze(1), v.unsqueeze(1), is_causal=causal).squeeze(1)
+    q, k, v = q.unsqueeze(1), k.unsqueeze(1), v.unsqueeze(1)
+    if q.is_cuda and torch.are_deterministic_algorithms_enabled():
+        with sdpa_kernel(DETERMINISTIC_BACKENDS):
+            return F.scaled_dot_product_attention(q, k, v, is_causal=causal).squeeze(1)
+    return F.scaled_dot_product_attention(q, k, v, is_causal=causal).squeeze(1)
 
 
 def wide_attention(q: Tensor, k: Tensor, v: Tensor, causal: bool) -> Tensor:

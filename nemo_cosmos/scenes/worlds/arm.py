@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -13,8 +14,8 @@ from nemo_cosmos.scenes.words import with_article
 from nemo_cosmos.scenes.worlds.outlines import segment
 from nemo_cosmos.scenes.worlds.paths import shake, through
 from nemo_cosmos.scenes.worlds.pictures import Material
-from nemo_cosmos.scenes.worlds.stage import Clip, Stage, as_levels
-from nemo_cosmos.scenes.worlds.table import Table, draw_table, still
+from nemo_cosmos.scenes.worlds.stage import Clip, Stage, as_levels, blended
+from nemo_cosmos.scenes.worlds.table import Table, draw_table
 from nemo_cosmos.scenes.worlds.things import Thing, put
 
 NOTICED = 0.12
@@ -174,15 +175,14 @@ def paint_arm(stage: Stage, colours: Tensor, arm: Arm, task: Task) -> tuple[Tens
     """The frames with the arm and its shadow, and (T, H, W) bool where either shows."""
     x, y = stage.points().unbind(-1)
     parts = arm.parts(stage, task)
-    near = _nearest(stage, x - 0.12, y - stage.over_time(0.12 + task.height), parts[2:])
+    near = _nearest(stage, x - 0.12, y - stage.over_time(0.12 + task.height), [*parts[2:3], *parts[4:5]])
     dark = 0.38 * (0.5 - near / 0.16).clamp(0, 1)
     moved = dark > 0
     colours = colours * (1 - dark)
     for start, stop, radii, material in parts:
         distance, along, across = segment(x, y, _at(stage, start), _at(stage, stop), radii)
         share = (0.5 - distance / (1.2 * stage.pixel)).clamp(0, 1)
-        found = _metal(stage, material, along, across, radii)
-        colours = torch.lerp(colours, found, share)
+        colours = blended(colours, share, _metal(stage, material, along, across, radii))
         moved |= share > 0
     return colours, moved
 
@@ -198,15 +198,19 @@ def _nearest(
     return torch.stack(distances).amin(0)
 
 
-def _metal(stage: Stage, material: Material, along: Tensor, across: Tensor, radii: tuple[float, float]) -> Tensor:
+def _metal(
+    stage: Stage, material: Material, along: Tensor, across: Tensor, radii: tuple[float, float]
+) -> Callable[[Tensor], Tensor]:
     """Colours of a round rod: bright along a line, with a dark band near its ends."""
-    points = torch.stack([across * radii[0] * 2, along * 1.6], -1)
-    colours = material.at(points, stage.pixel * 2)
-    shade = 0.62 + 0.55 * (1 - (across + 0.35).square()).clamp_min(0)
-    band = ((along - 0.5).abs() - 0.36).abs() < 0.03
-    return (colours * shade * torch.where(band, 0.6, 1.0) + 0.1 * torch.exp(-(((across + 0.45) / 0.16) ** 2))).clamp(
-        0, 1
-    )
+
+    def found(where: Tensor) -> Tensor:
+        u, v = across.flatten()[where], along.flatten()[where]
+        colours = material.at_some(torch.stack([u * radii[0] * 2, v * 1.6], -1), stage.pixel * 2)
+        shade = 0.62 + 0.55 * (1 - (u + 0.35).square()).clamp_min(0)
+        band = ((v - 0.5).abs() - 0.36).abs() < 0.03
+        return colours * shade * torch.where(band, 0.6, 1.0) + 0.1 * torch.exp(-(((u + 0.45) / 0.16) ** 2))
+
+    return found
 
 
 def _carried(thing: Thing, task: Task) -> Thing:
@@ -228,7 +232,7 @@ def draw_arm_clip(stage: Stage) -> ArmClip:
     task = draw_task(stage, start, goal)
     task.x, task.y = task.x + shake(stage, 0.006), task.y + shake(stage, 0.006)
     colours = table.colours
-    one = still(stage)
+    one = stage.still()
     for thing, _ in table.free[1:]:
         colours, _ = put(one, colours, thing)
     colours = colours.expand(-1, stage.frames, -1, -1)

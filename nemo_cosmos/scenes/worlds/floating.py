@@ -8,7 +8,7 @@ import numpy as np
 
 from nemo_cosmos.scenes.textures import COLOURS
 from nemo_cosmos.scenes.words import enumerated, with_article
-from nemo_cosmos.scenes.worlds.moving_photo import direction, draw_view, seen, sharp_zoom, still_view
+from nemo_cosmos.scenes.worlds.moving_photo import direction, draw_view, seen
 from nemo_cosmos.scenes.worlds.outlines import SIMPLE
 from nemo_cosmos.scenes.worlds.paths import amount, progress
 from nemo_cosmos.scenes.worlds.pictures import Material
@@ -75,14 +75,14 @@ def _way(stage: Stage, way: str, radius: float) -> tuple[np.ndarray, np.ndarray,
     if way == "fall":
         speed = amount(stage, (0.6, 4), 3.0) / max(seconds[-1], 1e-6)
         height = _fallen(seconds * speed, stage.draw(0.3, 1.6), stage.draw(0.5, 0.85))
-        x = stage.draw(-wide, wide) * 0.8 + stage.draw(-0.6, 0.6) * share
-        return x, 1 - radius - height, "falls"
+        return share * stage.draw(-0.6, 0.6) + stage.draw(-wide, wide) * 0.8, 1 - radius - height, "falls"
     far = amount(stage, (0.15, 2.5), 2.4)
-    angle = stage.draw(0, 2 * math.pi)
-    dx, dy = far * math.cos(angle), far * math.sin(angle) * 0.8
-    bow = stage.draw(-0.5, 0.5) * np.sin(np.pi * share) if way == "bow" else 0.0
-    x = stage.draw(-0.75, 0.75) * wide - dx / 2 + dx * share - dy * bow
-    y = stage.draw(-0.7, 0.7) - dy / 2 + dy * share + dx * bow
+    bow = (stage.draw(-0.5, 0.5) if way == "bow" else 0.0) * np.sin(np.pi * share)
+    heading = stage.draw(0, 2 * math.pi)
+    dx, dy = far * math.cos(heading), far * math.sin(heading) * 0.8
+    bow = np.sin(np.pi * share) * (stage.draw(-0.5, 0.5) if way == "bow" else 0.0)
+    x = dx * (share - 0.5) - dy * bow + stage.draw(-0.75, 0.75) * wide
+    y = dy * (share - 0.5) + dx * bow + stage.draw(-0.7, 0.7)
     ends = (x[-1] - x[0], y[-1] - y[0])
     return x, y, f"moves {direction(*ends)}" if math.hypot(*ends) > 0.1 else "moves around"
 
@@ -110,13 +110,13 @@ def render_floating(stage: Stage) -> Clip:
     """One to four things before a picture that stands still or moves."""
     material = stage.material(0.85)
     if stage.chance(0.6):
-        view, said = still_view(stage, sharp_zoom(stage, material)), ""
-        view.x = view.x + stage.draw(-1, 1) * max(material.picture.aspect - view.zoom[0] * stage.aspect, 0)
-        view.y = view.y + stage.draw(-1, 1) * max(1 - view.zoom[0], 0)
+        one, said = stage.still(), ""
+        view, _ = draw_view(one, material)
+        colours = graded(one, seen(one, material, view)).expand(-1, stage.frames, -1, -1)
     else:
         view, said = draw_view(stage, material)
         said = f", the camera {said}"
-    colours = graded(stage, seen(stage, material, view))
+        colours = graded(stage, seen(stage, material, view))
     count = int(stage.random.integers(1, 5))
     words = []
     for number in range(count):

@@ -86,7 +86,8 @@ def banana(x: Tensor, y: Tensor) -> Tensor:
     """An arc that is thick in the middle."""
     aside = (torch.atan2(x, y + 0.9) / 0.85).clamp(-1, 1)
     thick = 0.05 + 0.18 * (1 - aside.square())
-    return torch.maximum((torch.hypot(x, y + 0.9) - 1.15).abs() - thick, x.abs() - 0.85)
+    arc = (torch.hypot(x, y + 0.9) - 1.15).abs() - thick
+    return torch.maximum(arc, torch.maximum(x.abs() - 0.85, -0.5 - y))
 
 
 def cup(x: Tensor, y: Tensor) -> Tensor:

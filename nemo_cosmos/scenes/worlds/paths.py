@@ -20,7 +20,7 @@ def progress(stage: Stage) -> np.ndarray:
     if kind == "slower":
         return 1 - (1 - share) ** stage.draw(1.3, 2.2)
     if kind == "back":
-        return np.sin(np.pi * share * stage.draw(0.9, 1.1))
+        return np.sin(np.pi * share * stage.draw(0.85, 1.0))
     return share
 
 

@@ -15,6 +15,7 @@ from torch import Tensor
 from nemo_cosmos.scenes import textures
 from nemo_cosmos.scenes.photographs import Photograph, read_photograph
 from nemo_cosmos.scenes.textures import COLOURS, Texture
+from nemo_cosmos.scenes.words import with_article
 
 TEXTURES: dict[str, Texture] = {
     "brick": textures.bricks,
@@ -111,6 +112,10 @@ class Material:
         level = int(min(max(round(self.picture.level(pixel) - 0.2), 0), len(self.picture.levels) - 1))
         return self.look(self.picture.at(self._turned(points), level))
 
+    def at_some(self, points: Tensor, pixel: float) -> Tensor:
+        """As :meth:`at`, for (N, 2) points -> (3, N)."""
+        return self.at(points[None, None], pixel)[:, 0, 0]
+
     def at_sizes(self, points: Tensor, pixels: Tensor) -> Tensor:
         """As :meth:`at`, for (T, H, W) sizes of pixels that differ over the frame: linear between sizes."""
         largest = len(self.picture.levels) - 1
@@ -133,7 +138,7 @@ def draw_look(random: np.random.Generator, *, grey: bool = False, strength: floa
         dark, light = random.uniform(0, 0.25, 3), random.uniform(0.55, 1.0, 3)
         matrix, offset = np.tile((light - dark)[:, None] / 3, (1, 3)), dark
     else:
-        turn = random.normal(0, 0.12) if random.uniform() < 0.8 else random.uniform(-math.pi, math.pi)
+        turn = random.normal(0, 0.12) if random.uniform() < 0.85 else random.uniform(-math.pi, math.pi)
         matrix = _hue(turn * strength) @ _saturation(1 + strength * random.uniform(-0.4, 0.35))
         contrast, middle = 1 + strength * random.uniform(-0.2, 0.2), 0.5 + strength * random.uniform(-0.08, 0.08)
         matrix, offset = matrix * contrast, np.full(3, middle - 0.5 * contrast)
@@ -201,6 +206,8 @@ def texture(random: np.random.Generator, kinds: Sequence[str] = tuple(TEXTURES))
 @cache
 def _texture(kind: str, variant: int) -> Picture:
     random = np.random.default_rng((list(TEXTURES).index(kind), variant))
-    colour = str(random.choice(list(COLOURS)))
+    colour = str(random.choice([name for name in COLOURS if name != "black"]))
     pixels = np.clip(TEXTURES[kind](random, COLOURS[colour]), 0, 1)[::-1]
-    return Picture(np.rint(pixels * 255).astype(np.uint8), f"{kind} texture {variant}", f"a {kind} wall", tiles=True)
+    return Picture(
+        np.rint(pixels * 255).astype(np.uint8), f"{kind} texture {variant}", f"{with_article(kind)} wall", tiles=True
+    )

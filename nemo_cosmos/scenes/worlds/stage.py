@@ -32,6 +32,10 @@ class Stage:
     fps: float
     used: set[str] = field(default_factory=set)
 
+    def still(self) -> Stage:
+        """The same clip with one frame, for what does not move."""
+        return Stage(self.random, self.library, self.size, 1, self.fps, self.used)
+
     @property
     def pixel(self) -> float:
         """Side of a pixel; the frame's height is 2."""
@@ -70,9 +74,9 @@ class Stage:
         return self.photograph() if self.chance(photographs) else self.texture()
 
     def dressed(self, picture: Picture) -> Material:
-        """A picture in colours of its own."""
+        """A picture in colours of its own; photographs keep nearer to those that they have."""
         self.used.add(picture.name)
-        look = draw_look(self.random, grey=picture.grey)
+        look = draw_look(self.random, grey=picture.grey, strength=1.0 if picture.tiles else 0.8)
         return Material(picture, look, -1.0 if self.chance(0.5) else 1.0)
 
     def painted(
@@ -109,6 +113,21 @@ def as_levels(colours: Tensor) -> np.ndarray:
     """(3, T, H, W) fp32 in 0..1, clipped -> (T, H, W, 3) uint8."""
     levels = (colours.clamp(0, 1) * 255 + 0.5).to(torch.uint8)
     return levels.permute(1, 2, 3, 0).contiguous().numpy()
+
+
+def blended(colours: Tensor, share: Tensor, found: Callable[[Tensor], Tensor]) -> Tensor:
+    """The frames with something in front, which is looked up only where it is seen.
+
+    Args:
+        colours: (3, T, H, W).
+        share: (T, H, W) how much of each pixel it covers.
+        found: numbers (N,) of pixels of the T frames -> their (3, N) colours.
+    """
+    where = share.flatten().nonzero()[:, 0]
+    result = colours.clone(memory_format=torch.contiguous_format)
+    flat = result.view(3, -1)
+    flat[:, where] = torch.lerp(flat[:, where], found(where).clamp_(0, 1), share.flatten()[where])
+    return result
 
 
 def graded(stage: Stage, colours: Tensor) -> Tensor:

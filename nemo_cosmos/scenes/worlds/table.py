@@ -31,6 +31,8 @@ TOOLS: dict[str, tuple[Outline, float]] = {
 }
 """What an arm takes: outline and size."""
 FLAT = ("spoon", "banana", "carrot", "star")
+TABLES = ("brown", "brown", "orange", "white", "white", "grey", "grey", "yellow", "green", "blue", "red", "purple")
+"""Colours of tables and walls; those that are seen more often in rooms are there twice."""
 SHADES = ("red", "orange", "yellow", "green", "blue", "purple", "white", "brown", "grey")
 
 
@@ -51,14 +53,9 @@ class Table:
     words: str
 
 
-def still(stage: Stage) -> Stage:
-    """The same clip with one frame."""
-    return Stage(stage.random, stage.library, stage.size, 1, stage.fps, stage.used)
-
-
 def draw_table(stage: Stage) -> Table:
     """Wall, table, fittings and one to four things that may be taken."""
-    one = still(stage)
+    one = stage.still()
     edge = stage.draw(-1.25, -0.2)
     colours, words = _ground(one, edge)
     for thing in _fittings(one, edge):
@@ -100,7 +97,7 @@ def _wall(stage: Stage) -> Material:
     if stage.chance(0.4):
         return stage.photograph()
     material = stage.texture("plaster", "plain", "tiled", "brick", "wooden", "striped", "book")
-    colour = COLOURS[stage.choose(SHADES)]
+    colour = COLOURS[stage.choose(TABLES)]
     return stage.painted(material, colour, stage.draw(0.3, 1.0))
 
 
@@ -109,7 +106,7 @@ def _top(stage: Stage) -> tuple[Material, str]:
     if kind == "photograph":
         return stage.photograph("a cup on a table", "gravel", "a tiled wall", "tissue"), "a textured table"
     material = stage.texture(kind)
-    name = stage.choose(("orange", "brown", "brown", "white", "grey") if kind == "wooden" else SHADES)
+    name = stage.choose(("orange", "brown", "brown", "white", "grey") if kind == "wooden" else TABLES)
     colour = np.array(COLOURS[name]) * stage.draw(0.75, 1.15)
     return stage.painted(material, tuple(colour), stage.draw(0.75, 1.0), stage.draw(0.5, 1.2)), with_article(
         f"{name} table"

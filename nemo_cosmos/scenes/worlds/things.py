@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -10,7 +10,7 @@ from torch import Tensor
 
 from nemo_cosmos.scenes.worlds.outlines import Outline
 from nemo_cosmos.scenes.worlds.pictures import Material
-from nemo_cosmos.scenes.worlds.stage import Stage
+from nemo_cosmos.scenes.worlds.stage import Stage, blended
 
 LIGHT = (-0.45, -0.65, 0.61)
 """Where light comes from: left, above, in front."""
@@ -31,7 +31,8 @@ class Thing:
         middle: point of the picture at its middle.
         round: 0 flat, 1 as round as a ball, between: a rounded edge.
         shadow: its (x, y) offset, (T,) or one number each, and its strength; None: none.
-        soft: shares of the radius over which the shadow's edge fades.
+        soft: share of the radius over which the shadow's edge fades.
+        gloss: brightness of the light's reflection.
     """
 
     outline: Outline
@@ -46,7 +47,7 @@ class Thing:
     round: float = 0.3
     shadow: tuple[np.ndarray | float, np.ndarray | float, float] | None = (0.04, 0.06, 0.4)
     soft: float = 0.35
-    gloss: float = field(default=0.0)
+    gloss: float = 0.0
 
     def local(self, stage: Stage, dx: np.ndarray | float = 0.0, dy: np.ndarray | float = 0.0) -> tuple[Tensor, Tensor]:
         """(T, H, W) coordinates on the thing, or on one moved by (dx, dy); the unit disc is its size."""
@@ -79,16 +80,21 @@ class Thing:
         distance = self.outline(x, y)
         share = self.covering(stage, distance)
         grain = self.grain * self.radius
-        points = torch.stack([x * grain + self.middle[0], y * grain + self.middle[1]], -1)
-        found = self.material.at(points, stage.pixel * self.grain) * self.brightness(stage, distance)
-        if self.gloss:
-            found = found + self.gloss * self._shine(stage)
-        return torch.lerp(colours, found.clamp_(0, 1), share), share
+        light = self.brightness(stage, distance)
+        middle = torch.tensor(self.middle)
+
+        def found(where: Tensor) -> Tensor:
+            points = torch.stack([x.flatten()[where], y.flatten()[where]], -1) * grain + middle
+            return self.material.at_some(points, stage.pixel * self.grain) * light.flatten()[where] + (
+                self.gloss * self._shine(stage).flatten()[where] if self.gloss else 0.0
+            )
+
+        return blended(colours, share, found), share
 
     def brightness(self, stage: Stage, distance: Tensor) -> Tensor:
         """(T, H, W) of a surface that falls off towards the outline."""
         if not self.round:
-            return torch.ones(1)
+            return torch.ones_like(distance)
         inward = (-distance / self.round).clamp(0, 1)
         height = (1 - (1 - inward).square()).clamp_min(0).sqrt() * self.round
         step = stage.pixel / self.size(stage)

@@ -182,6 +182,8 @@ class TokenizerTrainerConfig:
     """Recompute each level, and optical flow, in the backward pass: half the memory, about a fifth more time."""
     compile: bool | None = None
     """torch.compile the blocks of the network, and VGG; None: on CUDA."""
+    deterministic: bool = False
+    """Kernels that add in a fixed order: the same step twice gives the same bits on a GPU, more slowly."""
     log_every_n_steps: int = between(1, LARGEST_STEP, 100)
     max_bad_steps: int = between(1, LARGEST_STEP, 3)
     """Steps in a row with a loss or gradients that are not finite, after which the run ends; each is skipped."""

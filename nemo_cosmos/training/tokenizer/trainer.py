@@ -23,6 +23,7 @@ from nemo_cosmos.models.tokenizer import TokenizerModule, build_tokenizer, save_
 from nemo_cosmos.models.tokenizer.initialisation import initialise
 from nemo_cosmos.models.tokenizer.metrics import code_usage, psnr
 from nemo_cosmos.run_folder import alone_in
+from nemo_cosmos.training.deterministic import deterministic_kernels
 from nemo_cosmos.training.skipped_steps import SkippedSteps, all_finite
 from nemo_cosmos.training.tokenizer import checkpoint as files
 from nemo_cosmos.training.tokenizer.adversarial import PatchDiscriminator3D, discriminator_loss
@@ -50,7 +51,7 @@ def train(config: TokenizerTrainConfig) -> Path:
         InputError: a setting, file or clip is wrong, or another run is at work in the folder; said before the first
             step wherever that is possible.
     """
-    with ending_on_signals() as interrupts:
+    with ending_on_signals() as interrupts, deterministic_kernels(config.trainer.deterministic):
         trainer = TokenizerTrainer(config, interrupts)
         try:
             with alone_in(trainer.output_dir):
@@ -93,7 +94,8 @@ class TokenizerTrainer:
             average = files.load_start(self.module, config.model.init_from)
         self.module.to(self.device)
         if self.device.type == "cuda":
-            torch.backends.cudnn.benchmark = True
+            # Which kernel is fastest is another one from run to run.
+            torch.backends.cudnn.benchmark = not config.trainer.deterministic
         self.module.enable_checkpointing(checkpointing)
         adversarial = config.loss.adversarial
         if adversarial.enabled and adversarial.adaptive:
