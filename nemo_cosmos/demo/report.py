@@ -69,7 +69,7 @@ def training_pictures(folder: Path, shown: int = 24) -> list[TrainingClip]:
     clips = find_clips(folder)
     pictures = []
     for clip in clips[:: max(1, len(clips) // shown)][:shown]:
-        video = read_frames(clip.video)
+        video = read_frames(clip.video, keep_damaged=True)
         pictures.append(TrainingClip(clip.read_caption(), video[:, video.shape[1] // 2]))
     return pictures
 

@@ -155,6 +155,8 @@ class Demo:
             f"--frames={self.frames}",
             f"--size={height}x{width}",
         ]
+        # The windows were written here: what looks combed in so small a picture is its pattern.
+        arguments.append("--keep-damaged")
         return self._command("prepare", arguments, [self.paths.shards], depends_on=self.weights.digest())
 
     def _training(self, name: str, experiment: str, run: Path, steps: int) -> Step:

@@ -82,13 +82,18 @@ def read_groups(
     for kind, names in cut.groups.items():
         windows = []
         for name in names:
-            truth = read_frames(found[name].video)
+            truth = read_frames(found[name].video, keep_damaged=True)
             files = {key: folder / f"{name}.mp4" for key, folder in generated.items()}
-            videos = {key: read_frames(file) for key, file in files.items()}
+            videos = {key: read_frames(file, keep_damaged=True) for key, file in files.items()}
             videos["reconstruction"] = reconstruct(tokenizer, truth)
             videos["frozen"] = truth[:, :1].expand_as(truth)
             files["reconstruction"] = reconstructions / f"{name}.mp4"
-            write_mp4(files["reconstruction"], videos["reconstruction"], probe(found[name].video).fps, quality=12)
+            write_mp4(
+                files["reconstruction"],
+                videos["reconstruction"],
+                probe(found[name].video, keep_damaged=True).fps,
+                quality=12,
+            )
             figures = {key: measure(videos[key], truth, distance) for key in VERSIONS}
             caption = found[name].read_caption()
             windows.append(ShownWindow(name, caption, truth, found[name].video, files, videos, figures))
