@@ -1,6 +1,6 @@
 # make setup   an environment in .venv with the package and its pinned dependencies
 # make demo    a small world model post-trained without a GPU: clips, shards, training, LoRA, generated video, report
-# make test    the test suite
+# make test    the test suite, in two halves side by side: test-long-runs (training runs and groups of processes), test-others
 # make test-fast   the files of tests/fast.txt: every room, in under two minutes
 # make test-faults   kills, damaged files, signals, full disks: the long form of what docs/faults.md lists
 # make test-slurm   jobs on a real Slurm of this machine: as root, with Debian's slurmd, slurmctld and munge
@@ -19,7 +19,7 @@ PYTHON ?= $(shell for p in python3.11 python3.12 python3.10 python3; do \
 	&& { echo $$p; break; }; done)
 DATA ?=
 
-.PHONY: setup demo test test-fast test-faults test-slurm fuzz lint types clean
+.PHONY: setup demo test test-long-runs test-others test-fast test-faults test-slurm fuzz lint types clean
 
 setup: $(VENV)/.installed
 
@@ -34,8 +34,16 @@ $(VENV)/.installed: setup.py pyproject.toml
 demo: setup
 	$(BIN)/nemo-cosmos demo $(if $(DATA),--data '$(DATA)')
 
+# Two parts of about the same length side by side, for two cores; both are run to their ends whatever the other finds.
+LONG_RUNS := tests/parallel tests/training tests/faults tests/recipes tests/launch
 test: setup
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest
+	$(MAKE) --no-print-directory --keep-going --jobs=2 test-long-runs test-others
+
+test-long-runs: setup
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest $(LONG_RUNS)
+
+test-others: setup
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest tests $(addprefix --ignore=,$(LONG_RUNS))
 
 test-fast: setup
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest @tests/fast.txt

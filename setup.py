@@ -7,6 +7,7 @@ setup(
     package_dir={"nemo_cosmos.conf": "conf"},
     package_data={
         "nemo_cosmos.conf": ["**/*.yaml"],
-        "nemo_cosmos": ["**/*.html", "**/*.yaml", "**/*.json", "tiny/checkpoints/**"],
+        "nemo_cosmos": ["**/*.html", "**/*.yaml", "**/*.json"],
+        "nemo_cosmos.tiny": ["checkpoints/**/*"],
     },
 )

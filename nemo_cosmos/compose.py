@@ -13,14 +13,14 @@ import dataclasses
 import difflib
 import os
 import re
-import types
 import typing
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar, cast
 
 from nemo_cosmos.errors import InputError
 from nemo_cosmos.other_names import EXPERIMENTS, OtherName, Values, meant, translate
+from nemo_cosmos.schema import is_section, is_text, open_sections, types_of
 from nemo_cosmos.settings import check_elements, check_settings, plain_interpolation
 from nemo_cosmos.typed import read_yaml
 
@@ -104,7 +104,7 @@ def _composed(
     from omegaconf import DictConfig, OmegaConf
     from omegaconf.errors import OmegaConfBaseException
 
-    keys = list(_keys(schema))
+    keys = list(types_of(schema))
     lines, experiment = _prepare_overrides(schema, keys, overrides, root)
     choices, settings = _split_values(schema, keys, values or {})
     lines += choices
@@ -135,7 +135,7 @@ def checked_config(config: T, *, root: str = "train") -> T:
     from omegaconf import OmegaConf
     from omegaconf.errors import OmegaConfBaseException
 
-    keys = list(_keys(type(config)))
+    keys = list(types_of(type(config)))
     values = {name: _plain(name, value) for name, value in dataclasses.asdict(cast(Any, config)).items()}
     check_elements(type(config), values, "")
     try:
@@ -172,7 +172,7 @@ def read_config(schema: type[T], path: str | Path) -> T:
             OmegaConf.resolve(merged)
             config = cast(T, OmegaConf.to_object(merged))
     except OmegaConfBaseException as error:
-        raise InputError(f"{path}: {_explain(error, list(_keys(schema)))}") from error
+        raise InputError(f"{path}: {_explain(error, list(types_of(schema)))}") from error
     except RecursionError as error:
         raise InputError(f"{path}: nested too deeply, or values that refer to each other") from error
     except (TypeError, ValueError) as error:
@@ -200,18 +200,18 @@ def _prepare_overrides(
     from hydra.errors import HydraException
 
     parser = OverridesParser.create()
-    open_keys = [key for key in keys if _is_mapping(schema, key)]
+    open_keys = open_sections(schema)
     lines, experiment = [], None
     for given in overrides:
         line = _in_schema_words(schema, given)
         key, _, value = line.partition("=")
-        if key in keys and _is_text(schema, key) and _is_special(value) and Path(value).exists():
+        if is_text(schema, key) and _is_special(value) and Path(value).exists():
             line = f"{key}={_quoted(value)}"
         try:
             override: Override = parser.parse_override(line)
         except HydraException as error:
             key, equals, value = line.partition("=")
-            if not (equals and key in keys and _is_text(schema, key)) or value[:1] in ("'", '"', "[", "{"):
+            if not (equals and is_text(schema, key)) or value[:1] in ("'", '"', "[", "{"):
                 raise InputError(f"override {line!r}: expected key=value ({str(error).splitlines()[0]})") from error
             # Paths hold characters that the grammar reserves; the shell has taken the user's quotes away.
             line = f"{key}={_quoted(value)}"
@@ -226,7 +226,7 @@ def _prepare_overrides(
         elif (conf_folder() / key).is_dir() and not isinstance(override.value(), dict):
             _require_choice(key, override.value())
             lines.append(line)
-        elif _is_section(schema, keys, key) and not isinstance(override.value(), dict):
+        elif is_section(schema, key) and not isinstance(override.value(), dict):
             raise InputError(
                 f"{key}={value}: {key} is no choice but a section, whose settings are given one by one: "
                 f"{', '.join(name for name in keys if name.startswith(f'{key}.'))}"
@@ -236,7 +236,7 @@ def _prepare_overrides(
             if line.startswith("~") and key in keys:
                 raise InputError(f"override {line!r}: {key} cannot be removed; set it to another value")
             if key in keys:
-                check_elements(_type_of(schema, key), override.value(), key)
+                check_elements(types_of(schema)[key], override.value(), key)
             lines.append(line if line.startswith("~") else f"++{line.lstrip('+')}")
         else:
             raise InputError(_unknown_key(key, keys))
@@ -265,7 +265,7 @@ def _require_choice(group: str, value: Any) -> None:
 
 def _split_values(schema: type, keys: list[str], values: Mapping[str, Any]) -> tuple[list[str], dict[str, Any]]:
     """Python values by dotted key: the choices among them as Hydra takes them, and the settings as OmegaConf does."""
-    open_keys = [key for key in keys if _is_mapping(schema, key)]
+    open_keys = open_sections(schema)
     choices, settings = [], {}
     for written, given in values.items():
         if not isinstance(written, str):
@@ -282,7 +282,7 @@ def _split_values(schema: type, keys: list[str], values: Mapping[str, Any]) -> t
         else:
             settings[key] = _plain(key, value)
             if key in keys:
-                check_elements(_type_of(schema, key), settings[key], key)
+                check_elements(types_of(schema)[key], settings[key], key)
     return choices, settings
 
 
@@ -314,43 +314,6 @@ def _is_special(value: str) -> bool:
 
 def _quoted(value: str) -> str:
     return "'" + value.replace("'", r"\'") + "'"
-
-
-def _keys(schema: type, prefix: str = "") -> Iterator[str]:
-    """Dotted names of all fields of a dataclass type, inner ones included."""
-    hints = typing.get_type_hints(schema)
-    for item in dataclasses.fields(schema):
-        name = prefix + item.name
-        yield name
-        inner = _without_none(hints[item.name])
-        if dataclasses.is_dataclass(inner):
-            yield from _keys(cast(type, inner), f"{name}.")
-
-
-def _type_of(schema: type, key: str) -> Any:
-    kind: Any = schema
-    for part in key.split("."):
-        kind = _without_none(typing.get_type_hints(kind)[part])
-    return kind
-
-
-def _is_mapping(schema: type, key: str) -> bool:
-    return typing.get_origin(_type_of(schema, key)) in (dict, Mapping)
-
-
-def _is_section(schema: type, keys: list[str], key: str) -> bool:
-    return key in keys and dataclasses.is_dataclass(_type_of(schema, key))
-
-
-def _is_text(schema: type, key: str) -> bool:
-    return _type_of(schema, key) is str
-
-
-def _without_none(hint: Any) -> Any:
-    if typing.get_origin(hint) in (typing.Union, types.UnionType):
-        inner = [kind for kind in typing.get_args(hint) if kind is not type(None)]
-        return inner[0] if len(inner) == 1 else hint
-    return hint
 
 
 def _reject_missing(config: Any, keys: list[str], root: str) -> None:

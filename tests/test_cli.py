@@ -114,15 +114,11 @@ def test_dryrun_prints_the_resolved_configuration() -> None:
     assert "max_steps: 7" in result.output and "preset: predict1-7b-video2world" in result.output
 
 
-def test_experiments_lists_networks_and_parameters() -> None:
-    result = CliRunner().invoke(app, ["experiments"], env={"COLUMNS": "200"})
+def test_experiments_lists_networks_parameters_and_what_is_trained_on_what() -> None:
+    result = CliRunner().invoke(app, ["experiments"], env={"COLUMNS": "240"})
     assert result.exit_code == 0
     line = next(line for line in result.output.splitlines() if " video2world_14b_example_hdvila " in line)
     assert "14,267,169,792" in line
-
-
-def test_experiments_lists_what_is_trained_on_what() -> None:
-    result = CliRunner().invoke(app, ["experiments"], env={"COLUMNS": "240"})
     rows = {cells[1].strip(): [cell.strip() for cell in cells[4:9]] for line in result.output.splitlines()
             if len(cells := re.split("[│|]", line)) > 9}  # fmt: skip
     assert rows["video2world_7b_example_hdvila"] == ["all weights", "56,320", "8", "4 × 80 GB or 2 × 141 GB", "58"]

@@ -45,6 +45,18 @@ def test_several_views_are_trained_saved_killed_and_resumed(tmp_path: Path) -> N
     assert "predicted" in rows["Predict2 2B Multiview, 480p, 5 views, LoRA"]
 
 
+def test_attention_and_one_part_of_a_step_alone(tmp_path: Path) -> None:
+    steps = ("--only", "attention", "--only", "multiview_720p")
+    done = check("--rehearse", *steps, "--work", str(tmp_path / "check"))
+    rows = {line.split("|")[1].strip(): line for line in done.stdout.splitlines() if line.startswith("| ")}
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "output differs by 0.0e+00, the gradient by 0.0e+00" in rows["attention in the network"]
+    assert {name for name in rows if "attention" in name or "views" in name} == {
+        "attention, batch 1", "attention, batch 2", "attention in the network", "Predict2 2B Multiview, 720p, 7 views"
+    }  # fmt: skip
+    assert "2 GPUs, PyTorch's attention, " in rows["Predict2 2B Multiview, 720p, 7 views"]
+
+
 def test_camera_control_is_saved_killed_and_resumed(tmp_path: Path) -> None:
     done = check("--rehearse", "--only", "camera", "--work", str(tmp_path / "check"))
     rows = {line.split("|")[1].strip(): line for line in done.stdout.splitlines() if line.startswith("| ")}

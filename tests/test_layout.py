@@ -20,6 +20,7 @@ GROUND |= {
     "secrets",
     "typed",
     "plain_yaml",
+    "schema",
     "settings",
     "version",
     "tokenizer_identity",

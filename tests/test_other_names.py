@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
-import subprocess
 import sys
+from collections.abc import Callable
 from operator import attrgetter
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from nemo_cosmos.compose import _keys
+from nemo_cosmos import cli
 from nemo_cosmos.config import TrainConfig, load_config
 from nemo_cosmos.errors import InputError
 from nemo_cosmos.other_names import TOKENIZER, TRAINING, OtherName, table, translate
+from nemo_cosmos.schema import types_of
 from nemo_cosmos.training.tokenizer.config import TokenizerTrainConfig
 
 PAGE = Path(__file__).parents[1] / "docs" / "other_names.md"
@@ -22,7 +23,7 @@ SCHEMAS: list[tuple[type, Any]] = [(TrainConfig, TRAINING), (TokenizerTrainConfi
 
 @pytest.mark.parametrize(("schema", "names"), SCHEMAS)
 def test_every_name_stands_for_a_setting_that_there_is(schema: type, names: dict[str, OtherName]) -> None:
-    own = set(_keys(schema))
+    own = set(types_of(schema))
     for written, name in names.items():
         assert (name.key is None) == bool(name.answer), written
         assert name.key is None or name.key in own, written
@@ -30,7 +31,7 @@ def test_every_name_stands_for_a_setting_that_there_is(schema: type, names: dict
 
 @pytest.mark.parametrize(("schema", "names"), SCHEMAS)
 def test_no_name_hides_one_of_ours(schema: type, names: dict[str, OtherName]) -> None:
-    for key in _keys(schema):
+    for key in types_of(schema):
         assert translate(names, key) == (key, None)
 
 
@@ -103,21 +104,31 @@ def test_the_page_shows_the_tables() -> None:
         assert table(names) in page, "python -m nemo_cosmos.other_names > docs/other_names.md writes it"
 
 
-def run(*words: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run([sys.executable, "-m", "nemo_cosmos", *words], capture_output=True, text=True, check=False)
+@pytest.fixture
+def run(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Callable[..., tuple[int, str, str]]:
+    """The command line in this process: its exit status, standard output and standard error."""
+
+    def run(*words: str) -> tuple[int, str, str]:
+        monkeypatch.setattr(sys, "argv", ["nemo-cosmos", *words])
+        with pytest.raises(SystemExit) as ended:
+            cli.main()
+        said = capsys.readouterr()
+        return int(ended.value.code or 0), said.out, said.err
+
+    return run
 
 
-def test_the_original_command_line_is_taken_as_it_is() -> None:
+def test_the_original_command_line_is_taken_as_it_is(run: Callable[..., tuple[int, str, str]]) -> None:
     original = "--config=cosmos_predict1/diffusion/training/config/config.py"
     words = ["--dryrun", "--", "experiment=video2world_7b_example_hdvila", "trainer.max_iter=7"]
-    done = run("train", original, *words)
-    assert done.returncode == 0 and "is not needed" in done.stderr and "max_steps: 7" in done.stdout
-    refused = run("train", "--config=mine.yaml", *words)
-    assert refused.returncode == 2 and "settings are not read from files" in refused.stderr
+    status, out, error = run("train", original, *words)
+    assert status == 0 and "is not needed" in error and "max_steps: 7" in out
+    status, _, error = run("train", "--config=mine.yaml", *words)
+    assert status == 2 and "settings are not read from files" in error
 
 
-def test_experiments_are_compared() -> None:
-    done = run("experiments", "diff", "text2world_7b_example_hdvila", "video2world_7b_example_hdvila")
-    assert done.returncode == 0 and "objective.sigma_multiplier" in done.stdout and "optimizer.lr" not in done.stdout
-    same = run("experiments", "diff", "demo_tokenizer", "demo_tokenizer")
-    assert "have the same settings" in same.stdout
+def test_experiments_are_compared(run: Callable[..., tuple[int, str, str]]) -> None:
+    status, out, _ = run("experiments", "diff", "text2world_7b_example_hdvila", "video2world_7b_example_hdvila")
+    assert status == 0 and "objective.sigma_multiplier" in out and "optimizer.lr" not in out
+    _, same, _ = run("experiments", "diff", "demo_tokenizer", "demo_tokenizer")
+    assert "have the same settings" in same

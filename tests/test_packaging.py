@@ -11,9 +11,20 @@ from pathlib import Path
 
 import pytest
 
+from nemo_cosmos.tiny import FOLDER, PARTS
 from tests.test_dependencies import PROJECT
+from tests.tiny.model import NETWORKS
 
 ROOT = Path(__file__).parents[1]
+WEIGHTS = (
+    "README.md",
+    "LICENSE",
+    "training_list.json",
+    *(f"{name}/model.pt" for name in NETWORKS),
+    *(f"{PARTS['tokenizer']}/{name}" for name in ("config.json", "model.safetensors", "latent_stats.json")),
+    *(f"{PARTS['text_encoder']}/{name}" for name in ("config.json", "model.safetensors", "tokenizer.json")),
+)
+"""What is read of the packaged model, at the least."""
 FILES = ("setup.py", "pyproject.toml", "MANIFEST.in", "README.md", "CHANGELOG.md", "LICENSE")
 
 
@@ -26,13 +37,29 @@ def build(kind: str, source: Path, target: Path) -> Path:
     return made
 
 
+def link_package(folder: Path) -> None:
+    """The package, file by file; where it has no weights yet, files of their names stand in."""
+    folder.mkdir()
+    for path in (ROOT / "nemo_cosmos").iterdir():
+        if path.name != "tiny":
+            (folder / path.name).symlink_to(path)
+    (folder / "tiny").mkdir()
+    for path in (ROOT / "nemo_cosmos" / "tiny").iterdir():
+        (folder / "tiny" / path.name).symlink_to(path)
+    if not FOLDER.is_dir():
+        for name in WEIGHTS:
+            (folder / "tiny" / "checkpoints" / name).parent.mkdir(parents=True, exist_ok=True)
+            (folder / "tiny" / "checkpoints" / name).write_text(name)
+
+
 @pytest.fixture(scope="module")
 def sdist(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Unpacked."""
     folder = tmp_path_factory.mktemp("sdist")
     (folder / "source").mkdir()
-    for name in (*FILES, "nemo_cosmos", "conf"):
+    for name in (*FILES, "conf"):
         (folder / "source" / name).symlink_to(ROOT / name)
+    link_package(folder / "source" / "nemo_cosmos")
     with tarfile.open(build("sdist", folder / "source", folder / "made")) as archive:
         archive.extractall(folder, filter="data")
     return next(path for path in folder.iterdir() if path.name.startswith("nemo_cosmos-"))
@@ -58,6 +85,16 @@ def test_nothing_is_missing(pattern: str, sdist: Path, site: Path) -> None:
     code = files(ROOT / "nemo_cosmos", pattern)
     assert code <= files(sdist / "nemo_cosmos", pattern)
     assert code <= files(site / "nemo_cosmos", pattern)
+
+
+def test_the_weights_are_in_both(sdist: Path, site: Path) -> None:
+    there = files(FOLDER, "*") if FOLDER.is_dir() else set(WEIGHTS)
+    assert set(WEIGHTS) <= there
+    for folder in (sdist, site):
+        checkpoints = folder / "nemo_cosmos" / "tiny" / "checkpoints"
+        assert {name for name in files(checkpoints, "*") if (checkpoints / name).is_file()} == {
+            name for name in there if not (FOLDER / name).is_dir()
+        }
 
 
 def test_the_command_and_the_plugin_are_declared(site: Path) -> None:

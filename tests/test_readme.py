@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import io
 import re
-import subprocess
+import runpy
 import sys
+from contextlib import redirect_stdout
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -22,6 +24,7 @@ COMMANDS = documented_commands()
 TOOLS = {"pip", "git", "docker", "cd", "export", "huggingface-cli", "hf", "tensorboard", "pytest"}
 """Programs of others that a page may name."""
 OWN = (
+    "nemo-cosmos-tiny",
     "my_clips",
     "first_frame.jpg",
     "clips",
@@ -39,7 +42,7 @@ OWN = (
     "datasets/multiview",
     "raft_large_C_T_SKHT_V2-ff5fadd5.pth",
 )
-"""What a reader brings along, as the text beside the command says."""
+"""What a reader brings along, as the text beside the command says, or the package."""
 INPUTS = {
     "validate": ["shards"], "preview": ["shards", "tokenizer"], "prepare": ["source", "tokenizer"],
     "generate": ["model", "tokenizer", "visual_input", "source", "batch"],
@@ -103,11 +106,20 @@ def help_of(program: str) -> str:
     """What a script of this repository, or a module, says to --help; benchmarks are read, for they start slowly."""
     if program.startswith("bench/"):
         return (ROOT / program).read_text(encoding="utf-8")
-    script = [str(ROOT / program)] if program.endswith(".py") else ["-m", program]
-    run = subprocess.run([sys.executable, *script, "--help"], cwd=ROOT, capture_output=True, text=True, check=True)
-    return run.stdout
+    said = io.StringIO()
+    with pytest.MonkeyPatch.context() as patch, redirect_stdout(said), pytest.raises(SystemExit) as ended:
+        patch.chdir(ROOT)
+        patch.setattr(sys, "argv", [program, "--help"])
+        patch.setattr(sys, "path", [str((ROOT / program).parent), *sys.path])
+        if program.endswith(".py"):
+            runpy.run_path(str(ROOT / program), run_name="__main__")
+        else:
+            runpy.run_module(program, run_name="__main__", alter_sys=True)
+    assert not ended.value.code, program
+    return said.getvalue()
 
 
+@cache
 def parse_verb(command: Command) -> tuple[str, dict[str, Any]]:
     """Parses a command line as the program does, without running it: the verb, and its parameters by name.
 

@@ -8,9 +8,10 @@ from pathlib import Path
 
 import pytest
 
-from nemo_cosmos.compose import _keys, _type_of, checked_config
+from nemo_cosmos.compose import checked_config
 from nemo_cosmos.config import ObjectiveConfig, TrainConfig, conf_folder, dump_config, load_config, read_config
 from nemo_cosmos.errors import InputError
+from nemo_cosmos.schema import types_of
 from nemo_cosmos.training.tokenizer.config import TokenizerTrainConfig
 from nemo_cosmos.typed import parse_yaml
 
@@ -35,8 +36,8 @@ def commented(file: Path) -> dict[str, tuple[str, str]]:
 
 
 def leaves(schema: type) -> dict[str, typing.Any]:
-    keys = list(_keys(schema))
-    return {key: _type_of(schema, key) for key in keys if not any(other.startswith(f"{key}.") for other in keys)}
+    kinds = types_of(schema)
+    return {key: kind for key, kind in kinds.items() if not any(other.startswith(f"{key}.") for other in kinds)}
 
 
 ROOTS = [

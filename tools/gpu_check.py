@@ -15,7 +15,8 @@ and 4 images a step, saved and resumed; adapters on 93 frames of 704 x 1280; a v
 such a step beside diffusers'.
 
 multiview shares each sample among all GPUs by context parallelism: seven views of 720p on 4 x 80 or 2 x 141 GB, five
-views of 480p on two GPUs or one, each beside the time of NVIDIA's guide on eight H100 NVL.
+views of 480p on two GPUs or one, each beside the time of NVIDIA's guide on eight H100 NVL. multiview_720p is the first
+of them alone. attention compares FlashAttention-4, where it is installed, with cuDNN's kernel and with fp32.
 """
 
 from __future__ import annotations
@@ -29,11 +30,12 @@ from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
 
+from gpu_checks.attention import attention
 from gpu_checks.camera import camera
 from gpu_checks.commands import Context, Failure
 from gpu_checks.inputs import SHARED
 from gpu_checks.machine import NAN, GpuMonitor, Machine
-from gpu_checks.multiview import multiview
+from gpu_checks.multiview import multiview, seven_views
 from gpu_checks.predict2 import predict2_generation, predict2_lora, predict2_text2image
 from gpu_checks.steps import adapters, generation, prepare, tokenizer_training
 from gpu_checks.training import post_training
@@ -52,14 +54,20 @@ STEPS: dict[str, Callable[[Context, Sequence[int]], None]] = {
     "predict2_lora": predict2_lora,
     "predict2_generation": predict2_generation,
     "multiview": multiview,
+    "multiview_720p": seven_views,
+    "attention": attention,
 }
+PARTS = ("multiview_720p",)
+"""Of another step, which runs them; alone where they are asked for."""
 ROUNDS = (
     ("prepare", "tokenizer", "adapters"),
     ("post_training",),
     ("generation",),
     ("camera",),
     ("predict2_text2image", "predict2_lora", "predict2_generation"),
+    ("attention",),
     ("multiview",),
+    ("multiview_720p",),
 )
 """Steps of one round run at once where each can have a GPU of its own; the last of them gets those that are left."""
 MARK = ".gpu_check"
@@ -103,7 +111,7 @@ def main() -> None:
     print(f"{machine}; {time.strftime('%Y-%m-%d')}", flush=True)
     gpus = list(range(machine.gpus))
     for names in ROUNDS:
-        wanted = [name for name in names if not arguments.only or name in arguments.only]
+        wanted = [name for name in names if name in (arguments.only or STEPS.keys() - set(PARTS))]
         if 1 < len(wanted) <= len(gpus) and not machine.rehearse:
             last = len(wanted) - 1
             split = [gpus[last:] if number == last else [gpus[number]] for number in range(len(wanted))]

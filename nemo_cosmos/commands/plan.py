@@ -268,6 +268,12 @@ def _shown(plans: list[Plan], best: Plan | None) -> list[Plan]:
     return out
 
 
+def recomputation(plan: Plan) -> str:
+    """The mode, and of how many layers of a stage where not of all."""
+    some = plan.parallel.recompute_layers
+    return plan.parallel.recompute if some is None else f"{plan.parallel.recompute} {some}"
+
+
 def _table(plans: list[Plan], best: Plan | None, global_batch: int) -> object:
     from rich.table import Table
 
@@ -289,7 +295,7 @@ def _table(plans: list[Plan], best: Plan | None, global_batch: int) -> object:
             str(layout.context), str(layout.data),
             f"{plan.global_batch}{'' if plan.global_batch == global_batch else ' *'}",
             *(f"{value / 2**30:.1f}" for value in (memory.weights, memory.gradients, memory.optimizer, memory.ema)),
-            *activations, plan.parallel.recompute if plan.fits else "too large", f"{memory.total / 2**30:.1f}",
+            *activations, recomputation(plan) if plan.fits else "too large", f"{memory.total / 2**30:.1f}",
             f"{plan.tflops / fastest:.2f}",
             style="bold" if plan is best else None,
         )  # fmt: skip

@@ -46,6 +46,25 @@ def check_network() -> Iterator[Finding]:
         yield Finding("note", "attention", f"{backend}; {advice}")
     else:
         yield Finding("ok", "attention", f"{backend}, in {precision}, as PyTorch runs it")
+    if on_gpu:
+        yield from check_long_attention(torch.cuda.get_device_capability()[0])
+
+
+def check_long_attention(capability: int) -> Iterator[Finding]:
+    """What attends over long sequences; nothing on a GPU of another kind than Hopper, where that is as above."""
+    from nemo_cosmos.models.dit import flash4
+
+    if capability != flash4.HOPPER:
+        return
+    long = f"self attention over {flash4.LEAST_TOKENS:,} tokens and more"
+    if not flash4.installed():
+        advice = "pip install 'nemo_cosmos[flash4]' makes its forward and backward pass about a tenth faster"
+        yield Finding("ok", "long attention", f"as above; {advice}")
+    elif flash4.kernel() is None:
+        advice = "it is installed but does not load, as the warning says; reinstall 'nemo_cosmos[flash4]'"
+        yield Finding("note", "long attention", f"without FlashAttention-4: {advice}")
+    else:
+        yield Finding("ok", "long attention", f"FlashAttention-4 {flash4.installed_version()} for {long}")
 
 
 def attention_backend(device: str, dtype: torch.dtype, *, heads: int) -> str:

@@ -12,7 +12,7 @@ from nemo_cosmos.errors import InputError
 from nemo_cosmos.inference.config import TINY_FRAMES, TINY_NETWORKS, TINY_SIZE, GenerationConfig
 from nemo_cosmos.inference.job import GenerationJob, JobSummary, run_job
 from nemo_cosmos.inference.job_settings import Part
-from nemo_cosmos.inference.places import preset_of
+from nemo_cosmos.inference.places import find_network
 from nemo_cosmos.inference.prompts import default_negative_prompt
 from nemo_cosmos.inference.requests import GenerationRequest, collect_requests
 from nemo_cosmos.logs import log_shown
@@ -170,9 +170,7 @@ def job_of(arguments: argparse.Namespace) -> GenerationJob:
         if not (root / network).exists() and (root / _tiny(network)).exists():
             network = _tiny(network)
     weights = below(root, network, "--diffusion_transformer_dir", "network")
-    if (weights / "model.pt").is_file():
-        preset = preset or preset_of(weights.name)
-        weights = weights / "model.pt"
+    weights, preset = find_network(weights, preset)
     if tokenizer is None:
         tokenizer = PARTS["tokenizer"] if preset in TINY_NETWORKS else TOKENIZER
     return GenerationJob(

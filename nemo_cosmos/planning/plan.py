@@ -16,20 +16,25 @@ from nemo_cosmos.planning.speed import predict_seconds
 RECOMPUTE_MODES = ("none", "selective", "full")
 LARGEST_MEMORY = 1e15
 """Bytes of one GPU."""
+SLACK = 0.08
+"""Share of a GPU's memory that stays free beside the reserve where layers keep their activations for speed alone:
+predictions were up to 2 GiB too low, and fragments add to that."""
 MACHINES = (1, 2, 4, 8, 16, 32, 64)
 """Numbers of GPUs that are tried for the smallest machine."""
 
 
 @dataclass(frozen=True)
 class Plan:
-    """One layout with the recompute mode that is fastest among those that fit."""
+    """One layout with the recompute mode that is fastest among those that fit, on as few layers as fit."""
 
     layout: Layout
     parallel: ParallelConfig
     global_batch: int
     """The configured one, or the next larger one that the replicas divide."""
     memory: dict[str, Memory]
-    """By recompute mode."""
+    """By recompute mode, each of all layers."""
+    chosen: Memory
+    """With ``parallel`` as it is."""
     fits: bool
     seconds: float
     """Of one optimizer step, estimated."""
@@ -43,10 +48,6 @@ class Plan:
         return layout.tensor * layout.pipeline * layout.context * layout.data
 
     @property
-    def chosen(self) -> Memory:
-        return self.memory[self.parallel.recompute]
-
-    @property
     def overrides(self) -> list[str]:
         """What selects this layout on the command line."""
         p = self.parallel
@@ -57,7 +58,10 @@ class Plan:
             out.append(f"parallel.pipeline={p.pipeline}")
         if p.virtual_pipeline is not None:
             out.append(f"parallel.virtual_pipeline={p.virtual_pipeline}")
-        return [*out, f"parallel.context={p.context}", f"parallel.recompute={p.recompute}"]
+        out += [f"parallel.context={p.context}", f"parallel.recompute={p.recompute}"]
+        if p.recompute_layers is not None:
+            out.append(f"parallel.recompute_layers={p.recompute_layers}")
+        return out
 
 
 def make_plans(
@@ -89,10 +93,24 @@ def make_plans(
         memory = {mode: predict_memory(size, layout, modes[mode], one) for mode in RECOMPUTE_MODES}
         fitting = [mode for mode in RECOMPUTE_MODES if memory[mode].total + RESERVE_BYTES <= gpu_memory]
         chosen = fitting[0] if fitting else min(RECOMPUTE_MODES, key=lambda mode: memory[mode].total)
-        seconds = predict_seconds(size, layout, modes[chosen], one, gpus_per_node=gpus_per_node)
+        best = _fewest_layers(size, layout, modes[chosen], one, (1 - SLACK) * gpu_memory)
+        seconds = predict_seconds(size, layout, best, one, gpus_per_node=gpus_per_node)
         flops = training_flops(size, work.tokens, work.text_tokens, work.num_views) * batch
-        plans.append(Plan(layout, modes[chosen], batch, memory, bool(fitting), seconds, flops / seconds / gpus / 1e12))
+        taken = predict_memory(size, layout, best, one)
+        plans.append(Plan(layout, best, batch, memory, taken, bool(fitting), seconds, flops / seconds / gpus / 1e12))
     return sorted(plans, key=lambda plan: (not plan.fits, -plan.tflops))
+
+
+def _fewest_layers(
+    size: NetworkSize, layout: Layout, parallel: ParallelConfig, work: Workload, gpu_memory: float
+) -> ParallelConfig:
+    """The same with ``recompute_layers`` as small as fits; as it is where that saves a quarter of them at most."""
+    layers = size.num_layers // layout.pipeline
+    if parallel.recompute == "none" or parallel.virtual_pipeline is not None:
+        return parallel
+    some = (replace(parallel, recompute_layers=number) for number in range(1, 3 * layers // 4 + 1))
+    fitting = (p for p in some if predict_memory(size, layout, p, work).total + RESERVE_BYTES <= gpu_memory)
+    return next(fitting, parallel)
 
 
 def recommended(plans: list[Plan], global_batch: int) -> Plan | None:

@@ -11,7 +11,7 @@ import torch
 
 from nemo_cosmos.data.video import cut, iter_windows, probe, read_frames
 from nemo_cosmos.data.video import examine as examine_module
-from nemo_cosmos.data.video.interlace import is_woven
+from nemo_cosmos.data.video.interlace import CombDetector, is_woven
 from nemo_cosmos.data.video.timing import measure
 from nemo_cosmos.errors import InputError
 from tests.data.odd_videos import (
@@ -223,6 +223,16 @@ def test_combed_frames_without_a_flag_are_found(tmp_path):
         read_frames(path, 0, 1)  # fewer frames than it takes to tell
     progressive = encode(tmp_path / "whole.mp4", fields)
     assert read_frames(progressive).shape[1] == 40
+
+
+def test_fine_lines_that_drift_slowly_are_not_combs():
+    """Rows a quarter period apart fit as badly within a frame as between frames; idet's default calls some woven."""
+    rows, columns = np.arange(96)[:, None, None], np.arange(128)[None, :, None] + np.zeros(3)
+    combs = CombDetector()
+    for time in range(20):
+        lines = (127 + 100 * np.sin(np.pi / 2 * (rows + 0.1 * time) + 0.06 * columns)).astype(np.uint8)
+        combs.is_combed(av.VideoFrame.from_ndarray(lines, "rgb24").reformat(format="yuv420p"))
+    assert not combs.orders["tff"] + combs.orders["bff"]
 
 
 def test_some_frames_that_look_combed_do_not_condemn_a_video():

@@ -11,10 +11,9 @@ import safetensors.torch
 import torch
 import webdataset
 
-from nemo_cosmos.data import shards as shards_module
 from nemo_cosmos.data.manifest import Manifest, completed_shards, merge_manifest, read_index, remove_unfinished
 from nemo_cosmos.data.sample import LatentSample, TokenizerIdentity
-from nemo_cosmos.data.shards import ShardDataset, ShardWriter, safe_key
+from nemo_cosmos.data.shards import ShardDataset, ShardWriter, encode_sample, form, safe_key, writing
 from nemo_cosmos.errors import InputError
 
 IDENTITY = TokenizerIdentity("tiny", "0" * 64, 4, 8, 4)
@@ -83,7 +82,7 @@ def test_content_and_order_do_not_depend_on_ranks(tmp_path):
     one, three = ShardDataset(tmp_path / "one"), ShardDataset(tmp_path / "three")
     assert one.keys == three.keys and len(three.manifest.shards) == 6
     for a, b in zip(one, three, strict=True):
-        assert shards_module.encode_sample(a) == shards_module.encode_sample(b)
+        assert encode_sample(a) == encode_sample(b)
 
 
 def test_shard_bytes_are_reproducible(tmp_path):
@@ -220,7 +219,7 @@ def test_failed_writer_keeps_finished_shards_and_nothing_else(tmp_path):
 
 
 def test_full_disk_is_a_clear_error_and_counts_no_broken_shard(tmp_path, monkeypatch):
-    real = shards_module._HashingFile.write
+    real = writing._HashingFile.write
     written = 0
 
     def write_until_full(self, data):
@@ -230,7 +229,7 @@ def test_full_disk_is_a_clear_error_and_counts_no_broken_shard(tmp_path, monkeyp
             raise OSError(errno.ENOSPC, "No space left on device")
         return real(self, data)
 
-    monkeypatch.setattr(shards_module._HashingFile, "write", write_until_full)
+    monkeypatch.setattr(writing._HashingFile, "write", write_until_full)
     with pytest.raises(InputError, match="no space left"):
         write(tmp_path, range(20), per_shard=2)
     monkeypatch.undo()
@@ -263,7 +262,7 @@ def test_safe_key_keeps_good_names_and_separates_bad_ones():
     names = ["a.b", "a_b.", "über", "🤖", "x" * 200, "x" * 201, "a b"]
     keys = [safe_key(name) for name in names]
     assert len(set(keys)) == len(names)
-    assert all(shards_module._KEY.fullmatch(key) for key in keys)
+    assert all(form.KEY.fullmatch(key) for key in keys)
 
 
 def test_latent_of_another_channel_count_is_refused(tmp_path):
@@ -277,5 +276,5 @@ def test_latent_of_another_channel_count_is_refused(tmp_path):
 
 
 def test_record_is_plain_json(tmp_path):
-    record = json.loads(shards_module.encode_sample(make_sample(1))[1])
+    record = json.loads(encode_sample(make_sample(1))[1])
     assert record["key"] == "clip-001" and record["image_size"] == [32, 48, 64, 96]

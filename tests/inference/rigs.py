@@ -12,6 +12,8 @@ from nemo_cosmos.checkpoint.files import MODEL_CONFIG
 from nemo_cosmos.data.video import write_mp4
 from nemo_cosmos.models.dit import DiTConfig, build_dit
 from nemo_cosmos.models.text import save_tiny_text_encoder
+from nemo_cosmos.models.tokenizer import build_tokenizer
+from nemo_cosmos.models.tokenizer.pretrained import save_tokenizer
 from tests.models.wan import save_tiny_wan_vae
 
 SIZES = {"hidden_size": 64, "num_layers": 2, "num_attention_heads": 4, "adaln_lora_dim": 8, "text_width": 32}
@@ -36,6 +38,19 @@ def write_models(folder: Path, preset: str = "tiny-predict2-multiview", **sizes:
     torch.save(both, folder / "dit" / "both.pt")
     save_tiny_text_encoder(folder / "text", width=SIZES["text_width"])
     save_tiny_wan_vae(folder / "vae")
+
+
+def write_released(folder: Path) -> None:
+    """Both multiview networks of Predict1 of a few kilobytes, their tokenizer and text encoder, as a release has them
+    under ``--checkpoint_dir``."""
+    for kind in ("Text2World", "Video2World"):
+        preset, place = f"predict1-7b-{kind.lower()}-multiview", f"Cosmos-Predict1-7B-{kind}-Sample-AV-Multiview"
+        (folder / place).mkdir(parents=True)
+        torch.save(network(preset), folder / place / "model.pt")
+        (folder / place / MODEL_CONFIG).write_text(json.dumps(DiTConfig.preset(preset, **SIZES).to_dict()))
+    torch.manual_seed(0)
+    save_tokenizer(folder / "Cosmos-Tokenize1-CV8x8x8-720p", build_tokenizer("CV8x8x8-720p", channels=16), name="tiny")
+    save_tiny_text_encoder(folder / "google-t5/t5-11b", width=SIZES["text_width"])
 
 
 def picture(camera: int, frames: int = 9, height: int = HEIGHT, width: int = WIDTH) -> Tensor:

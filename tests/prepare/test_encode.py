@@ -9,10 +9,9 @@ import pytest
 import torch
 import torch.distributed as dist
 
-from nemo_cosmos.data import shards as shards_module
 from nemo_cosmos.data.clips import find_clips
 from nemo_cosmos.data.sample import TokenizerIdentity
-from nemo_cosmos.data.shards import ShardDataset, encode_sample
+from nemo_cosmos.data.shards import ShardDataset, encode_sample, writing
 from nemo_cosmos.data.video import read_frames, write_mp4
 from nemo_cosmos.data.windows import WindowPlan
 from nemo_cosmos.errors import InputError
@@ -274,7 +273,7 @@ def test_what_a_kill_left_before_the_first_file_is_nobodys(source, tmp_path, enc
 
 
 def test_full_disk(source, tmp_path, encoder_folder, monkeypatch):
-    real, written = shards_module._HashingFile.write, 0
+    real, written = writing._HashingFile.write, 0
 
     def write_until_full(self, data):
         nonlocal written
@@ -283,7 +282,7 @@ def test_full_disk(source, tmp_path, encoder_folder, monkeypatch):
             raise OSError(errno.ENOSPC, "No space left on device")
         return real(self, data)
 
-    monkeypatch.setattr(shards_module._HashingFile, "write", write_until_full)
+    monkeypatch.setattr(writing._HashingFile, "write", write_until_full)
     with pytest.raises(InputError, match="no space left"):
         run(source, tmp_path / "o", encoder_folder)
     monkeypatch.undo()

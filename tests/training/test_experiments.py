@@ -31,7 +31,7 @@ PARAMETERS = {
     "predict2-14b-text2image": 14_265_265_152,
     "predict2-14b-video2world": 14_265_285_632,
     "predict1-tiny-video2world": 3_950_016,
-    "predict1-tiny-text2world": 1_912_192,
+    "predict1-tiny-text2world": 1_322_112,
     "predict2-tiny-video2world": 1_865_600,
     "predict2-tiny-text2image": 1_275_008,
 }

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
 
+from gpu_checks.attention import kernel_name
 from gpu_checks.commands import Context, kill
 from gpu_checks.inputs import random_shards, released_file
 from gpu_checks.predict2 import GPU_MEMORY, WAN, timing_row
@@ -107,6 +108,15 @@ def plan_of(context: Context, case: Case, settings: Sequence[str], gpus: int) ->
 
 def multiview(context: Context, gpus: Sequence[int]) -> None:
     """Seven views of 720p where attention need not be computed again, five of 480p on two GPUs; adapters."""
+    seven_views(context, gpus)
+    # In a rehearsal processes take long to start.
+    some = gpus[:1] if context.machine.rehearse else gpus[:2]
+    post_training(context, some)
+    adapters(context, some)
+
+
+def seven_views(context: Context, gpus: Sequence[int]) -> None:
+    """Seven views of 720p on all GPUs, without a save; nothing where attention would be computed again."""
     settings = SEVEN.settings(context)
     plan = plan_of(context, SEVEN, settings, len(gpus))
     if plan is not None and plan.parallel.recompute != "full":
@@ -118,16 +128,13 @@ def multiview(context: Context, gpus: Sequence[int]) -> None:
         kill(training.process)
         report(context, SEVEN, training, plan, SEVEN.flops(context), len(gpus))
         shutil.rmtree(run)
-    # In a rehearsal processes take long to start.
-    some = gpus[:1] if context.machine.rehearse else gpus[:2]
-    post_training(context, some)
-    adapters(context, some)
 
 
 def report(context: Context, case: Case, training: Training, plan: Plan, flops: float, gpus: int) -> None:
     """Seconds, memory and speed of a GPU, beside the guide's."""
     seconds = statistics.median(training.steps()[step]["seconds"] for step in range(TIMED, LAST + 1))
-    more = f"{gpus} GPUs, {case.guide / (seconds * gpus):.2f} times the guide's speed of a GPU; "
+    attention = kernel_name("cpu" if context.machine.rehearse else "cuda:0", context.machine.rehearse)
+    more = f"{gpus} GPUs, {attention}, {case.guide / (seconds * gpus):.2f} times the guide's speed of a GPU; "
     timing_row(context, str(case), training, plan, flops / gpus, TIMED, LAST, more=more)
 
 

@@ -22,7 +22,7 @@ from gpu_checks.machine import GIB, NAN
 from gpu_checks.training import Training, common_settings, is_rounded, relative, resume
 from nemo_cosmos.checkpoint import load_network
 from nemo_cosmos.checkpoint.files import joint_file
-from nemo_cosmos.commands.plan import workload_of
+from nemo_cosmos.commands.plan import recomputation, workload_of
 from nemo_cosmos.config import TrainConfig, load_config
 from nemo_cosmos.models.dit import DiTConfig
 from nemo_cosmos.models.dit.size import network_size
@@ -109,7 +109,7 @@ def timing_row(
     records = [steps[step] for step in range(1, last + 1)]
     seconds = statistics.median(record["seconds"] for record in records[timed - 1 :])
     memory, predicted = training.memory(), plan.chosen.total / GIB
-    value = f"{seconds:.3f} s a step, {flops / seconds / 1e12:.0f} TFLOP/s, {plan.parallel.recompute} recomputation; "
+    value = f"{seconds:.3f} s a step, {flops / seconds / 1e12:.0f} TFLOP/s, {recomputation(plan)} recomputation; "
     value += f"{more}predicted {plan.seconds:.3f} s, {predicted:.1f} GiB; step 1 took {records[0]['seconds']:.1f} s; "
     value += "losses "
     value += " ".join(f"{record['loss']:.4f}" for record in records)

@@ -20,6 +20,7 @@ from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from nemo_cosmos.errors import InputError
+from nemo_cosmos.models.dit import flash4
 from nemo_cosmos.models.dit.ops import rms_norm, split_heads_norm_rotate
 from nemo_cosmos.parallel.context import SequenceSplit, gather_sequence, heads_to_sequence, sequence_to_heads
 from nemo_cosmos.parallel.groups import ParallelGroups
@@ -52,9 +53,12 @@ def _announce(device: str, dtype: torch.dtype, deterministic: bool) -> None:
 
 def scaled_dot_product(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
     """softmax(q·kᵀ/√d)·v without mask; q (s, B, h, d), k and v (m, B, h, d) -> (s, B, h, d)."""
+    batch_first = [x.transpose(0, 1) for x in (q, k, v)]
+    if flash4.suits(*batch_first[:2]) and (long := flash4.kernel()) is not None:
+        return long(*batch_first).transpose(0, 1)
     deterministic = torch.are_deterministic_algorithms_enabled()
     _announce(q.device.type, q.dtype, deterministic)
-    q, k, v = (x.permute(1, 2, 0, 3) for x in (q, k, v))
+    q, k, v = (x.transpose(1, 2) for x in batch_first)
     if q.is_cuda:
         with sdpa_kernel(DETERMINISTIC_BACKENDS if deterministic else ATTENTION_BACKENDS, set_priority=True):
             out = F.scaled_dot_product_attention(q, k, v)

@@ -240,7 +240,7 @@ def _presets() -> dict[str, dict[str, Any]]:
     released_tiny: dict[str, Any] = {**size_tiny, "num_layers": 6, "text_width": 64}
     wider: dict[str, Any] = {**released_tiny, "hidden_size": 192, "num_attention_heads": 6}
     add("predict1-tiny-video2world", predict1, wider, video)
-    add("predict1-tiny-text2world", predict1, released_tiny)
+    add("predict1-tiny-text2world", predict1, released_tiny, {"num_layers": 4})
     add("predict2-tiny-video2world", predict2, released_tiny, video, {"rope_ratio": (1.0, 3.0, 3.0)})
     add("predict2-tiny-text2image", predict2, released_tiny, {"num_layers": 4, "rope_ratio": (1.0, 4.0, 4.0)})
 
