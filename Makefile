@@ -35,7 +35,7 @@ demo: setup
 	$(BIN)/nemo-cosmos demo $(if $(DATA),--data '$(DATA)')
 
 # Two parts of about the same length side by side, for two cores; both are run to their ends whatever the other finds.
-LONG_RUNS := tests/parallel tests/training tests/faults tests/recipes tests/launch
+LONG_RUNS := tests/parallel tests/training tests/faults tests/recipes tests/launch tests/test_gpu_check.py tests/test_torchrun.py
 test: setup
 	$(MAKE) --no-print-directory --keep-going --jobs=2 test-long-runs test-others
 

@@ -71,7 +71,7 @@ def test_layout_of_shipped_experiment_fits_its_processes(name: str) -> None:
     validate_layout(
         config.parallel,
         NetworkShape(network.num_layers, network.num_attention_heads),
-        world_size=int(processes[-1]),
+        world_size=int(processes[-1]) if processes else 1,
         micro_batch=config.data.micro_batch,
         global_batch=config.data.global_batch,
     )

@@ -54,7 +54,7 @@ def test_attention_and_one_part_of_a_step_alone(tmp_path: Path) -> None:
     assert {name for name in rows if "attention" in name or "views" in name} == {
         "attention, batch 1", "attention, batch 2", "attention in the network", "Predict2 2B Multiview, 720p, 7 views"
     }  # fmt: skip
-    assert "2 GPUs, PyTorch's attention, " in rows["Predict2 2B Multiview, 720p, 7 views"]
+    assert "2 GPUs, PyTorch's kernel, " in rows["Predict2 2B Multiview, 720p, 7 views"]
 
 
 def test_camera_control_is_saved_killed_and_resumed(tmp_path: Path) -> None:

@@ -17,6 +17,8 @@ such a step beside diffusers'.
 multiview shares each sample among all GPUs by context parallelism: seven views of 720p on 4 x 80 or 2 x 141 GB, five
 views of 480p on two GPUs or one, each beside the time of NVIDIA's guide on eight H100 NVL. multiview_720p is the first
 of them alone. attention compares FlashAttention-4, where it is installed, with cuDNN's kernel and with fp32.
+
+small_tokenizer times steps that are replayed from a CUDA graph beside those that are not.
 """
 
 from __future__ import annotations
@@ -37,7 +39,7 @@ from gpu_checks.inputs import SHARED
 from gpu_checks.machine import NAN, GpuMonitor, Machine
 from gpu_checks.multiview import multiview, seven_views
 from gpu_checks.predict2 import predict2_generation, predict2_lora, predict2_text2image
-from gpu_checks.steps import adapters, generation, prepare, tokenizer_training
+from gpu_checks.steps import adapters, generation, prepare, small_tokenizer, tokenizer_training
 from gpu_checks.training import post_training
 
 from nemo_cosmos.ending import Flags, run_to_end
@@ -46,6 +48,7 @@ from nemo_cosmos.errors import require_range
 STEPS: dict[str, Callable[[Context, Sequence[int]], None]] = {
     "prepare": prepare,
     "tokenizer": tokenizer_training,
+    "small_tokenizer": small_tokenizer,
     "post_training": post_training,
     "adapters": adapters,
     "generation": generation,
@@ -68,6 +71,7 @@ ROUNDS = (
     ("attention",),
     ("multiview",),
     ("multiview_720p",),
+    ("small_tokenizer",),
 )
 """Steps of one round run at once where each can have a GPU of its own; the last of them gets those that are left."""
 MARK = ".gpu_check"

@@ -1,7 +1,7 @@
 #!/usr/bin/env python
 """Make nemo-cosmos-tiny from nothing: clips, tokenizer, latents, four networks, and the folder that is shipped.
 
-    python tools/train_tiny_model.py outputs/tiny                    # one GPU and 16 cores: some twenty minutes
+    python tools/train_tiny_model.py outputs/tiny                    # one GPU, many cores
     python tools/train_tiny_model.py outputs/tiny --size smoke       # the same steps, hardly trained, on a CPU
     python tools/train_tiny_model.py outputs/tiny --install          # put the finished folder into the package
 

@@ -6,20 +6,24 @@ server for their parent, and any may wait for ever to hand over what nobody take
 
 from __future__ import annotations
 
+import contextlib
 import functools
+import multiprocessing
 import multiprocessing.forkserver
 import multiprocessing.resource_tracker
 import os
 import select
 import signal
+import sys
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from types import FrameType
 from typing import Any
 
 from torch.utils.data import DataLoader
 
+_SIGNALS = (signal.SIGTERM, signal.SIGUSR1, signal.SIGINT)
 _POLL_SECONDS = 1.0
 _TERM_SECONDS = 60.0
 """How long a reader goes on after SIGTERM: longer than torchrun and Slurm let the step and its save take."""
@@ -39,11 +43,23 @@ def reader_options(num_workers: int) -> dict[str, Any]:
     }
 
 
-def close_readers(loader: DataLoader[Any] | None) -> None:
-    """End the readers of a loader; for ways out on which nobody asks for its batches any more."""
+def usable_cores() -> int:
+    """Cores that this rank may use: those of the machine, or of its share of it, divided by the ranks there."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return max(1, cores // int(os.environ.get("LOCAL_WORLD_SIZE", "1")))
+
+
+def close_readers(loader: DataLoader[Any] | None, *, at_once: bool = False) -> None:
+    """End the readers of a loader; for ways out on which nobody asks for its batches any more.
+
+    Args:
+        at_once: do not wait for what they are at.
+    """
     iterator = getattr(loader, "_iterator", None)
     if iterator is None or not hasattr(iterator, "_shutdown_workers"):
         return
+    if at_once:
+        _kill(iterator._workers)
     iterator._shutdown_workers()
     for reader in iterator._workers:
         if reader.is_alive():
@@ -52,14 +68,45 @@ def close_readers(loader: DataLoader[Any] | None) -> None:
     loader._iterator = None
 
 
+def _kill(readers: list[Any]) -> None:
+    main = threading.current_thread() is threading.main_thread()
+    # The DataLoader's handler would complain.
+    before = signal.signal(signal.SIGCHLD, signal.SIG_DFL) if main else None
+    for reader in readers:
+        reader.kill()
+    for reader in readers:
+        reader.join()
+    if main:
+        signal.signal(signal.SIGCHLD, before)
+
+
 def _start_server() -> None:
-    """The signals that launchers send to all processes of a run must not end the server under its readers."""
+    """The signals that launchers send to all processes of a run must not end the server under its readers, nor a
+    reader before it knows what to do about them."""
     multiprocessing.resource_tracker.ensure_running()  # On its start it lets SIGTERM through again.
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, (signal.SIGTERM, signal.SIGUSR1))
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, _SIGNALS)
     try:
-        multiprocessing.forkserver.ensure_running()
+        multiprocessing.set_forkserver_preload(["__main__", "nemo_cosmos.data.reader_server"])
+        with _same_imports():
+            multiprocessing.forkserver.ensure_running()
     finally:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+@contextlib.contextmanager
+def _same_imports() -> Iterator[None]:
+    """A Python started while this lasts finds modules where this one does, not in the working folder first."""
+    paths = os.pathsep.join(os.path.abspath(path) for path in sys.path)
+    wanted = {"PYTHONPATH": paths, "PYTHONSAFEPATH": "1"}
+    before = {name: os.environ.get(name) for name in wanted}
+    os.environ.update(wanted)
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            os.environ.pop(name, None)
+            if value is not None:
+                os.environ[name] = value
 
 
 def end_with_this_process() -> Callable[[int], None]:
@@ -75,7 +122,7 @@ def _watch(reader_of: int, _worker: int) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGUSR1, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, _end_later)
-    signal.pthread_sigmask(signal.SIG_UNBLOCK, (signal.SIGTERM, signal.SIGUSR1))
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, _SIGNALS)
     threading.Thread(target=_end_after, args=(reader_of,), name="end-with-trainer", daemon=True).start()
 
 

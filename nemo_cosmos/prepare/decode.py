@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import gc
-import os
 import shutil
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
@@ -16,7 +15,7 @@ from nemo_cosmos.data.clips import Clip
 from nemo_cosmos.data.sample import Origin
 from nemo_cosmos.data.scene_windows import SceneClip, scene_windows
 from nemo_cosmos.data.windows import Window, WindowPlan, windows_of
-from nemo_cosmos.data.workers import end_with_this_process
+from nemo_cosmos.data.workers import end_with_this_process, usable_cores
 from nemo_cosmos.errors import InputError
 from nemo_cosmos.prepare.changes import file_times, origin_of
 
@@ -113,8 +112,7 @@ def decode_ahead(decoder: ClipDecoder, workers: int) -> Iterator[Item]:
 
 def default_workers() -> int:
     """Decoding processes per rank: the machine's cores shared by its ranks, one left for the rank, at most 16."""
-    cores = len(os.sched_getaffinity(0)) // int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
-    return max(1, min(16, cores - 1))
+    return max(1, min(16, usable_cores() - 1))
 
 
 def _check_shared_memory(plan: WindowPlan, workers: int, views: int) -> None:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from nemo_cosmos.data.clips import Clip
+from nemo_cosmos.data.file_pool import map_files
 from nemo_cosmos.data.images import read_image
 from nemo_cosmos.data.rig import Rig
 from nemo_cosmos.data.shards import RATE_DIGITS
@@ -75,13 +77,15 @@ def validate_raw(
     if opened.not_read:
         report.warnings.append(f"not read, for their suffixes: {opened.not_read}")
     silent, short = [], []
-    for done, clip in enumerate(opened.clips, start=1):
-        shortest = _check(clip, report, opened.sampling)
-        if not _has_text(clip, opened.rig):
-            silent.append(clip.name)
-        if opened.rig is not None and shortest is not None and shortest < opened.sampling.frames:
-            short.append(f"{clip.name} ({shortest})")
-        on_clip(done, len(opened.clips))
+    videos = [video for clip in opened.clips if not clip.still for video in clip.videos]
+    with contextlib.closing(map_files(probe, videos)) as probed:
+        for done, clip in enumerate(opened.clips, start=1):
+            shortest = _check(clip, probed, report, opened.sampling)
+            if not _has_text(clip, opened.rig):
+                silent.append(clip.name)
+            if opened.rig is not None and shortest is not None and shortest < opened.sampling.frames:
+                short.append(f"{clip.name} ({shortest})")
+            on_clip(done, len(opened.clips))
     usual = opened.sampling
     rate = f" at {usual.fps:g} fps" if usual.fps else ""
     _warn(report, short, f"shorter than the {usual.frames} frames{rate} of a sample")
@@ -98,15 +102,22 @@ def _warn(report: RawReport, names: list[str], what: str) -> None:
         report.warnings.append(f"{len(names)} clips {what}, for example {names[0]}")
 
 
-def _check(clip: Clip, report: RawReport, sampling: Sampling) -> int | None:
-    """Probe the files of a clip into the report; gives the least frames of any, None where that is unknown."""
+def _check(clip: Clip, probed: Iterator[VideoInfo | Exception], report: RawReport, sampling: Sampling) -> int | None:
+    """Put what was found of a clip's files into the report; gives the least frames of any, None where unknown.
+
+    Args:
+        probed: what probing gives, next for the videos of this clip.
+    """
     problems, infos = [], []
     for camera, file in zip([view.camera for view in clip.views] or [""], clip.videos, strict=True):
         try:
             if clip.still:
                 height, width = read_image(file).shape[1:]
             else:
-                infos.append(info := probe(file))
+                info = next(probed)
+                if isinstance(info, Exception):
+                    raise info
+                infos.append(info)
                 height, width = info.height, info.width
                 problems += [info.damage] if info.damage else []
                 report.frames[info.frames] += 1

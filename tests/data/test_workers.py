@@ -80,6 +80,27 @@ if __name__ == "__main__":
     next(windows)
     batches = made[0]
 """
+PROBE = """
+import sys
+from pathlib import Path
+from nemo_cosmos.data import file_pool
+from nemo_cosmos.data.video import probe
+from torch.utils.data import dataloader
+
+made = []
+begin = dataloader._MultiProcessingDataLoaderIter.__init__
+
+def remember(self, loader):
+    begin(self, loader)
+    made.append(self)
+
+dataloader._MultiProcessingDataLoaderIter.__init__ = remember
+if __name__ == "__main__":
+    file_pool.usable_cores = lambda: 2
+    found = file_pool.map_files(probe, 100 * sorted(Path(sys.argv[1]).rglob("*.mp4")))
+    next(found)
+    batches = made[0]
+"""
 
 
 @pytest.fixture(scope="module")
@@ -115,8 +136,8 @@ def ends(handle: int, seconds: float) -> bool:
 
 @pytest.mark.parametrize(
     ("script", "data"),
-    [(WORLD_MODEL, "shards"), (TOKENIZER, "clips"), (PREPARE, "clips")],
-    ids=["train", "tokenizer", "prepare"],
+    [(WORLD_MODEL, "shards"), (TOKENIZER, "clips"), (PREPARE, "clips"), (PROBE, "clips")],
+    ids=["train", "tokenizer", "prepare", "probe"],
 )
 def test_a_killed_run_leaves_no_reader(
     tmp_path: Path, folder: Path, watched: list[int], script: str, data: str
@@ -139,6 +160,48 @@ def test_a_killed_run_leaves_no_reader(
         run.kill()
         run.wait()
     assert all(ends(handle, 4) for handle in watched)
+
+
+ASK = """
+import os, socket, sys
+from multiprocessing import forkserver, get_context, reduction
+from nemo_cosmos.data import workers
+
+def work():
+    pass
+
+if __name__ == "__main__":
+    workers._start_server()
+    asked = get_context("forkserver").Process(target=work)
+    asked.start()
+    asked.join()
+    handle, reader = forkserver.connect_to_new_process([])
+    if sys.argv[1] == "cut short":
+        os.write(reader, reduction.ForkingPickler.dumps({"name": "a reader"})[:-5])
+        forkserver.connect_to_new_process([])  # And nothing for this one.
+        with socket.socket(socket.AF_UNIX) as client:
+            client.connect(forkserver._forkserver._forkserver_address)
+    else:
+        os.write(reader, b"no message")
+        os.read(handle, 8)  # Its number.
+        os.read(handle, 8)  # It has ended.
+    os._exit(0)
+"""
+
+
+@pytest.mark.parametrize(("told", "silent"), [("cut short", True), ("nonsense", False)])
+def test_a_reader_whose_run_ends_while_it_starts_says_nothing(tmp_path: Path, told: str, silent: bool) -> None:
+    """What the run was about to tell it comes in part or not at all; a run that goes on does hear of errors."""
+    file = tmp_path / "run.py"
+    file.write_text(ASK)
+    done = subprocess.run(
+        [sys.executable, "-W", "ignore", str(file), told],
+        env={**os.environ, "PYTHONPATH": str(ROOT), "PYTHONWARNINGS": "ignore", "OMP_NUM_THREADS": "1"},
+        capture_output=True, text=True, timeout=60, check=False,
+    )  # fmt: skip
+    said = [line for line in done.stderr.splitlines() if "resource_tracker" not in line]
+    assert ("UnpicklingError" in done.stderr) != silent
+    assert not silent or said == []
 
 
 def test_a_kernel_without_process_handles_is_asked_again_and_again(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -143,7 +143,7 @@ def test_an_image_is_no_video_nor_the_other_way_round(folder: Path, pipe: nc.Pip
         ({"model": "gone"}, "gone does not exist"),
         ({"model": "nobody/nothing"}, "nobody/nothing does not exist here, and as a repository of the hub"),
         ({"model": 5}, "model=5"),
-        ({"tokenizer": None}, "tokenizer=None"),
+        ({"tokenizer": None}, "tokenizer: name the tokenizer of .*, a folder such as"),
         ({"tokenizer": "gone"}, "gone: no such tokenizer folder"),
         ({"tokenizer": "nobody/nothing"}, "nobody/nothing does not exist here"),
         ({"text_encoder": "nowhere"}, "nowhere"),

@@ -22,7 +22,7 @@ TAIL = 4096
 
 
 def run_together(commands: Mapping[str, Sequence[str]], logs: Path) -> None:
-    """Runs `nemo-cosmos ARGUMENTS` for each, to the end of all; the first failure ends the others with a save.
+    """Runs a command line for each, to the end of all; the first failure ends the others with a save.
 
     Args:
         commands: arguments by the name of the log, in `logs`.

@@ -17,6 +17,9 @@ COMBED_RATIO = 1.08
 """How much better rows must fit between those of the frame before or after than between those of their own frame for
 idet to call it combed. Its default, 1.04, condemned a clean clip of fine grain drifting slowly (1 of 1,200 rendered
 ones, 96 rows high); real clips woven by hand are found up to 1.5."""
+LEAST_ROWS = 72
+"""Of frames that are looked at: no interlaced format has fewer than 480, and what is cut out of one shows combs only
+where its rows stay as they are. In smaller pictures noise alone looks woven."""
 LOOK_AHEAD = 10
 """Frames in which combs of clear motion show."""
 OBSERVED = 120
@@ -74,13 +77,17 @@ class CombDetector:
 
     def is_combed(self, frame: Any) -> bool:
         """Look at the next frame; the verdict on all so far."""
-        if self._seen < OBSERVED and frame.format.name in _PLANAR and not frame.interlaced_frame:
+        if self._seen < OBSERVED and _may_be_woven(frame):
             if self._graph is None:
                 self._graph = filter_graph(frame, "idet", f"intl_thres={COMBED_RATIO}")
             self._seen += 1
             self._graph.vpush(frame)
             self.orders.update(seen.metadata["lavfi.idet.single.current_frame"] for seen in pull(self._graph))
         return is_woven(self.orders)
+
+
+def _may_be_woven(frame: Any) -> bool:
+    return frame.height >= LEAST_ROWS and frame.format.name in _PLANAR and not frame.interlaced_frame
 
 
 def is_woven(frames: Counter[str]) -> bool:

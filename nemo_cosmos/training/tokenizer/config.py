@@ -182,6 +182,9 @@ class TokenizerTrainerConfig:
     """Recompute each level, and optical flow, in the backward pass: half the memory, about a fifth more time."""
     compile: bool | None = None
     """torch.compile the blocks of the network, and VGG; None: on CUDA."""
+    cuda_graph: bool | None = False
+    """Record the passes of a step and replay them: several times faster where a network is so small that starting its
+    kernels takes the time; one GPU, and losses that need the network once. None: wherever that can be."""
     deterministic: bool = False
     """Kernels that add in a fixed order: the same step twice gives the same bits on a GPU, more slowly."""
     log_every_n_steps: int = between(1, LARGEST_STEP, 100)

@@ -6,9 +6,9 @@ does not depend on the number of processes or workers, nor on where a run was in
 
 from __future__ import annotations
 
-import functools
+import contextlib
 import hashlib
-import logging
+import json
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -21,6 +21,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler
 
 from nemo_cosmos.config import conf_folder
+from nemo_cosmos.data.file_pool import map_files
 from nemo_cosmos.data.listing import expand_pattern, find_videos
 from nemo_cosmos.data.record import DataRecord
 from nemo_cosmos.data.video import probe, read_frames
@@ -28,9 +29,9 @@ from nemo_cosmos.data.workers import reader_options
 from nemo_cosmos.errors import InputError
 from nemo_cosmos.pixels import from_levels
 from nemo_cosmos.training.tokenizer.config import TokenizerDataConfig
+from nemo_cosmos.training.tokenizer.distributed import Workers
+from nemo_cosmos.training.tokenizer.frame_counts import Count, FrameCounts, mark_of
 from nemo_cosmos.typed import read_yaml
-
-logger = logging.getLogger(__name__)
 
 # (width, height) that a clip covers after resizing, by aspect ratio width:height.
 RESOLUTIONS: dict[int, dict[str, tuple[int, int]]] = {
@@ -151,40 +152,49 @@ def center_clip(video: Tensor, crop: tuple[int, int], resolution: int | None) ->
     return from_levels(video.contiguous())
 
 
+COUNTS = FrameCounts()
+"""What this process knows of videos."""
+
+
 def count_frames(files: Sequence[Path], *, progress: bool = False) -> list[int]:
     """Evenly spaced frames of every video, of damaged ones those before the damage; files that stay as they are get
-    read once in a process.
+    read once in a process, many of them by several processes.
 
     Raises:
-        InputError: a file is no readable video.
+        InputError: a file is no readable video; the first such.
     """
     from tqdm import tqdm
 
-    bar = tqdm(files, desc="probing videos", disable=not progress or len(files) < 50)
-    return [_count_frames(path, *_fingerprint(path)) for path in bar]
+    marks = {path: mark_of(path) for path in files}
+    new = [path for path, mark in marks.items() if COUNTS.find(path, mark) is None]
+    silent = not progress or len(new) < 50
+    with (
+        contextlib.closing(map_files(probe, new)) as found,
+        contextlib.closing(tqdm(found, desc="probing videos", total=len(new), disable=silent)) as bar,
+    ):
+        for path, info in zip(new, bar, strict=True):
+            if isinstance(info, Exception):
+                raise info
+            COUNTS.add(path, marks[path], Count(info.frames_at(info.even_rate), info.damage))
+    known = {path: COUNTS.find(path, mark) for path, mark in marks.items()}
+    return [count.frames for path in files if (count := known[path]) is not None]
 
 
-@functools.cache
-def _count_frames(path: Path, size: int, modified: int) -> int:
-    info = probe(path)
-    frames = info.frames_at(info.even_rate)
-    if info.damage:
-        logger.warning("%s; its first %d frames are used", info.damage, frames)
-    return frames
+def share_counts(files: Sequence[Path], workers: Workers) -> None:
+    """Every process counts the frames of its share of the files and tells the others; collective."""
+    if workers.world == 1:
+        return
+    mine = files[workers.rank :: workers.world]
+    with contextlib.suppress(InputError):  # All say the same of the first one, when they count the frames of all.
+        count_frames(mine, progress=workers.is_main)
+    for told in workers.gather([json.dumps(COUNTS.pack(mine))]):
+        COUNTS.offer(json.loads(told))
 
 
 def _read_evenly(path: Path, start: int, count: int) -> Tensor:
     """Frames as ``count_frames`` counts them."""
     rate = probe(path).even_rate
     return read_frames(path, start, count) if rate is None else read_frames(path, start, count, fps=rate)
-
-
-def _fingerprint(path: Path) -> tuple[int, int]:
-    try:
-        stat = path.stat()
-    except OSError:
-        return 0, 0  # Probing says what is wrong.
-    return stat.st_size, stat.st_mtime_ns
 
 
 class ClipDataset(Dataset[Tensor]):

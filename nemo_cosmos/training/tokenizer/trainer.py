@@ -29,8 +29,9 @@ from nemo_cosmos.training.tokenizer import checkpoint as files
 from nemo_cosmos.training.tokenizer.adversarial import PatchDiscriminator3D, discriminator_loss
 from nemo_cosmos.training.tokenizer.clips import open_clips
 from nemo_cosmos.training.tokenizer.config import TokenizerTrainConfig
-from nemo_cosmos.training.tokenizer.data import PositionSampler, make_loader
+from nemo_cosmos.training.tokenizer.data import COUNTS, PositionSampler, make_loader
 from nemo_cosmos.training.tokenizer.distributed import Workers, join
+from nemo_cosmos.training.tokenizer.graph import GraphedTokenizer, wants_graph
 from nemo_cosmos.training.tokenizer.losses import LossTerms, TokenizerLoss
 from nemo_cosmos.training.tokenizer.optimizer import Ema, lr_multiplier, make_optimizer, restore_optimizer
 from nemo_cosmos.training.tokenizer.records import RunRecords, peak_memory
@@ -78,9 +79,7 @@ class TokenizerTrainer:
         saved = open_save(config)
         self.module = build_tokenizer(config.model.preset, **config.model.overrides)
         self.module.check_video(torch.empty(1, 3, config.data.num_frames, *_crop(config), device="meta"))
-        self.dataset, clips, self.statistics_clips = open_clips(
-            config, self.module.config, is_main=self.workers.is_main
-        )
+        self.dataset, clips, self.statistics_clips = open_clips(config, self.module.config, self.workers)
         self.resuming = saved is not None and not saved.of_another_run
         if self.resuming:
             refuse_other_data(self.output_dir, self.dataset.record, allow_change=config.data.allow_change)
@@ -101,7 +100,8 @@ class TokenizerTrainer:
         if adversarial.enabled and adversarial.adaptive:
             allow_repeated_backward()
         compiled = config.trainer.compile
-        if compiled or (compiled is None and self.device.type == "cuda"):
+        self.graphed = wants_graph(config, self.device, self.workers.world)
+        if compiled or (compiled is None and self.device.type == "cuda" and not self.graphed):
             self.module.compile_blocks(dynamic=False)
             if self.loss.vgg is not None:
                 self.loss.vgg.compile(dynamic=False)
@@ -126,7 +126,7 @@ class TokenizerTrainer:
             self.resumed_from = None if saved.of_another_run else saved.path
             self.passed_over = saved.passed_over
         del saved
-        self.network: nn.Module = self.module
+        self.network: nn.Module = self._recorded() if self.graphed else self.module
         self.judge: nn.Module | None = self.discriminator
         if self.workers.world > 1:
             ids = [self.device.index] if self.device.type == "cuda" else None
@@ -157,6 +157,7 @@ class TokenizerTrainer:
             if self.resumed_from is not None:  # A kill may have come before the save's end.
                 files.delete_old(self.checkpoints, self.step, config.checkpoint.keep)
             self.dataset.record.save(self.output_dir)
+            COUNTS.save(self.output_dir)
             self.records = RunRecords(config, self.step, resuming=self.resuming)
         if self.step == 0 and config.validation.at_start:
             self._record({"step": 0} | self._validate())
@@ -313,7 +314,14 @@ class TokenizerTrainer:
         return values
 
     def _autocast(self) -> torch.autocast:
-        return torch.autocast(self.device.type, torch.bfloat16, enabled=self.precision == "bf16")
+        # A graph casts weights where they are used; a cache of it would outlive them.
+        on, cached = self.precision == "bf16", not self.graphed
+        return torch.autocast(self.device.type, torch.bfloat16, enabled=on, cache_enabled=cached)
+
+    def _recorded(self) -> GraphedTokenizer:
+        data = self.config.data
+        video = torch.zeros(data.micro_batch, 3, data.num_frames, *_crop(self.config), device=self.device)
+        return GraphedTokenizer(self.module.train(), video, self.precision)
 
     @contextlib.contextmanager
     def _no_sync(self, active: bool) -> Iterator[None]:

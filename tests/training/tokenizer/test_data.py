@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import dataclasses
+import json
+import os
 from fractions import Fraction
 from pathlib import Path
 
 import pytest
 import torch
 
-from nemo_cosmos.data.video import probe, read_frames, write_mp4
+from nemo_cosmos.data.video import VideoInfo, probe, read_frames, write_mp4
 from nemo_cosmos.errors import InputError
 from nemo_cosmos.training.tokenizer import data
 from nemo_cosmos.training.tokenizer.config import TokenizerDataConfig
@@ -22,6 +25,9 @@ from nemo_cosmos.training.tokenizer.data import (
     pad_to,
     resolve_source,
 )
+from nemo_cosmos.training.tokenizer.distributed import Workers
+from nemo_cosmos.training.tokenizer.frame_counts import FRAME_COUNTS, FrameCounts
+from nemo_cosmos.version import __version__
 from tests.data.odd_videos import LOSSLESS, encode, numbered, numbers, remux
 
 
@@ -90,6 +96,94 @@ def test_videos_are_probed_once_while_they_stay(tmp_path: Path, monkeypatch: pyt
     (tmp_path / "gone.mp4").symlink_to(tmp_path / "nowhere.mp4")
     with pytest.raises(InputError, match=r"gone\.mp4"):
         data.count_frames([tmp_path / "gone.mp4"])
+
+
+def test_a_run_probes_again_only_what_has_changed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """What is damaged is told of at every start, once."""
+    probed: list[str] = []
+    damage = {"b.mp4": "b.mp4 is damaged at 1.00 s"}
+
+    def look(path: Path) -> VideoInfo:
+        probed.append(path.name)
+        return dataclasses.replace(probe(path), damage=damage.get(path.name, ""))
+
+    def start() -> list[int]:
+        """As in a new process."""
+        probed.clear()
+        caplog.clear()
+        monkeypatch.setattr(data, "COUNTS", FrameCounts())
+        data.COUNTS.load(tmp_path)
+        counts = data.count_frames(files)
+        assert data.count_frames(files) == counts
+        assert [record.getMessage() for record in caplog.records if record.levelname == "WARNING"] == [
+            "b.mp4 is damaged at 1.00 s; its first 5 frames are used"
+        ]
+        data.COUNTS.save(tmp_path)
+        return counts
+
+    monkeypatch.setattr(data, "probe", look)
+    files = [tmp_path / name for name in ("a.mp4", "b.mp4", "c \udcff.mp4")]
+    for number, file in enumerate(files):
+        write_mp4(file, torch.zeros(3, 4 + number, 16, 32, dtype=torch.uint8), 8.0)
+    assert start() == [4, 5, 6] and len(probed) == 3
+    assert start() == [4, 5, 6] and probed == []
+    write_mp4(files[0], torch.zeros(3, 9, 16, 32, dtype=torch.uint8), 8.0)
+    os.utime(files[2], ns=(0, 7))
+    assert start() == [9, 5, 6] and probed == [files[0].name, files[2].name]
+    kept = tmp_path / FRAME_COUNTS
+    whole = kept.read_text()
+    first = os.path.abspath(files[0])
+    others = [
+        whole[:-20], "", "[]", "[" * 100_000, '{"counts": 3}', whole.replace(__version__, "0"), "\udcff",
+        json.dumps({**json.loads(whole), "counts": [1]}),
+        json.dumps({**json.loads(whole), "counts": {first: None}}),
+        json.dumps({**json.loads(whole), "counts": {first: [1, 2, True]}}),
+    ]  # fmt: skip
+    for damaged in others:
+        kept.write_bytes(damaged.encode("utf-8", "surrogateescape"))
+        assert start() == [9, 5, 6] and len(probed) == 3, damaged[:40]
+        assert json.loads(kept.read_text()) == json.loads(whole)
+    kept.unlink()
+    kept.mkdir()
+    probed.clear()
+    monkeypatch.setattr(data, "COUNTS", FrameCounts())
+    data.COUNTS.load(tmp_path)
+    assert data.count_frames(files) == [9, 5, 6]
+    data.COUNTS.save(tmp_path)
+    assert "is not written" in caplog.text and kept.is_dir()
+
+
+def test_processes_share_the_probing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each looks at its share; one whose share has an unreadable file finds the same first one as the others."""
+    files = [tmp_path / f"{number}.mp4" for number in range(5)]
+    for number, file in enumerate(files):
+        write_mp4(file, torch.zeros(3, 3 + number, 16, 32, dtype=torch.uint8), 8.0)
+    device = torch.device("cpu")
+    probed: list[str] = []
+    monkeypatch.setattr(data, "probe", lambda path: (probed.append(path.name), probe(path))[1])
+
+    def ranks() -> list[FrameCounts]:
+        told: list[str] = []
+        gather = lambda self, values: told.extend(values) or told  # noqa: E731
+        monkeypatch.setattr(Workers, "gather", gather)
+        counts = [FrameCounts(), FrameCounts()]
+        for rank in (0, 1, 0):  # The first hears of all once the second has told.
+            monkeypatch.setattr(data, "COUNTS", counts[rank])
+            data.share_counts(files, Workers(rank, 2, device))
+        return counts
+
+    for counts in ranks():
+        monkeypatch.setattr(data, "COUNTS", counts)
+        assert data.count_frames(files) == [3, 4, 5, 6, 7]
+    assert sorted(probed) == [file.name for file in files]
+    files[3].write_bytes(b"no video")
+    files[4].write_bytes(b"no video")
+    for counts in ranks():
+        monkeypatch.setattr(data, "COUNTS", counts)
+        with pytest.raises(InputError, match=r"3\.mp4"):
+            data.count_frames(files)
 
 
 def test_centre_clips_are_read_when_asked_for(clips: Path, monkeypatch: pytest.MonkeyPatch) -> None:
