@@ -8,6 +8,7 @@ from pathlib import Path
 import torch
 
 from nemo_cosmos.data.video import write_mp4
+from nemo_cosmos.demo.checks import TRAINING_LIST
 from nemo_cosmos.demo.weights import NETWORK, PRESET, TEXT_ENCODER, TOKENIZER
 from nemo_cosmos.models.dit import DiTConfig, build_dit
 from nemo_cosmos.models.text import save_tiny_text_encoder
@@ -17,15 +18,20 @@ LEVELS = 5
 """Difference of brightness between a frame and the next."""
 
 
-def write_weights(folder: Path, trained_on: str = "0" * 64) -> Path:
-    """Network, tokenizer, text encoder and a training list of one file with the SHA-256 ``trained_on``."""
+def write_weights(folder: Path) -> Path:
+    """Network, tokenizer, text encoder and a training list."""
     (folder / NETWORK).parent.mkdir(parents=True)
     torch.save(build_dit(DiTConfig.preset(PRESET, num_layers=6)).to_original(), folder / NETWORK)
     save_tokenizer(folder / TOKENIZER, build_tokenizer("CV4x8x8-360p", channels=8), name="stand-in")
     save_tiny_text_encoder(folder / TEXT_ENCODER, 64)
-    listed = {"clips": [{"name": "landscape/train_00000", "sha256": trained_on}]}
-    (folder / "training_list.json").write_text(json.dumps(listed), encoding="utf-8")
+    write_training_list(folder, "0" * 64)
     return folder
+
+
+def write_training_list(folder: Path, trained_on: str) -> None:
+    """A training list of one file with the SHA-256 ``trained_on``."""
+    listed = {"clips": [{"name": "landscape/train_00000", "sha256": trained_on}]}
+    (folder / TRAINING_LIST).write_text(json.dumps(listed), encoding="utf-8")
 
 
 def write_clip(

@@ -17,16 +17,11 @@ from nemo_cosmos.demo.checks import check_data, check_rendered, check_tokenizer,
 from nemo_cosmos.demo.sizes import SIZES
 from nemo_cosmos.errors import InputError
 from nemo_cosmos.tiny import FOLDER
-from tests.demo.standin import write_clip, write_weights
+from tests.demo.standin import write_clip, write_training_list
 
 ROOT = Path(__file__).parents[2]
 PUBLIC_CLIPS = Path(__file__).with_name("public_clips.json")
 """Names and SHA-256 of public clips and a picture that the model is judged on."""
-
-
-@pytest.fixture(scope="module")
-def weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return write_weights(tmp_path_factory.mktemp("weights") / "tiny")
 
 
 def test_no_clip_that_the_model_is_judged_on_was_trained_on() -> None:
@@ -41,9 +36,9 @@ def test_no_clip_that_the_model_is_judged_on_was_trained_on() -> None:
 
 def test_a_clip_of_the_training_list_is_refused_by_its_content(tmp_path: Path) -> None:
     clip = write_clip(tmp_path, "renamed", frames=9)
-    folder = write_weights(tmp_path / "tiny", trained_on=file_digest(clip).upper())
+    write_training_list(tmp_path, file_digest(clip).upper())
     with pytest.raises(InputError, match=r"renamed\.mp4 is in the training list .* landscape/train_00000"):
-        require_unseen([clip], folder)
+        require_unseen([clip], tmp_path)
 
 
 def test_a_training_list_that_says_nothing_proves_nothing(tmp_path: Path) -> None:
