@@ -19,6 +19,7 @@ import typer
 
 from nemo_cosmos.doctor.finding import Finding
 from nemo_cosmos.errors import InputError
+from nemo_cosmos.tiny import FOLDER, TINY
 
 PACKAGES = ("torch", "nemo_toolkit", "megatron-core", "lightning", "transformers", "diffusers", "av")
 ONLY_FOR_VIDEO = ("diffusers", "av")
@@ -26,11 +27,13 @@ ONLY_FOR_VIDEO = ("diffusers", "av")
 STEP_SECONDS = 300
 """A tiny run that takes longer than this hangs."""
 TEXT_WIDTH = 16
+"""Of the network that is trained from noise, where the package has no weights."""
 NETWORK = (
     f"{{num_layers: 2, hidden_size: 64, num_attention_heads: 4, text_width: {TEXT_WIDTH}, adaln_lora_dim: 8, "
     "max_frames: 8, max_height: 16, max_width: 16}"
 )
-
+CLIP_SIZE = (48, 32)
+"""(width, height) of the generated clip."""
 
 Check = Callable[[], Iterable[Finding]]
 
@@ -46,7 +49,7 @@ def doctor(
     Versions, GPUs and driver, memory, disks and the Hugging Face account; forward and backward of the network; sums
     over processes with gloo, and with NCCL over each pair of GPUs; and a real training run of a tiny network with a
     save and a resume, through NeMo, Megatron's DDP and the optimizer, in bf16 on a GPU and in fp32 on the CPU, on
-    made-up latents in a temporary folder. With experiment=NAME also its settings, layout, memory, dataset, weights and
+    made-up latents in a temporary folder; it starts from nemo-cosmos-tiny, which then generates a clip. With experiment=NAME also its settings, layout, memory, dataset, weights and
     output folder, on the GPUs of this machine.
 
     Ends with exit status 1 when something would keep a training run from starting.
@@ -92,7 +95,7 @@ def _checks(overrides: list[str]) -> list[Check]:
         _python, _packages, check_devices, check_transformer_engine, check_shared_memory, check_disk,
         check_hugging_face,
     ]  # fmt: skip
-    work: list[Check] = [check_network, _sums, _training_run]
+    work: list[Check] = [check_network, _sums, _training_run, _generation]
     if not overrides:
         return machine + work
     settings = resolve(overrides)
@@ -154,6 +157,7 @@ def _training_run() -> Iterator[Finding]:
     import torch
 
     on_gpu = torch.cuda.is_available()
+    source = f"from {TINY}" if FOLDER.is_dir() else "from noise"
     where = f"in bf16 on {torch.cuda.get_device_name()}" if on_gpu else "in fp32 on the CPU"
     with tempfile.TemporaryDirectory(prefix="nemo-cosmos-doctor-") as name:
         folder = Path(name)
@@ -163,7 +167,7 @@ def _training_run() -> Iterator[Finding]:
             losses = _losses(folder, 2)
             path = "through NeMo, Megatron's DDP and the optimizer"
             yield Finding(
-                "ok", "training", f"2 steps {path} {where}, loss {losses[-1]:.3f}, {seconds:.1f} s with start"
+                "ok", "training", f"2 steps {source} {path} {where}, loss {losses[-1]:.3f}, {seconds:.1f} s with start"
             )
             saved = folder / "run" / "checkpoints"
             written = sum(file.stat().st_size for file in saved.rglob("*") if file.is_file())
@@ -175,13 +179,41 @@ def _training_run() -> Iterator[Finding]:
             yield Finding("fail", "training run", str(error))
 
 
+def _generation() -> Iterator[Finding]:
+    """A clip of a few frames by the packaged network, tokenizer and text encoder."""
+    if not FOLDER.is_dir():
+        yield Finding("note", "generates", f"not tried: this installation is without {TINY}")
+        return
+    from PIL import Image
+
+    from nemo_cosmos import Pipeline
+
+    start = time.perf_counter()
+    with tempfile.TemporaryDirectory(prefix="nemo-cosmos-doctor-") as name:
+        picture = Path(name) / "first.png"
+        Image.new("RGB", CLIP_SIZE, (90, 120, 160)).save(picture)
+        try:
+            pipe = Pipeline.from_pretrained(TINY)
+            clip = pipe("A room.", image=picture, height=CLIP_SIZE[1], width=CLIP_SIZE[0], num_frames=5, num_steps=2)
+        except (InputError, OSError, RuntimeError) as error:
+            yield Finding("fail", "generates", str(error))
+            return
+    frames, height, width = clip.shape[:3]
+    flat = "" if clip.std() > 0 else ", all of one colour"
+    text = f"{frames} frames of {height} x {width} pixels by {TINY}{flat}, {time.perf_counter() - start:.1f} s"
+    yield Finding("fail" if flat else "ok", "generates", text)
+
+
 def _write_latents(folder: Path) -> None:
     import torch
 
     from nemo_cosmos.data.sample import LatentSample, TokenizerIdentity
     from nemo_cosmos.data.shards import ShardWriter
+    from nemo_cosmos.demo.weights import PRESET
+    from nemo_cosmos.models.dit import DiTConfig
 
     generator = torch.Generator().manual_seed(0)
+    width = DiTConfig.preset(PRESET).text_width if FOLDER.is_dir() else TEXT_WIDTH
     identity = TokenizerIdentity("doctor", "0" * 64, 8, 8, 16)
     with ShardWriter(folder, tokenizer=identity, text_encoder="none") as writer:
         for i in range(2):
@@ -189,7 +221,7 @@ def _write_latents(folder: Path) -> None:
                 LatentSample(
                     key=f"noise-{i}",
                     latent=torch.randn(16, 2, 8, 8, generator=generator),
-                    text=torch.randn(4, TEXT_WIDTH, generator=generator),
+                    text=torch.randn(4, width, generator=generator),
                     caption="noise",
                     fps=24.0,
                     num_frames=9,
@@ -200,10 +232,11 @@ def _write_latents(folder: Path) -> None:
 
 def _train(folder: Path, *, steps: int, precision: str) -> float:
     """Seconds of a process of its own; InputError with the end of what it said when it fails."""
+    noise = ["model.preset=tiny-video2world", "model.init_from=null", f"model.overrides={NETWORK}"]
     overrides = [
-        "experiment=demo_video2world", "parallel=single", f"data.path={folder / 'shards'}", "data.tokenizer=null",
+        "experiment=demo_video2world", *([] if FOLDER.is_dir() else noise), f"data.path={folder / 'shards'}", "data.tokenizer=null",
         "data.num_workers=0", "data.text_length=8", "data.micro_batch=1", "data.global_batch=2",
-        f"model.overrides={NETWORK}", f"trainer.precision={precision}", f"trainer.max_steps={steps}",
+        f"trainer.precision={precision}", f"trainer.max_steps={steps}",
         "checkpoint.every_n_steps=1000", f"output_dir={folder / 'run'}",
     ]  # fmt: skip
     # A launcher that started this process has no part in that one.

@@ -30,6 +30,8 @@ MOST_WINDOWS = 24
 """Lengths of a window that are read of one video; more windows than that overlap."""
 SHOWN_TRAINING = 4
 """Training windows that are shown where nothing is held out."""
+NAMED = 5
+"""Skipped videos of which it is said why."""
 GROUPS = {
     "held_out_windows": "Held-out windows",
     "held_out_scenes": "Held-out scenes",
@@ -248,7 +250,10 @@ def _left_out(plan: ClipPlan, skipped: list[str]) -> list[str]:
     if plan.left_out:
         sentences.append(f"{_count(plan.left_out, 'further video', 'further videos')} not used: there are many.")
     if skipped:
-        sentences.append(f"{_count(len(skipped), 'video', 'videos')} skipped: {'; '.join(skipped[:5])}.")
+        more = f"; and {len(skipped) - NAMED} more" if len(skipped) > NAMED else ""
+        sentences.append(f"{_count(len(skipped), 'video', 'videos')} skipped: {'; '.join(skipped[:NAMED])}{more}.")
+    if plan.not_read:
+        sentences.append(f"Not read, because they are no videos: {plan.not_read}.")
     return sentences
 
 

@@ -8,10 +8,10 @@ from __future__ import annotations
 import math
 import statistics
 from collections import Counter
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
-from nemo_cosmos.data.clips import Clip, list_clips
+from nemo_cosmos.data.clips import Clip, list_clips, not_read
 from nemo_cosmos.data.video import VideoInfo, probe
 from nemo_cosmos.demo.sizes import DemoSize
 from nemo_cosmos.errors import InputError
@@ -53,6 +53,7 @@ class ClipPlan:
         sources: videos that are used, sorted by key.
         skipped: why each of the others is not.
         left_out: videos that were not looked at, or not used, because there are many.
+        not_read: what else lies in the folder, counted by suffix.
         frames: of a window.
         rate: frames a second to which faster videos are thinned.
         size: (height, width) of a window in pixels.
@@ -64,6 +65,7 @@ class ClipPlan:
     frames: int
     rate: float
     size: tuple[int, int]
+    not_read: str = ""
 
     def step(self, source: Source) -> int:
         """Distance between the frames taken of a video: less where there would not be a window of them."""
@@ -97,9 +99,15 @@ def plan_clips(data: Path, size: DemoSize) -> ClipPlan:
         reasons = "; ".join(skipped[:3]) + ("; ..." if len(skipped) > 3 else "")
         raise InputError(f"{data}: none of its {len(looked_at)} videos can be used: {reasons}")
     frames, rate = window_length(sources, size)
-    plan = ClipPlan(tuple(sources), tuple(skipped), 0, frames, rate, window_size(sources, size.area))
+    long = tuple(source for source in sources if source.frames >= frames)
+    skipped += [
+        f"{source.clip.video} is too short: {source.frames} frames, where most videos have windows of {frames}"
+        for source in sources
+        if source.frames < frames
+    ]
+    plan = ClipPlan(long, tuple(skipped), 0, frames, rate, window_size(list(long), size.area), not_read(data))
     used = _affordable(plan)
-    return ClipPlan(used, plan.skipped, len(found) - len(skipped) - len(used), plan.frames, plan.rate, plan.size)
+    return replace(plan, sources=used, left_out=len(found) - len(skipped) - len(used))
 
 
 def thinning(source: Source, rate: float) -> int:

@@ -99,18 +99,23 @@ class Demo:
         """Does the steps that are not done yet."""
         self.paths.root.mkdir(parents=True, exist_ok=True)
         self.log = StepLog(self.paths.root / "steps.json")
+        steps = self.steps()
+        with one_thread():
+            self.log.perform([*steps, self._reporting(steps)])
+
+    def steps(self) -> list[Step]:
+        """All but the report, in order."""
         paths, weights, size = self.paths, self.weights, self.size
         steps = [] if self.plan else [self._rendering()]
         steps += [self._cutting(), self._preparation()]
-        steps += [
+        return [
+            *steps,
             self._training("train", "demo_video2world", paths.run, size.training_steps),
             self._training("train LoRA", "demo_video2world_lora", paths.lora_run, size.lora_steps),
             self._generation("base", [f"--model={weights.network}", f"--preset={PRESET}"]),
             self._generation("post_trained", [f"--model={paths.run}"]),
             self._generation("lora", [f"--model={paths.lora_run}"]),
         ]
-        with one_thread():
-            self.log.perform([*steps, self._reporting(steps)])
 
     def _rendering(self) -> Step:
         height, width = self.size.area
@@ -164,12 +169,7 @@ class Demo:
         arguments = [
             "train",
             f"experiment={experiment}",
-            "parallel=single",
-            f"model.preset={PRESET}",
-            f"model.init_from={self.weights.network}",
             f"data.path={self.paths.shards}",
-            "data.tokenizer=null",
-            f"data.text_length={TEXT_LENGTH}",
             f"data.micro_batch={size.batch // size.processes}",
             f"data.global_batch={size.batch}",
             f"trainer.max_steps={steps}",
@@ -177,8 +177,8 @@ class Demo:
             f"checkpoint.every_n_steps={max(1, steps // 2)}",
             f"output_dir={run}",
         ]
-        if experiment == "demo_video2world":
-            arguments.append(f"optimizer.lr={LEARNING_RATE}")
+        if not self.weights.packaged:
+            arguments += [f"model.init_from={self.weights.network}", "data.tokenizer=null"]
         return self._command(name, arguments, [run], processes=size.processes)
 
     def _generation(self, version: str, model: list[str]) -> Step:
@@ -262,5 +262,3 @@ def one_thread() -> Iterator[None]:
 
 RENDERED_SEED = 18_000_000
 """Of rendered clips: far from the seeds that the tiny model was trained on."""
-LEARNING_RATE = 5e-4
-"""Peak of post-training all weights: a quarter of that of training from noise."""

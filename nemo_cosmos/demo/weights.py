@@ -30,6 +30,11 @@ class Weights:
     def tokenizer_folder(self) -> Path:
         return self.folder / TOKENIZER
 
+    @property
+    def packaged(self) -> bool:
+        """Whether they are those that the experiments of the demo name."""
+        return self.network == TINY
+
     def digest(self) -> str:
         """SHA-256 over the files, so that other weights under the same name are no reason to skip a step."""
         digest = hashlib.sha256()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import struct
 from pathlib import Path
 
 import pytest
@@ -86,6 +87,40 @@ def test_what_is_broken_is_named_and_the_rest_is_used(tmp_path: Path) -> None:
     (tmp_path / "in/videos/cut.mp4").write_bytes(good[0].read_bytes()[:-300])
     text = " ".join(cut(tmp_path / "in").used)
     assert "bad.mp4" in text and "empty.mp4" in text and "skipped" in text
+
+
+def test_clips_shorter_than_most_are_named_and_no_window(tmp_path: Path) -> None:
+    for number in range(8):
+        write_clip(tmp_path / "in", f"c{number}", frames=8 if number in (4, 7) else 40)
+    (tmp_path / "in/videos/frame.jpg").touch()
+    found = cut(tmp_path / "in")
+    text = " ".join(found.used)
+    assert text.startswith("6 clips of a folder: 40 frames") and "2 videos skipped: " in text
+    assert "c4.mp4 is too short: 8 frames, where most videos have windows of 17" in text
+    assert "Not read, because they are no videos: 1 .jpg" in text
+    assert {probe(file).frames for file in (tmp_path / "out").rglob("*.mp4")} == {17}
+
+
+def test_many_skipped_videos_are_counted(tmp_path: Path) -> None:
+    write_clip(tmp_path / "in", "good", frames=12)
+    for number in range(9):
+        (tmp_path / f"in/videos/bad{number}.mp4").touch()
+    text = " ".join(cut(tmp_path / "in").used)
+    assert "9 videos skipped: " in text and text.count("zero bytes") == 5 and "; and 4 more." in text
+
+
+def test_names_of_any_script_and_turned_phone_clips(tmp_path: Path) -> None:
+    clips = tmp_path / "clips é"
+    for name in ("my clip", "日本 語", "-dash", "o'quote", "[x]", "100%#"):
+        turned = write_clip(clips, name, frames=12, size=(48, 80))
+    content = bytearray(turned.read_bytes())
+    place = content.index(b"tkhd") + 44  # The display matrix of a track header of version 0.
+    content[place : place + 36] = struct.pack(">9i", 0, 1 << 16, 0, -1 << 16, 0, 0, 0, 0, 1 << 30)
+    turned.write_bytes(content)
+    found = cut(clips)
+    assert found.groups["held_out_windows"] and found.groups["held_out_scenes"]
+    assert any(line.startswith("6 clips") for line in found.used)
+    assert any(line.startswith("1 clip has another shape") for line in found.used)
 
 
 def test_portrait_among_landscape_is_cut_in_the_middle_and_said(tmp_path: Path) -> None:

@@ -11,10 +11,12 @@ import pytest
 from typer.testing import CliRunner
 
 from nemo_cosmos.cli import app
+from nemo_cosmos.config import TrainConfig, load_config
 from nemo_cosmos.demo import run as demo
 from nemo_cosmos.demo.sizes import SIZES
-from nemo_cosmos.demo.weights import NETWORK
+from nemo_cosmos.demo.weights import NETWORK, Weights
 from nemo_cosmos.errors import InputError
+from nemo_cosmos.tiny import TINY
 from tests.demo.standin import write_clip
 
 SMOKE = SIZES["smoke"]
@@ -115,3 +117,17 @@ def test_steps_on_a_folder_take_its_size_and_length(weights: Path, tmp_path: Pat
         write_clip(tmp_path / "in", f"c{number}", frames=24, size=(80, 48))
     made = demo.Demo(demo.Paths(tmp_path / "out"), tmp_path / "in", SIZES["full"], demo.find_weights(weights))
     assert (made.frames, made.pixels) == (9, (144, 80))
+
+
+@pytest.mark.parametrize(
+    ("step", "experiment"), [("train", "demo_video2world"), ("train LoRA", "demo_video2world_lora")]
+)
+def test_the_experiments_say_what_the_demo_runs(step: str, experiment: str, weights: Path, tmp_path: Path) -> None:
+    packaged = Weights(TINY, TINY, TINY, weights)
+    made = demo.Demo(demo.Paths(tmp_path), None, SIZES["full"], packaged)
+    (words,) = [one.command.split() for one in made.steps() if one.name == step]
+    assert "--nproc_per_node=2" in words
+    run = load_config(TrainConfig, words[words.index("train") + 1 :])
+    assert run == load_config(TrainConfig, [f"experiment={experiment}", f"data.path={tmp_path}/shards",
+                                            f"output_dir={run.output_dir}"])  # fmt: skip
+    assert run.model.init_from == TINY
