@@ -43,6 +43,7 @@ class DemoReport:
     Attributes:
         cut: which windows, and what was used.
         groups: the shown windows.
+        described: the clips, in words.
         weights: what post-training started from.
         steps: of the demo.
         training_clips: some of the windows trained on.
@@ -53,6 +54,7 @@ class DemoReport:
 
     cut: Cut
     groups: Sequence[Group]
+    described: str
     weights: str
     steps: Sequence[StepTime]
     training_clips: Sequence[TrainingClip]
@@ -88,6 +90,7 @@ def write_demo_report(path: str | Path, report: DemoReport) -> None:
         headings=GROUPS,
         versions=VERSIONS,
         generated=GENERATED,
+        trained_steps=trained_steps(report.metrics),
         total=sum(step.seconds for step in report.steps),
         curves=_loss_curves(report.metrics),
         frame_curve=_frame_curve,
@@ -96,6 +99,11 @@ def write_demo_report(path: str | Path, report: DemoReport) -> None:
         video=lambda file: data_uri(file.read_bytes(), "video/mp4"),
     )
     write_text(Path(path), html)
+
+
+def trained_steps(metrics: Mapping[str, Sequence[Mapping[str, float]]]) -> dict[str, int]:
+    """The last step of each training."""
+    return {name: int(lines[-1]["step"]) if lines else 0 for name, lines in metrics.items()}
 
 
 def _loss_curves(metrics: Mapping[str, Sequence[Mapping[str, float]]]) -> list[tuple[str, str]]:

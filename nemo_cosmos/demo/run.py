@@ -233,6 +233,7 @@ class Demo:
         report = DemoReport(
             cut=cut,
             groups=groups,
+            described=f"clips {self.described}",
             weights=self.weights.network,
             steps=times,
             training_clips=training_pictures(paths.train_clips),

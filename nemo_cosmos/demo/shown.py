@@ -57,6 +57,11 @@ class Group:
     windows: list[ShownWindow]
 
     @property
+    def measured(self) -> bool:
+        """Whether its figures say something: the windows were not trained on."""
+        return self.kind != "training_windows"
+
+    @property
     def figures(self) -> dict[str, Figures]:
         return {key: mean([window.figures[key] for window in self.windows]) for key in VERSIONS}
 

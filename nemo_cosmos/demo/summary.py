@@ -24,6 +24,8 @@ NAMES = {
 
 def summary(report: DemoReport) -> dict[str, Any]:
     """What was used, seconds per step, and of each group the mean figures, or why there are none."""
+    from nemo_cosmos.demo.report import trained_steps
+
     groups: dict[str, Any] = {
         kind: {"count": 0, "reason": reason} for kind, reason in report.cut.missing.items() if kind in GROUPS
     }
@@ -47,17 +49,23 @@ def summary(report: DemoReport) -> dict[str, Any]:
             for group in report.groups
             for window in group.windows
         },
-        "training_steps": {name: int(lines[-1]["step"]) if lines else 0 for name, lines in report.metrics.items()},
+        "training_steps": trained_steps(report.metrics),
         "versions": dict(report.versions),
     }
 
 
 def summary_lines(values: Mapping[str, Any]) -> list[str]:
-    """A line for each group of `summary.json`: the PSNR of each version, or why there is none."""
+    """A line for each group of `summary.json`: the PSNR of each version, or why there is none.
+
+    Figures of windows that were trained on would pass for what the network can do, and are not printed.
+    """
     lines = []
     for kind, group in values["groups"].items():
         if not group["count"]:
             lines.append(group["reason"])
+            continue
+        if kind == "training_windows":
+            lines.append(f"{GROUPS[kind].lower()} ({group['count']}): shown in the report, without figures")
             continue
         figures = ", ".join(f"{name} {group[key]['psnr_db']:.2f} dB" for key, name in NAMES.items())
         lines.append(f"{GROUPS[kind].lower()} ({group['count']}): {figures}")

@@ -14,6 +14,7 @@ from nemo_cosmos.cli import app
 from nemo_cosmos.config import TrainConfig, load_config
 from nemo_cosmos.demo import run as demo
 from nemo_cosmos.demo.sizes import SIZES
+from nemo_cosmos.demo.summary import summary_lines
 from nemo_cosmos.demo.weights import NETWORK, Weights
 from nemo_cosmos.errors import InputError
 from nemo_cosmos.tiny import TINY
@@ -76,6 +77,17 @@ def test_page_is_whole_and_loads_nothing(out: Path) -> None:
     assert reader.tags.count("svg") == 2 + 2  # a curve of each group, two of the trainings
     for words in ("Held-out windows", "Held-out scenes", "Windows of 5 frames", "experiment: demo_video2world"):
         assert words in text
+    assert text.count("aria-label=") == reader.tags.count("video") + reader.tags.count("svg")
+    assert (
+        "clips rendered by nemo-cosmos sample-data" in text and "post-training for 2 steps, LoRA for 2 steps" in text
+    )
+
+
+def test_windows_that_were_trained_on_have_no_figures() -> None:
+    groups = {"held_out_windows": {"count": 0, "reason": "No window is held out."}, "training_windows": {"count": 3}}
+    assert summary_lines({"groups": groups}) == [
+        "No window is held out.", "training windows (3): shown in the report, without figures",
+    ]  # fmt: skip
 
 
 def test_second_call_skips_every_step(
