@@ -79,7 +79,8 @@ def test_page_is_whole_and_loads_nothing(out: Path) -> None:
         assert words in text
     assert text.count("aria-label=") == reader.tags.count("video") + reader.tags.count("svg")
     assert (
-        "clips rendered by nemo-cosmos sample-data" in text and "post-training for 2 steps, LoRA for 2 steps" in text
+        "clips rendered by nemo-cosmos sample-data" in text
+        and "all of its weights for 2 steps, once low-rank adapters (LoRA) for 2," in text
     )
 
 
