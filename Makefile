@@ -1,5 +1,5 @@
 # make setup   an environment in .venv with the package and its pinned dependencies
-# make demo    the whole way on a machine without a GPU: clips, tokenizer, shards, training, generated video, report
+# make demo    a small world model post-trained without a GPU: clips, shards, training, LoRA, generated video, report
 # make test    the test suite, in two halves side by side: test-long-runs (training runs and groups of processes), test-others
 # make test-fast   the files of tests/fast.txt: every room, in under two minutes
 # make test-faults   kills, damaged files, signals, full disks: the long form of what docs/faults.md lists

@@ -137,12 +137,16 @@ def test_doctor_trains_saves_and_resumes() -> None:
     result = CliRunner().invoke(app, ["doctor"], env={"COLUMNS": "200"})
     assert result.exit_code == 0, result.output
     said = "in bf16 on" if torch.cuda.is_available() else "in fp32 on the CPU"
-    assert re.search(rf"ok  training: 2 steps through NeMo, .*{said}.*, loss -?[0-9.]+, [0-9.]+ s", result.output)
+    assert re.search(
+        rf"ok  training: 2 steps from (noise|nemo-cosmos-tiny) through NeMo, .*{said}.*, loss -?[0-9.]+, [0-9.]+ s",
+        result.output,
+    )
     assert re.search(r"ok  save: .* step 2, [0-9.]+ MiB", result.output)
     assert re.search(r"ok  load: resumed at step 2 .* loss -?[0-9.]+, [0-9.]+ s", result.output)
 
 
 def test_doctor_fails_with_the_reason_when_the_run_does(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("nemo_cosmos.tiny.FOLDER", Path("nowhere"))
     monkeypatch.setattr(doctor, "NETWORK", "{num_layers: 2, hidden_size: 65}")
     result = CliRunner().invoke(app, ["doctor"], env={"COLUMNS": "200"})
     assert result.exit_code == 1

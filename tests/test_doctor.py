@@ -33,8 +33,9 @@ def shards(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def words(shards: Path, folder: Path, *more: str) -> list[str]:
     return [
-        "experiment=demo_video2world", f"data.path={shards}", "data.tokenizer=null", f"model.overrides={SMALL}",
-        f"output_dir={folder / 'run'}", "parallel=single", *more,
+        "experiment=demo_video2world", "model.preset=tiny-video2world", "model.init_from=null",
+        f"data.path={shards}", "data.tokenizer=null", f"model.overrides={SMALL}",
+        f"output_dir={folder / 'run'}", *more,
     ]  # fmt: skip
 
 
@@ -63,7 +64,7 @@ def test_an_experiment_that_can_start(shards: Path, tmp_path: Path) -> None:
         ("model.overrides.text_width=32", "dataset", "text embeddings are 16 wide, the network takes 32"),
         ("model.init_from=nowhere.pt", "weights", "model.init_from=nowhere.pt is not there: download it"),
         ("lora.enabled=true", "weights", "give model.init_from"),
-        ("trainer.devices=3", "layout", "data.global_batch=16 is not divisible"),
+        ("trainer.devices=3", "layout", "data.global_batch=8 is not divisible"),
         ("objective=rectified_flow", "settings", "objective"),
         ("output_dir={shards}/manifest.json/run", "run folder", "is a file, not a folder; choose another output_dir"),
     ],
@@ -107,7 +108,7 @@ def test_an_experiment_of_a_tokenizer(tmp_path: Path) -> None:
 
 
 def test_the_command_with_an_experiment(shards: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in ("_training_run", "_sums"):
+    for name in ("_training_run", "_sums", "_generation"):
         monkeypatch.setattr(doctor, name, lambda: [Finding("ok", "training", "left out")])
     result = CliRunner().invoke(app, ["doctor", *words(shards, tmp_path)], env={"COLUMNS": "200"})
     assert result.exit_code == 0, result.output

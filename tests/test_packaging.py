@@ -113,7 +113,7 @@ def test_an_installed_wheel_has_its_experiments(site: Path, tmp_path: Path) -> N
         "print('demo_tokenizer' in dir(nemo_cosmos.recipes))"
     )
     done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, check=True)
-    assert done.stdout.splitlines() == [str(site / "nemo_cosmos/conf"), "tiny-video2world", "True"]
+    assert done.stdout.splitlines() == [str(site / "nemo_cosmos/conf"), "predict1-tiny-video2world", "True"]
     command = [sys.executable, "-c", f"{first} from nemo_cosmos.cli import main; main()"]
     words = ["train", "--dryrun", "experiment=demo_video2world", "seed=5"]
     done = subprocess.run([*command, *words], cwd=tmp_path, capture_output=True, text=True, check=True)

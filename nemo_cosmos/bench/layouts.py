@@ -84,7 +84,8 @@ def settings(run: dict[str, Any], shards: Path, folder: Path) -> list[str]:
     replicas = run["world"] // (split[0] * split[1] * split[2])
     smoke = run["smoke"]
     common = [
-        "experiment=demo_video2world", "parallel=single", f"data.path={shards}", f"output_dir={folder}",
+        "experiment=demo_video2world", "model.preset=tiny-video2world", "model.init_from=null",
+        f"data.path={shards}", f"output_dir={folder}",
         "data.tokenizer=bench",
         "data.micro_batch=1", "data.num_workers=0", "checkpoint.every_n_steps=100000", "checkpoint.export=false",
         "optimizer.warmup_steps=0", "objective.condition.min_frames=0", "objective.condition.max_frames=2",

@@ -20,8 +20,12 @@ def demo(
         Literal["full", "smoke"],
         typer.Option(help="`smoke` takes a few steps of each kind: does the chain hold, not is it good."),
     ] = "full",
+    checkpoint_dir: Annotated[
+        Path | None,
+        typer.Option(help="Weights to start from, in the layout of nemo-cosmos-tiny.", show_default="that one"),
+    ] = None,
 ) -> None:
-    """Go the whole way on a machine without a GPU: clips, tokenizer, shards, training, generated video, report.
+    """Post-train a small world model on a machine without a GPU: clips, shards, trainings, generated video, report.
 
     Runs the other verbs one after the other. What an earlier call finished is not done again, and an interrupted
     step goes on where it was. Ends with OUTPUT/report.html.
@@ -30,4 +34,4 @@ def demo(
     """
     from nemo_cosmos.demo.run import SIZES, run_demo
 
-    run_demo(output, data, SIZES[size])
+    run_demo(output, data, SIZES[size], checkpoint_dir)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib.metadata
+import io
 import json
 import math
 import os
@@ -17,8 +19,10 @@ from typing import Annotated
 
 import typer
 
+from nemo_cosmos import tiny
 from nemo_cosmos.doctor.finding import Finding
 from nemo_cosmos.errors import InputError
+from nemo_cosmos.tiny import TINY
 
 PACKAGES = ("torch", "nemo_toolkit", "megatron-core", "lightning", "transformers", "diffusers", "av")
 ONLY_FOR_VIDEO = ("diffusers", "av")
@@ -26,11 +30,13 @@ ONLY_FOR_VIDEO = ("diffusers", "av")
 STEP_SECONDS = 300
 """A tiny run that takes longer than this hangs."""
 TEXT_WIDTH = 16
+"""Of the network that is trained from noise, where the package has no weights."""
 NETWORK = (
     f"{{num_layers: 2, hidden_size: 64, num_attention_heads: 4, text_width: {TEXT_WIDTH}, adaln_lora_dim: 8, "
     "max_frames: 8, max_height: 16, max_width: 16}"
 )
-
+CLIP_SIZE = (48, 32)
+"""(width, height) of the generated clip."""
 
 Check = Callable[[], Iterable[Finding]]
 
@@ -44,10 +50,11 @@ def doctor(
     """Check this machine, and an experiment on it; each line says what to do.
 
     Versions, GPUs and driver, memory, disks and the Hugging Face account; forward and backward of the network; sums
-    over processes with gloo, and with NCCL over each pair of GPUs; and a real training run of a tiny network with a
-    save and a resume, through NeMo, Megatron's DDP and the optimizer, in bf16 on a GPU and in fp32 on the CPU, on
-    made-up latents in a temporary folder. With experiment=NAME also its settings, layout, memory, dataset, weights and
-    output folder, on the GPUs of this machine.
+    over processes with gloo, and with NCCL over each pair of GPUs; a real training run of a tiny network with a save
+    and a resume, through NeMo, Megatron's DDP and the optimizer, in bf16 on a GPU and in fp32 on the CPU, on made-up
+    latents in a temporary folder, which starts from nemo-cosmos-tiny; and a clip that nemo-cosmos-tiny generates.
+    With experiment=NAME also its settings, layout, memory, dataset, weights and output folder, on the GPUs of this
+    machine.
 
     Ends with exit status 1 when something would keep a training run from starting.
 
@@ -92,7 +99,7 @@ def _checks(overrides: list[str]) -> list[Check]:
         _python, _packages, check_devices, check_transformer_engine, check_shared_memory, check_disk,
         check_hugging_face,
     ]  # fmt: skip
-    work: list[Check] = [check_network, _sums, _training_run]
+    work: list[Check] = [check_network, _sums, _training_run, _generation]
     if not overrides:
         return machine + work
     settings = resolve(overrides)
@@ -154,6 +161,7 @@ def _training_run() -> Iterator[Finding]:
     import torch
 
     on_gpu = torch.cuda.is_available()
+    source = f"from {TINY}" if tiny.FOLDER.is_dir() else "from noise"
     where = f"in bf16 on {torch.cuda.get_device_name()}" if on_gpu else "in fp32 on the CPU"
     with tempfile.TemporaryDirectory(prefix="nemo-cosmos-doctor-") as name:
         folder = Path(name)
@@ -163,7 +171,7 @@ def _training_run() -> Iterator[Finding]:
             losses = _losses(folder, 2)
             path = "through NeMo, Megatron's DDP and the optimizer"
             yield Finding(
-                "ok", "training", f"2 steps {path} {where}, loss {losses[-1]:.3f}, {seconds:.1f} s with start"
+                "ok", "training", f"2 steps {source} {path} {where}, loss {losses[-1]:.3f}, {seconds:.1f} s with start"
             )
             saved = folder / "run" / "checkpoints"
             written = sum(file.stat().st_size for file in saved.rglob("*") if file.is_file())
@@ -175,13 +183,44 @@ def _training_run() -> Iterator[Finding]:
             yield Finding("fail", "training run", str(error))
 
 
+def _generation() -> Iterator[Finding]:
+    """A clip of a few frames by the packaged network, tokenizer and text encoder."""
+    if not tiny.FOLDER.is_dir():
+        yield Finding("note", "generates", f"not tried: this installation is without {TINY}")
+        return
+    from PIL import Image
+
+    from nemo_cosmos.inference.pretrained import Pipeline
+
+    start = time.perf_counter()
+    with tempfile.TemporaryDirectory(prefix="nemo-cosmos-doctor-") as name:
+        picture = Path(name) / "first.png"
+        Image.new("RGB", CLIP_SIZE, (90, 120, 160)).save(picture)
+        width, height = CLIP_SIZE
+        said = io.StringIO()
+        try:
+            with contextlib.redirect_stdout(said), contextlib.redirect_stderr(said):
+                pipe = Pipeline.from_pretrained(TINY)
+                clip = pipe("A room.", image=picture, height=height, width=width, num_frames=5, num_steps=2)
+        except (InputError, OSError, RuntimeError) as error:
+            yield Finding("fail", "generates", str(error))
+            return
+    frames, height, width = clip.shape[:3]
+    flat = "" if clip.std() > 0 else ", all of one colour"
+    text = f"{frames} frames of {height} x {width} pixels by {TINY}{flat}, {time.perf_counter() - start:.1f} s"
+    yield Finding("fail" if flat else "ok", "generates", text)
+
+
 def _write_latents(folder: Path) -> None:
     import torch
 
     from nemo_cosmos.data.sample import LatentSample, TokenizerIdentity
     from nemo_cosmos.data.shards import ShardWriter
+    from nemo_cosmos.demo.weights import PRESET
+    from nemo_cosmos.models.dit import DiTConfig
 
     generator = torch.Generator().manual_seed(0)
+    width = DiTConfig.preset(PRESET).text_width if tiny.FOLDER.is_dir() else TEXT_WIDTH
     identity = TokenizerIdentity("doctor", "0" * 64, 8, 8, 16)
     with ShardWriter(folder, tokenizer=identity, text_encoder="none") as writer:
         for i in range(2):
@@ -189,7 +228,7 @@ def _write_latents(folder: Path) -> None:
                 LatentSample(
                     key=f"noise-{i}",
                     latent=torch.randn(16, 2, 8, 8, generator=generator),
-                    text=torch.randn(4, TEXT_WIDTH, generator=generator),
+                    text=torch.randn(4, width, generator=generator),
                     caption="noise",
                     fps=24.0,
                     num_frames=9,
@@ -198,14 +237,22 @@ def _write_latents(folder: Path) -> None:
             )
 
 
-def _train(folder: Path, *, steps: int, precision: str) -> float:
-    """Seconds of a process of its own; InputError with the end of what it said when it fails."""
-    overrides = [
-        "experiment=demo_video2world", "parallel=single", f"data.path={folder / 'shards'}", "data.tokenizer=null",
+def _settings(folder: Path, *, steps: int, precision: str) -> list[str]:
+    """Of the training run."""
+    network = ["model.preset=tiny-video2world", "model.init_from=null", f"model.overrides={NETWORK}"]
+    if tiny.FOLDER.is_dir():
+        network = [f"model.init_from={tiny.located(TINY, 'network') / 'model.pt'}"]
+    return [
+        "experiment=demo_video2world", *network, f"data.path={folder / 'shards'}", "data.tokenizer=null",
         "data.num_workers=0", "data.text_length=8", "data.micro_batch=1", "data.global_batch=2",
-        f"model.overrides={NETWORK}", f"trainer.precision={precision}", f"trainer.max_steps={steps}",
+        f"trainer.precision={precision}", f"trainer.max_steps={steps}",
         "checkpoint.every_n_steps=1000", f"output_dir={folder / 'run'}",
     ]  # fmt: skip
+
+
+def _train(folder: Path, *, steps: int, precision: str) -> float:
+    """Seconds of a process of its own; InputError with the end of what it said when it fails."""
+    overrides = _settings(folder, steps=steps, precision=precision)
     # A launcher that started this process has no part in that one.
     launcher = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
     environment = {name: value for name, value in os.environ.items() if name not in launcher}

@@ -68,8 +68,8 @@ def stats(
 ) -> None:
     """Mean and std of a tokenizer's latents per channel and latent frame, which diffusion training needs.
 
-    [bold]Example:[/bold] nemo-cosmos tokenizer stats --tokenizer outputs/demo/tokenizer_run/tokenizer --videos "clips/*.mp4"
-    """  # noqa: E501
+    [bold]Example:[/bold] nemo-cosmos tokenizer stats --tokenizer my_tokenizer --videos "clips/*.mp4"
+    """
     from pathlib import Path
 
     from nemo_cosmos.logs import log_shown
@@ -113,7 +113,7 @@ def export(
 
     A Wan VAE goes from its tokenizer.pth to diffusers' AutoencoderKLWan and back (--format folder).
 
-    [bold]Example:[/bold] nemo-cosmos tokenizer export outputs/demo/tokenizer_run/tokenizer my_vae --format diffusers
+    [bold]Example:[/bold] nemo-cosmos tokenizer export nemo-cosmos-tiny my_vae --format diffusers
     """
     from pathlib import Path
 

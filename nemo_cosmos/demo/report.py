@@ -1,24 +1,22 @@
-"""Self-contained HTML pages: pictures, videos and curves are inside the file, nothing is loaded from elsewhere."""
+"""The page that shows what post-training changed; pictures, videos and curves are inside the file."""
 
 from __future__ import annotations
 
-import base64
-import io
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
-import torch
 from torch import Tensor
 
 from nemo_cosmos.atomic import write_text
-from nemo_cosmos.errors import InputError
+from nemo_cosmos.demo.clips import GROUPS, Cut
+from nemo_cosmos.demo.pictures import data_uri, line_chart, picture_uri, running_mean
+from nemo_cosmos.demo.shown import GENERATED, VERSIONS, Group
 from nemo_cosmos.steps import format_seconds
-from nemo_cosmos.typed import parse_json
 
 TEMPLATE = Path(__file__).with_name("report_template.html")
+CURVES = ("frozen", *GENERATED)
+"""Versions whose PSNR is drawn over the frames."""
 
 
 @dataclass(frozen=True)
@@ -32,224 +30,97 @@ class StepTime:
 
 @dataclass(frozen=True)
 class TrainingClip:
-    """A clip of the training set; `picture` is one frame, (3, H, W) uint8."""
+    """A window of the training set; `picture` is one frame, (3, H, W) uint8."""
 
     caption: str
     picture: Tensor
 
 
 @dataclass(frozen=True)
-class HeldOutClip:
-    """A clip that was not trained on, in four versions; videos are (3, T, H, W) uint8 of one shape.
+class DemoReport:
+    """Everything that the report of the demo shows.
 
     Attributes:
-        name: stem of its files.
-        caption: what the network was told besides the first frame.
-        truth: the clip itself.
-        reconstruction: the clip encoded and decoded by the tokenizer.
-        generated: what the network made of the first frame and the caption.
-        truth_file: mp4 of `truth`.
-        generated_file: mp4 of `generated`.
+        cut: which windows, and what was used.
+        groups: the shown windows.
+        described: the clips, in words.
+        weights: what post-training started from.
+        steps: of the demo.
+        training_clips: some of the windows trained on.
+        metrics: lines of `metrics.jsonl` of each training.
+        config: resolved configuration of the first, YAML.
+        versions: of packages.
     """
 
-    name: str
-    caption: str
-    truth: Tensor
-    reconstruction: Tensor
-    generated: Tensor
-    truth_file: Path
-    generated_file: Path
-
-    def __post_init__(self) -> None:
-        for video in (self.reconstruction, self.generated):
-            if video.shape != self.truth.shape:
-                raise InputError(
-                    f"clip {self.name}: videos of shape {tuple(video.shape)} and {tuple(self.truth.shape)} "
-                    "cannot be compared; remove the folder of generated videos and run again"
-                )
-
-    @property
-    def tokenizer_psnr(self) -> float:
-        """Of the reconstruction, in dB, over all frames."""
-        return psnr(self.reconstruction, self.truth)
-
-    @property
-    def generated_psnr(self) -> float:
-        """Of the generated frames, in dB; the first frame was given and does not count."""
-        return psnr(self.generated[:, 1:], self.truth[:, 1:])
-
-    @property
-    def frozen_psnr(self) -> float:
-        """Of repeating the first frame, in dB, over the same frames."""
-        return psnr(self.truth[:, :1].expand_as(self.truth)[:, 1:], self.truth[:, 1:])
-
-
-@dataclass(frozen=True)
-class DemoReport:
-    """Everything that the report of the demo shows."""
-
-    source: str
+    cut: Cut
+    groups: Sequence[Group]
+    described: str
+    weights: str
     steps: Sequence[StepTime]
     training_clips: Sequence[TrainingClip]
-    num_training_clips: int
-    held_out_clips: Sequence[HeldOutClip]
-    metrics: Sequence[Mapping[str, float]]
-    """Lines of `metrics.jsonl`."""
+    metrics: Mapping[str, Sequence[Mapping[str, float]]]
     config: str
-    """Resolved configuration, YAML."""
     versions: Mapping[str, str]
 
-    @property
-    def psnr(self) -> dict[str, float]:
-        """Means over the held-out clips, in dB: tokenizer, generated, frozen."""
-        clips = self.held_out_clips
-        return {
-            name: sum(getattr(clip, f"{name}_psnr") for clip in clips) / len(clips)
-            for name in ("tokenizer", "generated", "frozen")
-        }
 
+def training_pictures(folder: Path, shown: int = 24) -> list[TrainingClip]:
+    """A few training windows by their middle frame."""
+    from nemo_cosmos.data.clips import find_clips
+    from nemo_cosmos.data.video import read_frames
 
-def psnr(video: Tensor, truth: Tensor) -> float:
-    """Peak signal-to-noise ratio of two uint8 tensors of one shape, in dB; infinite for equal ones."""
-    error = (video.double() - truth.double()).square().mean().item()
-    return math.inf if error == 0 else 10 * math.log10(255**2 / error)
-
-
-def read_metrics(path: str | Path) -> list[dict[str, float]]:
-    """The lines of a run's `metrics.jsonl`; a line cut off by an interruption at the end is left out.
-
-    A step that was trained again after an interruption stands twice in the file: the later line counts.
-    """
-    steps: dict[float, dict[str, float]] = {}
-    lines = Path(path).read_text(encoding="utf-8", errors="replace").splitlines()
-    for number, line in enumerate(lines, 1):
-        try:
-            record = parse_json(line)
-        except ValueError as error:
-            if number == len(lines):
-                break
-            raise InputError(f"{path}, line {number}: not a JSON object ({error})") from error
-        if not isinstance(record, dict) or type(record.get("step")) is not int:
-            raise InputError(f"{path}, line {number}: expected a JSON object with an integer step")
-        steps[record["step"]] = record
-    return [steps[step] for step in sorted(steps)]
+    clips = find_clips(folder)
+    pictures = []
+    for clip in clips[:: max(1, len(clips) // shown)][:shown]:
+        video = read_frames(clip.video, keep_damaged=True)
+        pictures.append(TrainingClip(clip.read_caption(), video[:, video.shape[1] // 2]))
+    return pictures
 
 
 def write_demo_report(path: str | Path, report: DemoReport) -> None:
     """Writes the report as one HTML file, under a temporary name first."""
     import jinja2
 
-    environment = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True)
-    environment.filters["db"] = lambda value: "∞" if math.isinf(value) else f"{value:.2f} dB"
+    environment = jinja2.Environment(
+        autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True
+    )
     environment.filters["duration"] = format_seconds
     template = environment.from_string(TEMPLATE.read_text(encoding="utf-8"))
-    curves = [
-        (title, line_chart(points, label))
-        for title, key, label in (
-            ("Loss (with the learned log-variance: it can become negative)", "loss", "loss"),
-            ("Mean squared error of the denoised latent", "edm_mse", "edm_mse"),
-        )
-        if (points := [(line["step"], line[key]) for line in report.metrics if key in line])
-    ]
     html = template.render(
         report=report,
-        psnr=report.psnr,
+        headings=GROUPS,
+        versions=VERSIONS,
+        generated=GENERATED,
+        trained_steps=trained_steps(report.metrics),
         total=sum(step.seconds for step in report.steps),
-        curves=curves,
+        curves=_loss_curves(report.metrics),
+        frame_curve=_frame_curve,
         grid=[(clip.caption, picture_uri(clip.picture)) for clip in report.training_clips],
-        strip=film_strip,
         first_frame=lambda video: picture_uri(video[:, 0]),
         video=lambda file: data_uri(file.read_bytes(), "video/mp4"),
     )
     write_text(Path(path), html)
 
 
-def data_uri(content: bytes, kind: str) -> str:
-    """Bytes as a `data:` address of a MIME type."""
-    return f"data:{kind};base64,{base64.b64encode(content).decode('ascii')}"
+def trained_steps(metrics: Mapping[str, Sequence[Mapping[str, float]]]) -> dict[str, int]:
+    """The last step of each training."""
+    return {name: int(lines[-1]["step"]) if lines else 0 for name, lines in metrics.items()}
 
 
-def picture_uri(picture: Tensor) -> str:
-    """A (3, H, W) uint8 picture as a `data:` address (JPEG)."""
-    from PIL import Image
-
-    buffer = io.BytesIO()
-    Image.fromarray(picture.permute(1, 2, 0).contiguous().numpy()).save(buffer, "JPEG", quality=88)
-    return data_uri(buffer.getvalue(), "image/jpeg")
-
-
-def film_strip(video: Tensor, count: int = 5) -> str:
-    """`count` frames of a (3, T, H, W) uint8 video, evenly spaced, first and last included, side by side."""
-    positions = torch.linspace(0, video.shape[1] - 1, min(count, video.shape[1])).round().long()
-    gap = torch.full((3, video.shape[2], 4), 255, dtype=torch.uint8)
-    parts = [part for position in positions for part in (video[:, position], gap)]
-    return picture_uri(torch.cat(parts[:-1], dim=2))
+def _loss_curves(metrics: Mapping[str, Sequence[Mapping[str, float]]]) -> list[tuple[str, str]]:
+    """Title and chart of each curve of the trainings."""
+    charts = []
+    for title, key in (("Loss", "loss"), ("Mean squared error of the denoised latent", "edm_mse")):
+        series = {
+            name: running_mean([(line["step"], line[key]) for line in lines if key in line])
+            for name, lines in metrics.items()
+        }
+        if chart := line_chart(series, key):
+            charts.append((title, chart))
+    return charts
 
 
-def line_chart(points: Sequence[tuple[float, float]], label: str, *, width: int = 720, height: int = 240) -> str:
-    """An SVG line chart of (step, value) points, with the running mean over a fiftieth of the run on top."""
-    points = [(x, y) for x, y in points if math.isfinite(y)]
-    if not points:
-        return ""
-    window = max(1, len(points) // 50)
-    mean, smooth = 0.0, []
-    for number, (x, y) in enumerate(points):
-        mean = y if number == 0 else mean + (y - mean) / min(number + 1, window)
-        smooth.append((x, mean))
-    values = sorted(y for _, y in points)
-    # A few spikes must not flatten the curve: the axis ends at the 1st and 99th percentile.
-    low, high = values[len(values) // 100], values[len(values) - 1 - len(values) // 100]
-    low, high = (low - 0.5, high + 0.5) if low == high else (low - 0.05 * (high - low), high + 0.05 * (high - low))
-    first, last = points[0][0], max(points[-1][0], points[0][0] + 1)
-    left, right, top, bottom = 64, width - 12, 12, height - 28
-
-    def place(x: float, y: float) -> str:
-        y = min(max(y, low), high)
-        return (
-            f"{left + (x - first) / (last - first) * (right - left):.1f},"
-            f"{bottom - (y - low) / (high - low) * (bottom - top):.1f}"
-        )
-
-    ticks = []
-    for number in range(5):
-        y = low + number / 4 * (high - low)
-        row = bottom - number / 4 * (bottom - top)
-        ticks.append(
-            f'<line x1="{left}" x2="{right}" y1="{row:.1f}" y2="{row:.1f}" class="rule"/>'
-            f'<text x="{left - 6}" y="{row + 4:.1f}" text-anchor="end">{y:.3g}</text>'
-        )
-    for step in sorted({round(first + number / 4 * (last - first)) for number in range(5)}):
-        column = left + (step - first) / (last - first) * (right - left)
-        anchor = "end" if step == last else "middle"
-        ticks.append(f'<text x="{column:.1f}" y="{height - 8}" text-anchor="{anchor}">{step}</text>')
-    lines = "".join(
-        f'<polyline class="{name}" points="{" ".join(place(x, y) for x, y in series)}"/>'
-        for name, series in (("raw", points), ("smooth", smooth))
-    )
-    return (
-        f'<svg class="chart" viewBox="0 0 {width} {height}" role="img" aria-label="{label} over steps">'
-        f"{''.join(ticks)}{lines}</svg>"
-    )
-
-
-def summary(report: DemoReport) -> dict[str, Any]:
-    """The report's figures for `summary.json`: seconds per step, and PSNRs in dB."""
-    figures = report.psnr
-    return {
-        "source": report.source,
-        "seconds": {step.name: round(step.seconds, 2) for step in report.steps},
-        "total_seconds": round(sum(step.seconds for step in report.steps), 2),
-        "psnr_db": {name: round(value, 3) for name, value in figures.items()},
-        "generated_over_frozen_db": round(figures["generated"] - figures["frozen"], 3),
-        "clips": {
-            clip.name: {
-                "caption": clip.caption,
-                "tokenizer": round(clip.tokenizer_psnr, 3),
-                "generated": round(clip.generated_psnr, 3),
-                "frozen": round(clip.frozen_psnr, 3),
-            }
-            for clip in report.held_out_clips
-        },
-        "training_steps": int(report.metrics[-1]["step"]) if report.metrics else 0,
-        "versions": dict(report.versions),
-    }
+def _frame_curve(group: Group) -> str:
+    """PSNR of each frame, the mean over the windows of a group."""
+    means = group.figures
+    series = {VERSIONS[key]: list(enumerate(means[key].psnr_of_frames, 1)) for key in CURVES}
+    return line_chart(series, "PSNR in dB", "frames")

@@ -10,49 +10,62 @@ class DemoSize:
     """How much of everything.
 
     Attributes:
-        clips: training clips.
-        held_out: clips kept apart, to generate and to judge.
-        frames: frames of a clip, 1 + a multiple of the tokenizer's temporal compression (4).
-        side: height and width of rendered clips, pixels; a user's clips get this area.
-        tokenizer_steps: optimizer steps of the tokenizer.
-        tokenizer_cut: frames and side of the cuts of clips that the tokenizer is trained on.
-        training_steps: optimizer steps of the Video2World network.
-        batch: clips per optimizer step.
+        scenes: rendered clips, where the user brings none.
+        scene_frames: frames of each, enough for a window to train on and one to hold out.
+        frames: window lengths to choose from, longest first: each 1 + a multiple of the tokenizer's temporal
+            compression (4).
+        area: pixels of a frame, about, (height, width).
+        training_windows: at most, over all clips.
+        held_out_windows: ends of clips that are held out, at most.
+        held_out_scenes: whole clips that are held out, at most, where there are enough.
+        training_steps: optimizer steps of post-training all weights.
+        lora_steps: optimizer steps of post-training adapters.
+        batch: windows per optimizer step.
         sampling_steps: denoising steps of generation.
+        processes: of each training, which share every batch.
     """
 
-    clips: int
-    held_out: int
-    frames: int
-    side: int
-    tokenizer_steps: int
-    tokenizer_cut: tuple[int, int]
+    scenes: int
+    scene_frames: int
+    frames: tuple[int, ...]
+    area: tuple[int, int]
+    training_windows: int
+    held_out_windows: int
+    held_out_scenes: int
     training_steps: int
+    lora_steps: int
     batch: int
     sampling_steps: int
+    processes: int
 
 
 SIZES = {
     "full": DemoSize(
-        clips=256,
-        held_out=8,
-        frames=17,
-        side=64,
-        tokenizer_steps=600,
-        tokenizer_cut=(5, 32),
-        training_steps=1200,
-        batch=16,
+        scenes=56,
+        scene_frames=34,
+        frames=(17, 13, 9, 5),
+        area=(96, 128),
+        training_windows=96,
+        held_out_windows=7,
+        held_out_scenes=2,
+        training_steps=150,
+        lora_steps=100,
+        batch=8,
         sampling_steps=35,
+        processes=2,
     ),
     "smoke": DemoSize(
-        clips=6,
-        held_out=2,
-        frames=5,
-        side=32,
-        tokenizer_steps=2,
-        tokenizer_cut=(5, 32),
-        training_steps=3,
+        scenes=5,
+        scene_frames=10,
+        frames=(5,),
+        area=(32, 32),
+        training_windows=4,
+        held_out_windows=1,
+        held_out_scenes=1,
+        training_steps=2,
+        lora_steps=2,
         batch=2,
         sampling_steps=2,
+        processes=1,
     ),
 }

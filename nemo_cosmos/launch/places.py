@@ -10,7 +10,7 @@ from nemo_cosmos.errors import InputError
 from nemo_cosmos.launch.config import DockerLaunch, Launch, LocalLaunch, SlurmLaunch
 from nemo_cosmos.launch.executors import CONTAINER_WORKDIR, workdir
 from nemo_cosmos.run_folder import LATEST
-from nemo_cosmos.tiny import packaged
+from nemo_cosmos.tiny import is_name
 from nemo_cosmos.training.tokenizer.config import TokenizerTrainConfig
 
 
@@ -45,7 +45,7 @@ def check_places(launch: Launch, config: TrainConfig | TokenizerTrainConfig) -> 
 def _reads(config: TrainConfig | TokenizerTrainConfig) -> Iterator[tuple[str, str]]:
     """Key and path of what a run needs to have, besides what the package brings along."""
     for key, path in _named(config):
-        if packaged(path) is None:
+        if not is_name(path):
             yield key, path
 
 

@@ -26,6 +26,12 @@ PARTS: Mapping[TinyPart, str] = {
 """What the name alone means, by what is asked for."""
 
 
+def is_name(name: str | Path) -> bool:
+    """Whether a model of the package is meant, be it installed here or only where a run will start."""
+    first, _, rest = str(name).partition("/")
+    return first == TINY and not os.path.lexists(name) and not (rest and os.path.isdir(first))
+
+
 def packaged(name: str | Path, part: TinyPart | None = None) -> Path | None:
     """The folder of a packaged model, None for every other name.
 
@@ -36,9 +42,9 @@ def packaged(name: str | Path, part: TinyPart | None = None) -> Path | None:
     Raises:
         InputError: the package was installed without them, or has none of this name.
     """
-    first, _, rest = str(name).partition("/")
-    if first != TINY or os.path.lexists(name) or (rest and os.path.isdir(first)):
+    if not is_name(name):
         return None
+    rest = str(name).partition("/")[2]
     if not FOLDER.is_dir():
         raise InputError(
             f"{name}: this installation is without {FOLDER}: install nemo_cosmos again from its wheel or source "

@@ -40,11 +40,12 @@ def losses_of_training(preset: str, folder: Path) -> dict[str, list[float]]:
     shards, run = write_shards(folder / "shards", shape=(5, 8, 8)), folder / "run"
     sizes = ", ".join(f"{key}: {value}" for key, value in SIZES.items())
     words = [
-        "experiment=demo_video2world", "parallel=single", f"model.preset={preset}",
+        "experiment=demo_video2world", f"model.preset={preset}", "model.init_from=null",
         f"model.overrides={{{sizes}, max_frames: 16, max_height: 32, max_width: 32}}", f"data.path={shards}",
         f"output_dir={run}", "data.micro_batch=1", "data.global_batch=2", "data.num_workers=0", "data.text_length=8",
         "data.tokenizer=null", f"trainer.max_steps={STEPS}", "trainer.precision=fp32", "optimizer.lr=1e-3",
-        "optimizer.warmup_steps=0", "checkpoint.every_n_steps=1000", "checkpoint.export=false",
+        "optimizer.warmup_steps=0", "optimizer.cycle_steps=1200", "checkpoint.every_n_steps=1000",
+        "checkpoint.export=false",
     ]  # fmt: skip
     train(load_config(TrainConfig, words))
     records = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]

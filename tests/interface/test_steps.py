@@ -130,7 +130,7 @@ def train_twice(folder: Path) -> None:
         "max_frames": 16, "max_height": 32, "max_width": 32,
     }  # fmt: skip
     overrides: dict[str, Any] = {
-        "parallel": "single", "model.preset": "tiny-video2world", "model.overrides": network, "data.path": shards,
+        "model.preset": "tiny-video2world", "model.init_from": None, "model.overrides": network, "data.path": shards,
         "output_dir": folder / "run, =1", "data.micro_batch": 1, "data.global_batch": 2, "data.num_workers": 0,
         "data.text_length": 8, "data.tokenizer": None, "trainer.max_steps": 1,
     }  # fmt: skip

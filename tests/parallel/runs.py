@@ -23,7 +23,7 @@ def small_overrides(shards: Path, output: Path, *overrides: str, preset: str = "
     # One frame gives some rows of the modulation gradients that are nothing but rounding; a small eps blows them up.
     family = ["objective=rectified_flow", "optimizer.eps=1e-6"] if "predict2" in preset else ["objective=edm"]
     return [
-        "experiment=demo_video2world", "parallel=single", *family, f"model.preset={preset}",
+        "experiment=demo_video2world", *family, f"model.preset={preset}", "model.init_from=null",
         f"model.overrides={SMALL}",
         f"data.path={shards}", f"output_dir={output}", "data.micro_batch=1", "data.global_batch=4",
         "data.num_workers=0", "data.text_length=8", "data.tokenizer=null",

@@ -80,7 +80,7 @@ def test_every_experiment_is_a_name_of_the_module() -> None:
     assert dir(recipes) == sorted(names) and len(set(names)) == len(names)
     assert all(name.isidentifier() for name in names)
     assert recipes.demo_video2world.__name__ == "demo_video2world"
-    assert "tiny Video2World" in (recipes.demo_video2world.__doc__ or "")
+    assert "Video2World network of nemo-cosmos-tiny" in (recipes.demo_video2world.__doc__ or "")
     with pytest.raises(AttributeError, match="no_such_experiment"):
         _ = recipes.no_such_experiment
     with pytest.raises(InputError, match="did you mean demo_video2world"):
@@ -102,7 +102,7 @@ def test_arguments_of_a_recipe() -> None:
     ("name", "arguments", "message"),
     [
         ("video2world_7b_example_hdvila", {"num_nodes": 1, "gpus_per_node": 3}, "3 processes are not divisible by"),
-        ("demo_video2world", {"num_nodes": 3, "gpus_per_node": 2}, "data.global_batch=16 is not divisible"),
+        ("demo_video2world", {"num_nodes": 3, "gpus_per_node": 2}, "data.global_batch=8 is not divisible"),
         ("demo_tokenizer", {"num_nodes": 1, "gpus_per_node": 3}, "data.global_batch=4 is not a multiple"),
         ("demo_video2world", {"optimizer.lrr": 1.0}, "did you mean optimizer.lr"),
         ("demo_video2world", {"optimizer": {"lr": "fast"}}, "optimizer.lr"),

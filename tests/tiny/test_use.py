@@ -15,9 +15,11 @@ from typer.testing import CliRunner
 
 import nemo_cosmos as nc
 from nemo_cosmos.cli import app
+from nemo_cosmos.commands import doctor
 from nemo_cosmos.config import TrainConfig, load_config
 from nemo_cosmos.data.manifest import Manifest
 from nemo_cosmos.data.video import read_frames, write_mp4
+from nemo_cosmos.doctor.experiment import check_experiment
 from nemo_cosmos.errors import InputError
 from nemo_cosmos.models.video_tokenizer import open_tokenizer
 from nemo_cosmos.reconstruct import video_cli
@@ -134,7 +136,6 @@ def test_data_and_tokenizer_commands_take_the_name(here: Path, weights: Path) ->
 
 
 def test_doctor_and_launch_know_the_name(here: Path) -> None:
-    from nemo_cosmos.doctor.experiment import check_experiment
     from nemo_cosmos.launch.places import _reads
 
     config = load_config(TrainConfig, [
@@ -144,3 +145,20 @@ def test_doctor_and_launch_know_the_name(here: Path) -> None:
     found = {finding.subject: finding for finding in check_experiment(config)}
     assert found["weights"].verdict == "ok" and found["weights"].text == f"{TINY} fits predict1-tiny-video2world"
     assert [key for key, _ in _reads(config)] == ["data.path"]
+
+
+def test_doctor_trains_from_the_packaged_weights_and_generates(
+    here: Path, weights: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    doctor._write_latents(here / "shards")
+    run = load_config(TrainConfig, doctor._settings(here, steps=2, precision="fp32"))
+    found = {finding.subject: finding for finding in check_experiment(run)}
+    assert {finding.verdict for finding in found.values()} == {"ok"}, found
+    assert "fits predict1-tiny-video2world" in found["weights"].text
+    capsys.readouterr()
+    (finding,) = doctor._generation()
+    assert finding.verdict == "ok" and finding.text.startswith(f"5 frames of 32 x 48 pixels by {TINY}, ")
+    assert not capsys.readouterr().out
+    monkeypatch.setattr("nemo_cosmos.tiny.FOLDER", weights / "nowhere")
+    (finding,) = doctor._generation()
+    assert finding.verdict == "note" and "without nemo-cosmos-tiny" in finding.text

@@ -62,7 +62,8 @@ def refused(shards: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsy
 
 def arguments(shards: Path, output: Path) -> list[str]:
     return [
-        "train", "experiment=demo_video2world", "parallel=single", f"model.overrides={SMALL}", f"data.path={shards}",
+        "train", "experiment=demo_video2world", "model.preset=tiny-video2world", "model.init_from=null",
+        f"model.overrides={SMALL}", f"data.path={shards}",
         f"output_dir={output}", "data.micro_batch=1", "data.global_batch=4", "data.num_workers=0",
         "data.text_length=24", "data.tokenizer=null",
     ]  # fmt: skip

@@ -121,7 +121,7 @@ def train(folder: Path, shards: Path, **overrides: Any) -> None:
         "max_frames": 16, "max_height": 32, "max_width": 32,
     }  # fmt: skip
     settings = {
-        "parallel": "single", "model.preset": "tiny-video2world", "model.overrides": network, "data.path": shards,
+        "model.preset": "tiny-video2world", "model.init_from": None, "model.overrides": network, "data.path": shards,
         "data.micro_batch": 1, "data.global_batch": 1, "data.num_workers": 0, "data.text_length": 8,
         "data.tokenizer": None, "trainer.max_steps": 1, "trainer.deterministic": True, "output_dir": folder,
     }  # fmt: skip

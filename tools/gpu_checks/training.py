@@ -88,7 +88,7 @@ def train(
 ) -> Training:
     """Post-training of the 7B, or of a tiny network."""
     rehearsal = [f"experiment={TINY}", "model.preset=tiny-video2world", "trainer.precision=bf16",
-                 "data.text_length=32", "parallel=single"]  # fmt: skip
+                 "data.text_length=32"]  # fmt: skip
     config = network(context, layers)
     fields = ["num_layers"] if not context.machine.rehearse else ["num_layers", "text_width", "max_frames"]
     sizes = ", ".join(f"{key}: {getattr(config, key)}" for key in fields)
