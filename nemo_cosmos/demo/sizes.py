@@ -22,6 +22,7 @@ class DemoSize:
         lora_steps: optimizer steps of post-training adapters.
         batch: windows per optimizer step.
         sampling_steps: denoising steps of generation.
+        base_clips: rendered clips that the network is judged on before post-training.
         processes: of each training, which share every batch.
     """
 
@@ -36,6 +37,7 @@ class DemoSize:
     lora_steps: int
     batch: int
     sampling_steps: int
+    base_clips: int
     processes: int
 
 
@@ -52,6 +54,7 @@ SIZES = {
         lora_steps=100,
         batch=8,
         sampling_steps=35,
+        base_clips=24,
         processes=2,
     ),
     "smoke": DemoSize(
@@ -66,6 +69,7 @@ SIZES = {
         lora_steps=2,
         batch=2,
         sampling_steps=2,
+        base_clips=2,
         processes=1,
     ),
 }
