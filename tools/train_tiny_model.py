@@ -19,6 +19,7 @@ from pathlib import Path
 from nemo_cosmos.commands.options import LARGEST_SEED, run_tool
 from nemo_cosmos.ending import Flags
 from nemo_cosmos.errors import InputError, require_range
+from nemo_cosmos.typed import read_text
 
 LARGEST = 10_000_000
 
@@ -41,6 +42,9 @@ def main() -> None:
     parser.add_argument("--workers", type=int, help="processes that render and read (all cores)")
     parser.add_argument("--until", choices=("clips", "tokenizer", "latents", "networks"), help="end after this step")
     parser.add_argument("--install", action="store_true", help="copy OUT/nemo-cosmos-tiny into the package")
+    parser.add_argument(
+        "--figures", type=Path, help="with --install: Markdown file for the model card, what was measured"
+    )
     run(parser.parse_args())
 
 
@@ -58,6 +62,8 @@ def run(arguments: argparse.Namespace) -> None:
     for setting in (*arguments.tokenizer, *arguments.networks):
         if not setting.partition("=")[2] or setting.startswith(("output_dir=", "trainer.max_steps=")):
             raise InputError(f"{setting}: expected KEY=VALUE; steps are set by --tokenizer-steps and --network-steps")
+    if arguments.figures is not None and not arguments.install:
+        raise InputError("--figures: goes into the model card that --install writes; add --install")
     out: Path = arguments.out.absolute()
     if out.exists() and not out.is_dir():
         raise InputError(f"{out} is a file; name a folder")
@@ -68,7 +74,8 @@ def run(arguments: argparse.Namespace) -> None:
     from nemo_cosmos.steps import StepLog
 
     if arguments.install:
-        folder.install(out / NAME)
+        figures = arguments.figures
+        folder.install(out / NAME, figures=figures and read_text(figures))
         print(f"{out / NAME} is in the package: {folder.PACKAGED}")
         return
     size = SIZES[arguments.size]

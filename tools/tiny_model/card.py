@@ -80,3 +80,10 @@ clips name, because the text encoder has random weights. Nothing of NVIDIA's wei
 
 Apache License 2.0 (`LICENSE`). The photographs have the licences listed above.
 """
+
+
+def with_figures(card: str, figures: str) -> str:
+    """The card with these lines of Markdown in place of the figures that it had."""
+    before, _, rest = card.partition(FIGURES[0])
+    _, _, after = rest.partition(FIGURES[1])
+    return f"{before}{FIGURES[0]}\n\n{figures.strip()}\n\n{FIGURES[1]}{after}"

@@ -13,11 +13,11 @@ import torch
 from nemo_cosmos.atomic import finished_folder, write_text
 from nemo_cosmos.checkpoint.convert import convert
 from nemo_cosmos.checkpoint.files import read_tensors
-from nemo_cosmos.checksums import seal_folder
+from nemo_cosmos.checksums import seal_again, seal_folder
 from nemo_cosmos.data.manifest import read_json
 from nemo_cosmos.errors import InputError
 from nemo_cosmos.models.tokenizer import load_tokenizer, save_tokenizer
-from tiny_model.card import model_card
+from tiny_model.card import model_card, with_figures
 from tiny_model.sizes import (
     LARGEST_FOLDER,
     MOST_NETWORK_PARAMETERS,
@@ -129,8 +129,11 @@ def as_lines(values: Mapping[str, Any]) -> str:
     return "{\n" + ",\n".join(parts) + "\n}\n"
 
 
-def install(source: Path, target: Path = PACKAGED) -> None:
+def install(source: Path, target: Path = PACKAGED, figures: str | None = None) -> None:
     """Copy the finished folder into the package.
+
+    Args:
+        figures: Markdown for the model card, what was measured and how; None leaves the card as it is.
 
     Raises:
         InputError: it is not there, or too large.
@@ -141,3 +144,7 @@ def install(source: Path, target: Path = PACKAGED) -> None:
     target.parent.mkdir(parents=True, exist_ok=True)
     with finished_folder(target) as temporary:
         shutil.copytree(source, temporary, dirs_exist_ok=True)
+        if figures is not None:
+            card = temporary / "README.md"
+            write_text(card, with_figures(card.read_text(encoding="utf-8"), figures))
+            seal_again(temporary, card.name)
