@@ -27,8 +27,6 @@ PUBLIC_CLIPS = Path(__file__).with_name("public_clips.json")
 def test_no_clip_that_the_model_is_judged_on_was_trained_on() -> None:
     judged = json.loads(PUBLIC_CLIPS.read_text(encoding="utf-8"))
     assert len(judged) == 16 and all(len(one["sha256"]) == 64 for one in judged)
-    if not FOLDER.is_dir():  # A checkout before the weights were made.
-        pytest.skip("the package has no weights")
     seen = trained_on(FOLDER)
     assert not {one["sha256"] for one in judged} & set(seen)
     assert not {one["name"] for one in judged} & {Path(name).name for name in seen.values()}
@@ -76,6 +74,17 @@ def test_rendered_clips_ask_for_a_base_that_beats_no_motion(
     found = {"held_out_windows": figures(base=base, post_trained=trained, frozen=15.0)}
     monkeypatch.setattr(checks, "_demo", lambda *arguments: found)
     assert check_rendered(Path("out"), weights, bar, SIZES["smoke"]) is good
+
+
+def test_base_is_judged_over_all_rendered_windows(weights: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    found = {
+        "held_out_windows": {**figures(base=16.0, post_trained=25.0, frozen=15.0), "count": 3},
+        "held_out_scenes": figures(base=15.0, post_trained=25.0, frozen=17.0),
+    }
+    monkeypatch.setattr(checks, "_demo", lambda *arguments: found)
+    assert check_rendered(Path("out"), weights, None, SIZES["smoke"])
+    found["held_out_scenes"]["count"] = 2
+    assert not check_rendered(Path("out"), weights, None, SIZES["smoke"])
 
 
 @pytest.mark.parametrize(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -10,16 +9,12 @@ import pytest
 from PIL import Image
 
 from nemo_cosmos import tiny
-from tests.tiny import model
 
 
 @pytest.fixture(scope="package")
-def weights(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+def weights() -> Path:
     """The folder that the names of the package mean."""
-    folder = model.checkpoints(tmp_path_factory.mktemp("tiny") / "checkpoints")
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(tiny, "FOLDER", folder)
-        yield folder
+    return tiny.FOLDER
 
 
 @pytest.fixture
