@@ -279,7 +279,9 @@ def generate(
     guidance: Annotated[
         float | None,
         typer.Option(
-            help="g in cond + g * (cond - uncond).", show_default="7, of an image 4", rich_help_panel=_SAMPLING
+            help="g in cond + g * (cond - uncond).",
+            show_default="7, of an image 4, of nemo-cosmos-tiny 1",
+            rich_help_panel=_SAMPLING,
         ),
     ] = None,
     batched_guidance: Annotated[

@@ -35,6 +35,8 @@ TINY_NETWORKS = (
 """Presets of the networks of nemo-cosmos-tiny."""
 TINY_SIZE, TINY_FRAMES, TINY_TEXT_LENGTH = (96, 128), 17, 64
 """What they were trained with."""
+RELEASED_GUIDANCE, TINY_GUIDANCE = 7.0, 1.0
+"""Of videos where none is named: with that of the large networks, the small ones leave the range of colours."""
 
 
 @dataclass(frozen=True)
@@ -85,7 +87,7 @@ class GenerationConfig:
     fit: Fit | None = None
     sampler: Sampler | None = None
     num_steps: int = 35
-    guidance: float = 7.0
+    guidance: float = RELEASED_GUIDANCE
     batched_guidance: bool = False
     negative_prompt: str | None = None
     seed: int = 1

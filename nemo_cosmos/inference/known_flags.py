@@ -9,7 +9,14 @@ from typing import Any, Literal
 
 from nemo_cosmos.ending import Flags, report_to
 from nemo_cosmos.errors import InputError
-from nemo_cosmos.inference.config import TINY_FRAMES, TINY_NETWORKS, TINY_SIZE, GenerationConfig
+from nemo_cosmos.inference.config import (
+    RELEASED_GUIDANCE,
+    TINY_FRAMES,
+    TINY_GUIDANCE,
+    TINY_NETWORKS,
+    TINY_SIZE,
+    GenerationConfig,
+)
 from nemo_cosmos.inference.job import GenerationJob, JobSummary, run_job
 from nemo_cosmos.inference.job_settings import Part
 from nemo_cosmos.inference.places import find_network
@@ -85,8 +92,9 @@ def add_common(parser: argparse.ArgumentParser, *, frames: int, size: tuple[int,
     add("--video_save_name", default="output", help="file name without suffix (%(default)s)")
     add("--video_save_folder", type=Path, default=Path("outputs"), help="(%(default)s)")
     add("--num_steps", type=int, default=35, help="sampler steps (%(default)s)")
-    add("--guidance", type=float, default=7.0, help="g in cond + g * (cond - uncond) (%(default)s)")
     small = f"of {TINY}"
+    guidance = f"({RELEASED_GUIDANCE:g}; {small} {TINY_GUIDANCE:g})"
+    add("--guidance", type=float, help=f"g in cond + g * (cond - uncond) {guidance}")
     add("--num_video_frames", type=int, help=f"frames of the video ({frames}; {small} {TINY_FRAMES})")
     add("--height", type=int, help=f"pixels ({size[0]}; {small} {TINY_SIZE[0]})")
     add("--width", type=int, help=f"pixels ({size[1]}; {small} {TINY_SIZE[1]})")
@@ -113,12 +121,11 @@ def run_script(kind: Kind, arguments: argparse.Namespace) -> JobSummary:
     negative = default_negative_prompt() if arguments.negative_prompt is None else arguments.negative_prompt
     is_video = kind == "Video2World"
     config = GenerationConfig(
-        **sizes_of(arguments, job),
+        **trained_for(arguments, job),
         overlap_frames=arguments.overlap_frames if is_video else 1,
         fps=rate_of(arguments, job),
         num_input_frames=arguments.num_input_frames if is_video else 1,
         num_steps=arguments.num_steps,
-        guidance=arguments.guidance,
         negative_prompt=negative.strip() or None,
         seed=arguments.seed,
     )
@@ -137,13 +144,15 @@ def rate_of(arguments: argparse.Namespace, job: GenerationJob) -> float | None:
     return arguments.fps or (None if job.weights.is_dir() else 24.0)
 
 
-def sizes_of(arguments: argparse.Namespace, job: GenerationJob) -> dict[str, Any]:
-    """Height, width and frames of the video: the user's, else those that the network was released for."""
+def trained_for(arguments: argparse.Namespace, job: GenerationJob) -> dict[str, Any]:
+    """Height, width, frames and guidance of the video: the user's, else those that the network was released for."""
     tiny = job.preset in TINY_NETWORKS
     height, width = TINY_SIZE if tiny else arguments.default_size
     frames = TINY_FRAMES if tiny else arguments.default_frames
     named = {"height": arguments.height, "width": arguments.width, "num_frames": arguments.num_video_frames}
-    defaults = {"height": height, "width": width, "num_frames": frames}
+    named["guidance"] = arguments.guidance
+    guidance = TINY_GUIDANCE if tiny else RELEASED_GUIDANCE
+    defaults = {"height": height, "width": width, "num_frames": frames, "guidance": guidance}
     return {name: defaults[name] if value is None else value for name, value in named.items()}
 
 

@@ -11,7 +11,7 @@ from nemo_cosmos.ending import Flags, report_to
 from nemo_cosmos.errors import InputError
 from nemo_cosmos.inference.config import GenerationConfig
 from nemo_cosmos.inference.job import JobSummary, run_job
-from nemo_cosmos.inference.known_flags import Kind, add_common, add_models, job_of, rate_of, sizes_of
+from nemo_cosmos.inference.known_flags import Kind, add_common, add_models, job_of, rate_of, trained_for
 from nemo_cosmos.inference.requests import GenerationRequest, requests_from_jsonl
 from nemo_cosmos.logs import log_shown
 
@@ -65,12 +65,11 @@ def run_script(kind: Kind, arguments: argparse.Namespace) -> JobSummary:
     job = job_of(arguments)
     config = GenerationConfig(
         rig=_rig(arguments.frame_repeat_negative_condition),
-        **sizes_of(arguments, job),
+        **trained_for(arguments, job),
         fps=rate_of(arguments, job),
         num_input_frames=getattr(arguments, "num_input_frames", 1),
         input_stacking=getattr(arguments, "input_stacking", "time"),
         num_steps=arguments.num_steps,
-        guidance=arguments.guidance,
         negative_prompt=(arguments.negative_prompt or "").strip() or None,
         seed=arguments.seed,
     )

@@ -80,7 +80,7 @@ def run_script(kind: Kind, arguments: argparse.Namespace) -> list[JobSummary]:
         out = []
         for (folder, suffix), group in jobs.items():
             image = {"image_format": suffix[1:]} if kind == "text2image" else {}
-            config = pipeline_for(dit).configure({**settings, **image})
+            config = pipeline_for(dit).configure({**settings, **image}, dit=dit)
             out.append(run_job(GenerationJob(output=folder, config=config, **job), [request for request, _ in group]))
         return out
 

@@ -77,7 +77,7 @@ def build_parser(kind: Kind, description: str) -> argparse.ArgumentParser:
         add("--fps", choices=list(VIDEO_FRAMES), help="16 for 93 frames or 10 for 61 (as a run, else 16)")
     if video:
         add("--resolution", choices=list(VIDEO_SIZES), help="rows: 480 or 720 (that of a run, else 720)")
-        add("--guidance", type=float, default=7.0, help="g in cond + g * (cond - uncond) (%(default)s)")
+        add("--guidance", type=float, help="g in cond + g * (cond - uncond) (7; of nemo-cosmos-tiny 1)")
         add("--num_gpus", type=int, default=1, help="processes started by torchrun that share a video (%(default)s)")
     else:
         add("--distill_steps", type=int, default=0, help="0: no distilled networks are run here")

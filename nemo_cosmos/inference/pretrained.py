@@ -170,7 +170,8 @@ class Pipeline:
             fit: how an input of another shape fills the frame: "crop", "pad" or "stretch".
             fps: frames per second, told to the network; the one in use stays in the attribute of that name.
             num_steps: sampler steps.
-            guidance: g in cond + g * (cond - uncond); None: 7, of an image 4.
+            guidance: g in cond + g * (cond - uncond); None: 7, of an image 4, of
+                ``nemo-cosmos-tiny`` 1.
             batched_guidance: both branches in one batch.
             sampler: "edm-euler" (default for Predict1) or "res-2ab" (default for Predict2).
             seed: of the noise.
@@ -218,7 +219,7 @@ class Pipeline:
             "resample_trajectory": resample_trajectory or None,
         }
         request = _request(self.kind.makes, prompt, image, video)
-        config = self.kind.configure(settings, aspect_ratio)
+        config = self.kind.configure(settings, aspect_ratio, dit=self.models.dit)
         [request], config = self.kind.complete(self.models.dit, [request], config, self.job.weights)
         self.kind.check_inputs(self.models.dit, [request])
         with log_shown(), progress_bars(1, enabled=self.ranks.is_first) as bars:

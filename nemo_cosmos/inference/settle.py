@@ -62,7 +62,7 @@ def settle(
         requests = [replace(request, visual_input=None, visual_inputs=None) for request in requests]
     elif source is not None:
         settings["input_from"] = settings["input_from"] or "start"
-    return Settled(requests, kind.configure(settings, aspect_ratio), folder)
+    return Settled(requests, kind.configure(settings, aspect_ratio, dit=dit), folder)
 
 
 def _as_file(

@@ -17,7 +17,7 @@ from nemo_cosmos.data.network_inputs import NetworkInputs
 from nemo_cosmos.data.sample import pad_text
 from nemo_cosmos.diffusion.samplers import Progress
 from nemo_cosmos.errors import InputError, require_file
-from nemo_cosmos.inference.config import GenerationConfig, WeightDefaults
+from nemo_cosmos.inference.config import TINY_GUIDANCE, GenerationConfig, WeightDefaults, is_tiny
 from nemo_cosmos.inference.inputs import InputFrames, read_input
 from nemo_cosmos.inference.models import Models
 from nemo_cosmos.inference.pipelines.texts import PreparedText, TextPreparation
@@ -128,8 +128,10 @@ class GenerationPipeline(ABC, Generic[PlanT]):
         return output, {}
 
     @classmethod
-    def configure(cls, values: Mapping[str, Any], aspect_ratio: str | None = None) -> GenerationConfig:
-        """Settings by name, None for a default, with this pipeline's defaults.
+    def configure(
+        cls, values: Mapping[str, Any], aspect_ratio: str | None = None, *, dit: DiTConfig | None = None
+    ) -> GenerationConfig:
+        """Settings by name, None for a default, with this pipeline's defaults and those of the network.
 
         Raises:
             InputError: a value out of range, one that has no effect, or an unknown aspect ratio.
@@ -137,7 +139,8 @@ class GenerationPipeline(ABC, Generic[PlanT]):
         given = {name: value for name, value in values.items() if value is not None}
         if aspect_ratio is not None:
             given |= cls._size_of(aspect_ratio, given)
-        config = GenerationConfig(**{**cls.own_defaults, **given})
+        of_network = {"guidance": TINY_GUIDANCE} if dit is not None and is_tiny(dit) else {}
+        config = GenerationConfig(**{**cls.own_defaults, **of_network, **given})
         cls.check_settings(config)
         return config
 

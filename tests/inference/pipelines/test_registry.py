@@ -42,6 +42,17 @@ def test_defaults_of_each_pipeline() -> None:
     assert Text2ImagePipeline.configure({"guidance": 7.0}).guidance == 7
 
 
+def test_small_networks_are_guided_less() -> None:
+    for name, pipeline in (
+        ("predict1-tiny-video2world", WorldPipeline),
+        ("predict2-tiny-text2image", Text2ImagePipeline),
+    ):
+        dit = DiTConfig.preset(name)
+        assert pipeline.configure({"guidance": None}, dit=dit).guidance == 1
+        assert pipeline.configure({"guidance": 7.0}, dit=dit).guidance == 7
+    assert WorldPipeline.configure({}, dit=DiTConfig.preset("predict1-7b-video2world")).guidance == 7
+
+
 @pytest.mark.parametrize(
     ("pipeline", "settings", "message"),
     [
