@@ -32,7 +32,7 @@ def test_each_start_adds_a_line_and_is_logged(
     assert first["command"] == "python 'run me.py' experiment=demo_video2world '***'"
     assert first["versions"].keys() >= {"nemo_cosmos", "python", "torch", "nemo_toolkit", "megatron-core", "cuda"}
     assert first["processes"] == 1 and first["device"] and first["host"]
-    assert '"max_steps": 150' in caplog.text and '"command": "python' in caplog.text
+    assert '"max_steps": 180' in caplog.text and '"command": "python' in caplog.text
     assert "a-secret" not in caplog.text + (tmp_path / STARTS).read_text()
 
 
