@@ -116,7 +116,7 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Path:
 GENERATED = ["--height", "32", "--width", "48"]
 SMALL_TRAINING = [
     *small_overrides(Path("shards"), Path("train_run"))[1:], "trainer.max_steps=1", "trainer.precision=fp32",
-    "model.init_from=null",
+    "model.init_from=null", "parallel=single",
 ]  # fmt: skip
 SMALL_TOKENIZER_TRAINING = [
     "trainer.device=cpu", "model.overrides={channels:4,channels_mult:[1,2,2],num_res_blocks:1,chunk_frames:9}",
