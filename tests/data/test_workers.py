@@ -59,11 +59,7 @@ if __name__ == "__main__":
     batches = iter(make_loader(ClipDataset(source, config, 0), 0, 0, 1))
     next(batches)
 """
-PREPARE = """
-import sys
-from nemo_cosmos.data.clips import find_clips
-from nemo_cosmos.data.windows import WindowPlan
-from nemo_cosmos.prepare import decode
+REMEMBER = """
 from torch.utils.data import dataloader
 
 made = []
@@ -74,27 +70,24 @@ def remember(self, loader):
     made.append(self)
 
 dataloader._MultiProcessingDataLoaderIter.__init__ = remember
+"""
+"""Keeps the readers that are made in `made`."""
+PREPARE = f"""{REMEMBER}
+import sys
+from nemo_cosmos.data.clips import find_clips
+from nemo_cosmos.data.windows import WindowPlan
+from nemo_cosmos.prepare import decode
 if __name__ == "__main__":
     decoder = decode.ClipDecoder(find_clips(sys.argv[1]), WindowPlan(3, (16, 16)), 8, frozenset())
     windows = decode.decode_ahead(decoder, 2)
     next(windows)
     batches = made[0]
 """
-PROBE = """
+PROBE = f"""{REMEMBER}
 import sys
 from pathlib import Path
 from nemo_cosmos.data import file_pool
 from nemo_cosmos.data.video import probe
-from torch.utils.data import dataloader
-
-made = []
-begin = dataloader._MultiProcessingDataLoaderIter.__init__
-
-def remember(self, loader):
-    begin(self, loader)
-    made.append(self)
-
-dataloader._MultiProcessingDataLoaderIter.__init__ = remember
 if __name__ == "__main__":
     file_pool.usable_cores = lambda: 2
     found = file_pool.map_files(probe, 100 * sorted(Path(sys.argv[1]).rglob("*.mp4")))

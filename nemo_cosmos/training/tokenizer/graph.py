@@ -1,7 +1,6 @@
 """Forward and backward pass of a tokenizer as one CUDA graph.
 
-A small network spends most of a step on starting its thousands of kernels. Recorded once, they are started together:
-the same kernels on the same numbers.
+A small network spends most of a step on starting its thousands of kernels. Recorded once, they are started together.
 """
 
 from __future__ import annotations
